@@ -1,0 +1,45 @@
+# Two commands on a fresh machine: `make reproduce` and `make test`. Both set up .venv first.
+PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3 2>/dev/null))
+VENV := .venv
+IN_VENV := . $(VENV)/bin/activate &&
+
+.PHONY: setup reproduce test check readme lock clean
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(IN_VENV) python -m pip install --quiet --require-hashes -r requirements.lock
+	$(IN_VENV) python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+# The whole method, with the parameters of params.yaml; does nothing when nothing changed.
+reproduce: setup
+	$(IN_VENV) dvc repro
+
+# A worker a core; each computes on one thread, so that they do not fight for the cores.
+test: setup
+	$(IN_VENV) OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# What the pre-commit hooks look at.
+check: setup
+	$(IN_VENV) ruff check . && ruff format --check . && mypy
+
+# Copies the tables of the last reproduction into README.md.
+readme: setup
+	$(IN_VENV) python -m diffground.report.readme
+
+# Newest versions that pyproject.toml allows and that go together with every extra; needs uv.
+lock:
+	uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --upgrade --no-annotate --no-header \
+		--quiet -o .lock-all-extras
+	{ echo "# Exact versions of the dependencies and of the extra dev, with the hashes of every platform's files."; \
+	  echo "# Install: pip install --require-hashes -r requirements.lock"; \
+	  echo "# Renew:   make lock"; \
+	  uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev --constraint .lock-all-extras \
+		--generate-hashes --no-emit-index-url --no-annotate --no-header --quiet; } > .lock-new
+	mv .lock-new requirements.lock
+	rm .lock-all-extras
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
