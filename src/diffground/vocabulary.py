@@ -1,0 +1,120 @@
+"""Categories, their words, which are unseen, and which appear together."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from types import MappingProxyType
+
+from diffground.errors import UserError
+
+PASCAL_CATEGORIES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+"""VOC order: category i has VOC label i + 1."""
+
+PASCAL_PHRASES = {
+    "diningtable": "dining table",
+    "pottedplant": "potted plant",
+    "tvmonitor": "tv monitor",
+}
+"""Words of a category in a prompt, where they are not its name."""
+
+PASCAL_COCO_NAMES = {
+    "aeroplane": "airplane",
+    "diningtable": "dining table",
+    "motorbike": "motorcycle",
+    "pottedplant": "potted plant",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+}
+"""COCO's label of a category, where it is not its name."""
+
+
+def with_article(phrase: str) -> str:
+    """ "dog" -> "a dog", "aeroplane" -> "an aeroplane", "unicorn" -> "a unicorn"."""
+    vowel_sound = phrase[:1].lower() in "aeiou" and not phrase.lower().startswith("uni")
+    return f"{'an' if vowel_sound else 'a'} {phrase}"
+
+
+def photograph_of(*phrases: str) -> str:
+    """The prompt template of paper section 4.1: "a photograph of a dog and a potted plant"."""
+    return "a photograph of " + " and ".join(with_article(phrase) for phrase in phrases)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """One table of categories and one split of it. Categories neither in `seen` nor in `unseen` are not used."""
+
+    name: str
+    categories: tuple[str, ...]
+    """In label order: category i has label i + 1, 0 is the background."""
+    phrases: Mapping[str, str]
+    """Category -> its words in a prompt ("pottedplant" -> "potted plant"); every category is a key."""
+    seen: tuple[str, ...]
+    """Categories with labels, in label order."""
+    unseen: tuple[str, ...]
+    """Categories without labels, in label order."""
+    pairs: tuple[tuple[str, str], ...]
+    """Pairs of used categories that appear together in a real image, each in label order."""
+    detector_names: Mapping[str, str]
+    """Category -> the label that COCO detectors have for it ("motorbike" -> "motorcycle"); every category is a key."""
+
+    def index(self, category: str) -> int:
+        """Place in `categories`, from 0. Raises: UserError for an unknown category; it names the closest one."""
+        if category not in self.categories:
+            raise UserError(f"vocabulary '{self.name}': {_unknown(category, self.categories)}")
+        return self.categories.index(category)
+
+    def embedding_prompt(self, category: str) -> str:
+        """The prompt that a category's text embedding is taken from. Raises: UserError for an unknown category."""
+        return photograph_of(self.phrases[self.categories[self.index(category)]])
+
+
+def load_vocabulary(name: str, *, unseen: Sequence[str], seen: Sequence[str] = ()) -> Vocabulary:
+    """The table `name` ('pascal') with a split. Without `seen`, all that is not unseen is seen.
+
+    Raises: UserError for an unknown table or category, one named twice, one both seen and unseen, and no seen one left.
+    """
+    if name != "pascal":
+        raise UserError(f"vocabulary.name must be 'pascal', got '{name}'")
+    for field, given in (("unseen", unseen), ("seen", seen)):
+        for i, category in enumerate(given):
+            if category not in PASCAL_CATEGORIES:
+                raise UserError(f"vocabulary.{field}: {_unknown(category, PASCAL_CATEGORIES)}")
+            if category in given[:i]:
+                raise UserError(f"vocabulary.{field}: '{category}' is named twice; name it once")
+    both = [category for category in seen if category in unseen]
+    if both:
+        raise UserError(f"vocabulary: '{', '.join(both)}' is both seen and unseen; take it out of one of the lists")
+    kept_seen = tuple(c for c in PASCAL_CATEGORIES if (c in seen if seen else c not in unseen))
+    if not kept_seen:
+        raise UserError(f"vocabulary.unseen names all {len(unseen)} categories; at least one must stay seen")
+    used = {*kept_seen, *unseen}
+    return Vocabulary(
+        name=name,
+        categories=PASCAL_CATEGORIES,
+        phrases=MappingProxyType({c: PASCAL_PHRASES.get(c, c) for c in PASCAL_CATEGORIES}),
+        seen=kept_seen,
+        unseen=tuple(c for c in PASCAL_CATEGORIES if c in unseen),
+        pairs=tuple((a, b) for a, b in _read_pascal_pairs() if a in used and b in used),
+        detector_names=MappingProxyType({c: PASCAL_COCO_NAMES.get(c, c) for c in PASCAL_CATEGORIES}),
+    )
+
+
+def _read_pascal_pairs() -> list[tuple[str, str]]:
+    """The 142 pairs that share an image in VOC 2012 train_aug and val (12,031 images)."""
+    table = files("diffground").joinpath("tables/pascal_coappearing_pairs.csv").read_text()
+    return [(row["category_a"], row["category_b"]) for row in csv.DictReader(table.splitlines())]
+
+
+def _unknown(category: str, known: Sequence[str]) -> str:
+    closest = difflib.get_close_matches(category, known, n=1)
+    return (
+        f"'{category}' is not one of the {len(known)} categories; closest: {closest[0] if closest else 'none'}. "
+        f"Known: {', '.join(known)}"
+    )

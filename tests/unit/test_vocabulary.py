@@ -1,0 +1,91 @@
+import pytest
+
+from diffground.errors import UserError
+from diffground.vocabulary import load_vocabulary, photograph_of, with_article
+
+SPLIT1 = ["tvmonitor", "car", "dog", "sofa", "train"]
+
+
+def test_label_order_is_that_of_the_voc_devkit():
+    vocabulary = load_vocabulary("pascal", unseen=SPLIT1)
+    # devkit VOCinit: aeroplane is 1, person 15, tvmonitor 20
+    assert [vocabulary.index(c) + 1 for c in ("aeroplane", "person", "tvmonitor")] == [1, 15, 20]
+
+
+def test_seen_is_the_rest_of_unseen():
+    vocabulary = load_vocabulary("pascal", unseen=SPLIT1)
+    assert len(vocabulary.seen) == 15
+    assert vocabulary.unseen == ("car", "dog", "sofa", "train", "tvmonitor")
+    assert set(vocabulary.seen) | set(vocabulary.unseen) == set(vocabulary.categories)
+
+
+def test_all_142_coappearing_pairs_are_there():
+    vocabulary = load_vocabulary("pascal", unseen=SPLIT1)
+    assert len(vocabulary.pairs) == len(set(vocabulary.pairs)) == 142
+    assert ("sofa", "tvmonitor") in vocabulary.pairs
+    assert ("aeroplane", "cat") not in vocabulary.pairs
+
+
+def test_given_seen_categories_leave_the_others_unused():
+    vocabulary = load_vocabulary("pascal", unseen=["dog"], seen=["person", "cat"])
+    assert (vocabulary.seen, vocabulary.unseen) == (("cat", "person"), ("dog",))
+    assert vocabulary.pairs == (("cat", "dog"), ("cat", "person"), ("dog", "person"))
+    assert len(vocabulary.categories) == 20
+
+
+def test_embedding_prompt_uses_the_words_of_a_category():
+    vocabulary = load_vocabulary("pascal", unseen=SPLIT1)
+    assert vocabulary.embedding_prompt("pottedplant") == "a photograph of a potted plant"
+    assert vocabulary.embedding_prompt("aeroplane") == "a photograph of an aeroplane"
+
+
+def test_detector_names_are_labels_of_coco_detectors():
+    from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights
+
+    vocabulary = load_vocabulary("pascal", unseen=SPLIT1)
+    known = MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1.meta["categories"]
+    assert len(vocabulary.detector_names) == 20
+    assert set(vocabulary.detector_names.values()) <= set(known)
+    assert vocabulary.detector_names["motorbike"] == "motorcycle"
+
+
+@pytest.mark.parametrize(
+    ("phrase", "expected"),
+    [("dog", "a dog"), ("aeroplane", "an aeroplane"), ("unicorn", "a unicorn"), ("umbrella", "an umbrella")],
+)
+def test_article(phrase, expected):
+    assert with_article(phrase) == expected
+
+
+def test_template_of_one_and_two():
+    assert photograph_of("dog") == "a photograph of a dog"
+    assert photograph_of("dog", "potted plant") == "a photograph of a dog and a potted plant"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"unseen": ["motorbke"]}, "unseen: 'motorbke' is not one of the 20 categories; closest: motorbike."),
+        ({"unseen": ["qqqq"]}, "closest: none. Known: aeroplane, bicycle"),
+        ({"unseen": ["dog", "dog"]}, "vocabulary.unseen: 'dog' is named twice"),
+        ({"unseen": ["dog"], "seen": ["cat", "dog"]}, "'dog' is both seen and unseen"),
+        ({"unseen": ["dog"], "seen": ["catt"]}, "vocabulary.seen: 'catt'"),
+    ],
+)
+def test_a_bad_split_is_one_line(arguments, expected):
+    with pytest.raises(UserError) as caught:
+        load_vocabulary("pascal", **arguments)
+    assert expected in str(caught.value)
+
+
+def test_at_least_one_category_stays_seen():
+    everything = load_vocabulary("pascal", unseen=[]).categories
+    with pytest.raises(UserError, match="at least one must stay seen"):
+        load_vocabulary("pascal", unseen=everything)
+
+
+def test_unknown_table_and_unknown_category():
+    with pytest.raises(UserError, match=r"vocabulary\.name must be 'pascal', got 'coco2'"):
+        load_vocabulary("coco2", unseen=[])
+    with pytest.raises(UserError, match="'zebra' is not one of the 20"):
+        load_vocabulary("pascal", unseen=[]).index("zebra")
