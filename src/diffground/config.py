@@ -1,0 +1,228 @@
+"""The parameters of a reproduction: one frozen dataclass a section of params.yaml, checked when it is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffground.params import read_params
+
+
+@dataclass(frozen=True)
+class VocabularyConfig:
+    """Which categories there are and which of them are unseen."""
+
+    name: str
+    """Table of categories: 'pascal' (20, VOC order)."""
+    unseen: tuple[str, ...]
+    """Categories without labels. Supplementary B.1 of the paper gives three splits."""
+    seen: tuple[str, ...]
+    """Categories with labels; empty: all that are not unseen."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The real images, in PASCAL VOC devkit layout."""
+
+    source: str
+    """'stickers' composes the mini world into data/real, 'voc' copies the images of the two lists from `root` there."""
+    root: str
+    """Devkit folder that holds JPEGImages, SegmentationClass, ImageSets/Segmentation ('voc' only)."""
+    train_list: str
+    """Name of the image list for training, without .txt."""
+    val_list: str
+    """Name of the image list for evaluation, without .txt."""
+    image_size: int
+    """Side of a composed image, px ('stickers' only)."""
+    num_train: int
+    """Composed training images ('stickers' only)."""
+    num_val: int
+    """Composed validation images ('stickers' only)."""
+    seed: int
+    """Seed of the composition ('stickers' only)."""
+
+
+@dataclass(frozen=True)
+class PromptsConfig:
+    """How many prompts of each kind (paper section 4.1)."""
+
+    seed: int
+    """Seed of categories, pairs and sampling seeds."""
+    num_train_one: int
+    """Training prompts with one seen category."""
+    num_train_two: int
+    """Training prompts with a co-appearing pair of seen categories."""
+    test_per_category: int
+    """Protocol I prompts a category (paper: 30)."""
+    test_per_pair: int
+    """Protocol I prompts a co-appearing pair (paper: 5)."""
+    synthesis_per_category: int
+    """Prompts a category of the synthetic segmentation set (paper: 500)."""
+    synthesis_per_pair: int
+    """Prompts a co-appearing pair of the synthetic segmentation set (paper: 71)."""
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """The frozen text-to-image model and its sampler."""
+
+    checkpoint: str
+    """A diffusers pipeline folder or hub id."""
+    image_size: int
+    """Side of a generated image, px."""
+    num_steps: int
+    """DDIM steps (paper: 50)."""
+    guidance_scale: float
+    """Classifier-free guidance (released code: 5)."""
+    tapped_step: int
+    """Step whose latent is stored and whose features are read, counted from the clean end; 1 is the last (paper: 5)."""
+    batch_size: int
+    """Images sampled at once; changes speed, not the images."""
+    shard_size: int
+    """Samples a shard."""
+    dtype: str
+    """'float32', 'bfloat16' or 'float16'."""
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """The off-the-shelf detector whose masks are the oracle."""
+
+    backend: str
+    """'torchvision'."""
+    checkpoint: str
+    """Model folder, or the name of a torchvision weights entry."""
+    score_threshold: float
+    """Instances below this score are not used, 0..1."""
+    mask_threshold: float
+    """Pixel probability from which a pixel belongs to an instance, 0..1."""
+    batch_size: int
+    """Images at once."""
+
+
+@dataclass(frozen=True)
+class GroundingConfig:
+    """The grounding module and its training (paper section 3.3, DESIGN section 5)."""
+
+    reduced_channels: tuple[int, ...]
+    """Channels after the 1x1 reductions, coarse to fine, one a feature size (paper: 16, 32, 64, 128)."""
+    embed_dim: int
+    """d_e of queries, keys and values (paper: 512)."""
+    num_layers: int
+    """Transformer decoder layers (paper: 3)."""
+    num_heads: int
+    """Attention heads (paper: 8)."""
+    ffn_dim: int
+    """Hidden width of the feed-forward layers (paper: 2048)."""
+    patch_size: int
+    """Side of the patches of the fused map that are the visual tokens (paper: 4)."""
+    tokens_at: str
+    """'features' takes patches of the fused map (released code), 'image' of the map upsampled to image size (paper)."""
+    branches: str
+    """'conditional' reads the prompt's UNet pass, 'both' adds the unconditional one (released code)."""
+    word_attention: bool
+    """Also read the cross-attention maps of each category's words in the prompt (off in the paper)."""
+    gain_timesteps: tuple[int, ...]
+    """With word_attention: timesteps, 0..999, at which each word's denoising gain is read too; empty: not at all."""
+    query_noise: float
+    """Standard deviation of Gaussian noise on the text embeddings in training, relative to their own (paper: 0)."""
+    text_drop: float
+    """Chance that a query loses its text in training and is told by its word attention alone, 0..1 (paper: 0)."""
+    training_type: str
+    """'without_zero_masks' ignores categories that the detector did not find, 'normal' trusts it fully."""
+    iterations: int
+    """Optimizer steps (paper: 5,000)."""
+    batch_size: int
+    """Samples a step (paper: 8)."""
+    learning_rate: float
+    """Adam (paper: 1e-4)."""
+    weight_decay: float
+    """Adam (paper: 1e-4)."""
+    decay_frac: float
+    """Share of the iterations at the end over which the learning rate falls linearly to 0, 0..1 (paper: 0)."""
+    mask_threshold: float
+    """Probability from which a pixel belongs to a category, 0..1."""
+    seed: int
+    """Seed of initialisation and sample order."""
+
+
+@dataclass(frozen=True)
+class DaamConfig:
+    """Baseline: cross-attention maps aggregated over steps, layers and heads."""
+
+    num_calibration: int
+    """Training samples on which the threshold is chosen."""
+    batch_size: int
+    """Images at once."""
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """MaskFormer and its training (paper section 4.1)."""
+
+    backbone: str
+    """Folder or hub id of a transformers ResNet."""
+    image_size: int
+    """Side of the square training crop and evaluation input, px (paper: 224)."""
+    hidden_dim: int
+    """Width of pixel decoder and transformer decoder (MaskFormer: 256)."""
+    num_queries: int
+    """Mask queries (MaskFormer: 100)."""
+    decoder_layers: int
+    """Transformer decoder layers (MaskFormer: 6)."""
+    ffn_dim: int
+    """Hidden width of the decoder's feed-forward layers (MaskFormer: 2048)."""
+    iterations: int
+    """Optimizer steps (paper: 40,000)."""
+    batch_size: int
+    """Images a step (paper: 8)."""
+    learning_rate: float
+    """AdamW (paper: 1e-4)."""
+    weight_decay: float
+    """AdamW (paper: 1e-4)."""
+    seed: int
+    """Seed of initialisation and sample order."""
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """Where it runs. Nothing here changes a result beyond floating-point tolerance."""
+
+    device: str
+    """'auto' takes a GPU when there is one; else 'cpu', 'cuda', 'cuda:1'."""
+    num_threads: int
+    """CPU threads of torch."""
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """MLflow."""
+
+    enabled: bool
+    """Log every stage."""
+    uri: str
+    """Tracking store; the environment variable MLFLOW_TRACKING_URI goes before it."""
+    experiment: str
+    """MLflow experiment name."""
+
+
+@dataclass(frozen=True)
+class Params:
+    """All of params.yaml."""
+
+    profile: str
+    vocabulary: VocabularyConfig
+    data: DataConfig
+    prompts: PromptsConfig
+    generator: GeneratorConfig
+    detector: DetectorConfig
+    grounding: GroundingConfig
+    daam: DaamConfig
+    segmenter: SegmenterConfig
+    runtime: RuntimeConfig
+    tracking: TrackingConfig
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check `path`. Raises: UserError as diffground.params.read_params does."""
+    return read_params(path, Params)

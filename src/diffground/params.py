@@ -1,0 +1,150 @@
+"""params.yaml -> Params: every key known, every value of the right type and in its range."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from diffground.errors import UserError
+from diffground.vocabulary import load_vocabulary
+
+P = TypeVar("P")
+
+_NOT_NEGATIVE = {
+    "data.seed", "data.num_train", "data.num_val",
+    "prompts.seed", "prompts.num_train_one", "prompts.num_train_two", "prompts.test_per_category",
+    "prompts.test_per_pair", "prompts.synthesis_per_category", "prompts.synthesis_per_pair",
+    "generator.guidance_scale", "grounding.gain_timesteps", "grounding.query_noise", "grounding.weight_decay",
+    "grounding.seed", "segmenter.weight_decay", "segmenter.seed",
+}  # fmt: skip
+_POSITIVE = {"grounding.learning_rate", "segmenter.learning_rate"}
+_FRACTIONS = {
+    "detector.score_threshold", "detector.mask_threshold",
+    "grounding.mask_threshold", "grounding.text_drop", "grounding.decay_frac",
+}  # fmt: skip
+_CHOICES = {
+    "vocabulary.name": ("pascal",),
+    "data.source": ("stickers", "voc"),
+    "generator.dtype": ("float32", "bfloat16", "float16"),
+    "detector.backend": ("torchvision",),
+    "grounding.tokens_at": ("features", "image"),
+    "grounding.branches": ("conditional", "both"),
+    "grounding.training_type": ("without_zero_masks", "normal"),
+}
+_MAY_BE_EMPTY = {"data.root"}
+
+
+def read_params(path: Path, kind: type[P]) -> P:
+    """Read the YAML file `path` into the dataclass `kind`.
+
+    Raises: UserError, one line with key, rule, value and file, for a missing file, text that is no YAML, an unknown,
+    missing or repeated key, a wrong type, and a value out of its range.
+    """
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; run `diffground profile mini` in the repository root")
+    try:
+        # OmegaConf reads 1e-4 as a number, as Hydra does; plain YAML 1.1 makes it a string
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+    return build_params(values, kind, source=str(path))
+
+
+def build_params(values: Any, kind: type[P], *, source: str) -> P:
+    """`values` (nested dicts) as the dataclass `kind`; `source` stands in the messages. Raises: UserError."""
+    try:
+        params = _build(kind, values, "")
+        _check_together(params)
+    except UserError as error:
+        raise UserError(f"{error} ({source})") from None
+    return params
+
+
+def _build(kind: Any, value: Any, key: str) -> Any:
+    if is_dataclass(kind):
+        return _build_section(kind, value, key)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list):
+            raise _wrong_type(key, f"a list of {_name(get_args(kind)[0])}", value)
+        return tuple(_build(get_args(kind)[0], entry, f"{key}[{i}]") for i, entry in enumerate(value))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        raise _wrong_type(key, _name(kind), value)
+    _check_range(key, value)
+    return value
+
+
+def _build_section(kind: Any, value: Any, key: str) -> Any:
+    if not isinstance(value, dict):
+        raise _wrong_type(key or "the file", "a section of keys and values", value)
+    hints = get_type_hints(kind)
+    prefix = f"{key}." if key else ""
+    names = [field.name for field in fields(kind)]
+    for name in value:
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names, n=1)
+            advice = f"did you mean '{prefix}{near[0]}'?" if near else f"known here: {', '.join(names)}"
+            raise UserError(f"'{prefix}{name}' is not a parameter; {advice}")
+    for name in names:
+        if name not in value:
+            raise UserError(f"'{prefix}{name}' is missing; add it, or run `diffground profile mini` for a whole file")
+    return kind(**{name: _build(hints[name], value[name], f"{prefix}{name}") for name in names})
+
+
+def _check_range(key: str, value: Any) -> None:
+    """Raises: UserError for a value outside the range of its key; counts and sizes are 1 or more unless named above."""
+    rule = key.partition("[")[0]  # the entries of a list share its rule
+    if rule in _CHOICES and value not in _CHOICES[rule]:
+        near = difflib.get_close_matches(str(value), _CHOICES[rule], n=1)
+        advice = f"; did you mean '{near[0]}'?" if near else ""
+        raise UserError(f"{key} must be one of {', '.join(_CHOICES[rule])}, got '{value}'{advice}")
+    if isinstance(value, str) and not value and rule not in _MAY_BE_EMPTY:
+        raise UserError(f"{key} must not be empty")
+    if isinstance(value, (bool, str)):
+        return
+    if not math.isfinite(value):
+        raise UserError(f"{key} must be a finite number, got {value}")
+    if rule in _FRACTIONS and not 0 <= value <= 1:
+        raise UserError(f"{key} must be in 0..1, got {value}")
+    if rule in _NOT_NEGATIVE and value < 0:
+        raise UserError(f"{key} must not be negative, got {value}")
+    if rule in _POSITIVE and value <= 0:
+        raise UserError(f"{key} must be greater than 0, got {value}")
+    if isinstance(value, int) and rule not in _NOT_NEGATIVE and value < 1:
+        raise UserError(f"{key} must be at least 1, got {value}")
+
+
+def _check_together(params: Any) -> None:
+    """Rules that concern more than one key."""
+    vocabulary, data, generator, grounding = params.vocabulary, params.data, params.generator, params.grounding
+    load_vocabulary(vocabulary.name, unseen=vocabulary.unseen, seen=vocabulary.seen)
+    if data.source == "voc" and not data.root:
+        raise UserError("data.root must not be empty where data.source is 'voc'; name the folder of the devkit")
+    if generator.tapped_step > generator.num_steps:
+        raise UserError(
+            f"generator.tapped_step must be at most generator.num_steps ({generator.num_steps}), "
+            f"got {generator.tapped_step}"
+        )
+    if grounding.embed_dim % grounding.num_heads:
+        raise UserError(
+            f"grounding.embed_dim must be a multiple of grounding.num_heads ({grounding.num_heads}), "
+            f"got {grounding.embed_dim}"
+        )
+
+
+def _wrong_type(key: str, expected: str, value: Any) -> UserError:
+    given = "nothing" if value is None else f"{_name(type(value))} {value!r}"
+    return UserError(f"{key} must be {expected}, got {given}")
+
+
+def _name(kind: type) -> str:
+    words: dict[type, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    return words.get(kind, kind.__name__)

@@ -1,0 +1,200 @@
+"""Prompt records: what to generate, for which categories, from which seed; and where a phrase is in a prompt."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffground.errors import UserError
+from diffground.vocabulary import Vocabulary, photograph_of
+
+GROUPS = ("one_seen", "one_unseen", "two_seen", "two_seen_unseen", "two_unseen")
+"""The groups of Protocol I."""
+
+_SETS = ("train", "test", "synthesis")
+_SEEDS_PER_SET = 10_000_000
+
+
+@dataclass(frozen=True)
+class PromptRecord:
+    """One image to be."""
+
+    id: str
+    """ "train-000012"; the sample's key in the shards."""
+    prompt: str
+    categories: tuple[str, ...]
+    """In the order in which the prompt names them."""
+    group: str
+    """One of GROUPS."""
+    seed: int
+    """Seed of the sample's noise."""
+    source: str
+    """How the prompt came about: 'template'."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "categories": list(self.categories)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> PromptRecord:
+        """The inverse of to_json. Raises: KeyError, TypeError or ValueError when `value` is not such a record."""
+        record = cls(**{**value, "categories": tuple(value["categories"])})
+        for field in fields(cls):
+            kind = {"categories": tuple, "seed": int}.get(field.name, str)
+            if not isinstance(getattr(record, field.name), kind):
+                raise TypeError(f"'{field.name}' must be {kind.__name__}")
+        if record.group not in GROUPS:
+            raise ValueError(f"group must be one of {', '.join(GROUPS)}, got '{record.group}'")
+        return record
+
+
+def write_prompts(path: Path, records: Iterable[PromptRecord]) -> None:
+    """One JSON object a line, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(record.to_json(), ensure_ascii=False) + "\n" for record in records)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_prompts(path: Path) -> list[PromptRecord]:
+    """The inverse of write_prompts. Raises: UserError for a missing file, and with its number for a bad line."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such prompt file; run `dvc repro sample_prompts`")
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            records.append(PromptRecord.from_json(json.loads(line)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path}, line {number}: not a prompt record ({error}); run `dvc repro sample_prompts`"
+            ) from None
+    return records
+
+
+def group_of(categories: Sequence[str], vocabulary: Vocabulary) -> str:
+    """The group of Protocol I. Raises: UserError for other than one or two used categories."""
+    for category in categories:
+        vocabulary.index(category)
+        if category not in vocabulary.seen and category not in vocabulary.unseen:
+            raise UserError(f"vocabulary: '{category}' is neither seen nor unseen; add it to one of the lists")
+    num_unseen = sum(category in vocabulary.unseen for category in categories)
+    groups = {1: ("one_seen", "one_unseen"), 2: ("two_seen", "two_seen_unseen", "two_unseen")}
+    if len(categories) not in groups:
+        raise UserError(f"a prompt of Protocol I names 1 or 2 categories, got {len(categories)}")
+    return groups[len(categories)][num_unseen]
+
+
+def sample_training_prompts(vocabulary: Vocabulary, *, num_one: int, num_two: int, seed: int) -> list[PromptRecord]:
+    """Prompts with one seen category and with a co-appearing pair of seen ones, shuffled.
+
+    Categories and pairs take turns, so that their numbers differ by one at most. Raises: UserError for negative numbers
+    and for pairs wanted where no two seen categories appear together.
+    """
+    _check_counts(num_train_one=num_one, num_train_two=num_two)
+    rng = _rng(seed, "train")
+    pairs = [pair for pair in vocabulary.pairs if set(pair) <= set(vocabulary.seen)]
+    if num_two and not pairs:
+        raise UserError(f"prompts.num_train_two is {num_two}, but no two seen categories appear together; set it to 0")
+    singles = [(category,) for category in vocabulary.seen]
+    choices = _take_turns(singles, num_one, rng) + _take_turns(pairs, num_two, rng)
+    shuffled = [choices[i] for i in rng.permutation(len(choices))]
+    return _records("train", shuffled, vocabulary, rng, seed)
+
+
+def sample_test_prompts(vocabulary: Vocabulary, *, per_category: int, per_pair: int, seed: int) -> list[PromptRecord]:
+    """Protocol I: so many prompts a category and a co-appearing pair. Raises: UserError for negative numbers."""
+    _check_counts(test_per_category=per_category, test_per_pair=per_pair)
+    return _balanced("test", vocabulary, per_category, per_pair, seed)
+
+
+def sample_synthesis_prompts(
+    vocabulary: Vocabulary, *, per_category: int, per_pair: int, seed: int
+) -> list[PromptRecord]:
+    """The synthetic segmentation set, as sample_test_prompts."""
+    _check_counts(synthesis_per_category=per_category, synthesis_per_pair=per_pair)
+    return _balanced("synthesis", vocabulary, per_category, per_pair, seed)
+
+
+def token_spans(tokenizer: Any, prompt: str, phrase: str) -> list[int]:
+    """Positions of the tokens of `phrase` in the tokenized `prompt`, start token counted; its first occurrence.
+
+    `tokenizer`: a transformers tokenizer that splits at spaces. Raises: UserError when the prompt does not contain the
+    phrase or ends, at the tokenizer's maximal length, before it does.
+    """
+    match = re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", prompt, flags=re.IGNORECASE)
+    if not phrase or match is None:
+        raise UserError(f"the prompt '{prompt}' does not contain the words '{phrase}'; name them as they stand there")
+    whole, before, through = (
+        tokenizer(text, add_special_tokens=False).input_ids
+        for text in (prompt, prompt[: match.start()], prompt[: match.end()])
+    )
+    if whole[: len(through)] != through or through[: len(before)] != before:
+        raise ValueError(f"{type(tokenizer).__name__} joins words into tokens: no span for '{phrase}' in '{prompt}'")
+    framed = tokenizer(prompt).input_ids
+    num_prepended = next(i for i in range(len(framed)) if framed[i : i + len(whole)] == whole)
+    first, end = num_prepended + len(before), num_prepended + len(through)
+    limit = tokenizer.model_max_length
+    if end > limit - 1:  # the end token takes the last position
+        raise UserError(f"the prompt '{prompt}' is cut at {limit} tokens, before the end of '{phrase}'; shorten it")
+    return list(range(first, end))
+
+
+def _records(
+    name: str, choices: Sequence[tuple[str, ...]], vocabulary: Vocabulary, rng: np.random.Generator, seed: int
+) -> list[PromptRecord]:
+    """One record for each choice of categories, which it names in random order."""
+    if len(choices) > _SEEDS_PER_SET:
+        raise UserError(f"prompts: at most {_SEEDS_PER_SET} {name} prompts, got {len(choices)}; ask for fewer")
+    records = []
+    for i, choice in enumerate(choices):
+        categories = tuple(choice[k] for k in rng.permutation(len(choice)))
+        record = PromptRecord(
+            id=f"{name}-{i:06d}",
+            prompt=photograph_of(*(vocabulary.phrases[category] for category in categories)),
+            categories=categories,
+            group=group_of(categories, vocabulary),
+            seed=_first_seed(seed, name) + i,
+            source="template",
+        )
+        records.append(record)
+    return records
+
+
+def _first_seed(seed: int, name: str) -> int:
+    """Every (seed, set) has a range of sampling seeds of its own."""
+    return (len(_SETS) * seed + _SETS.index(name)) * _SEEDS_PER_SET
+
+
+def _rng(seed: int, name: str) -> np.random.Generator:
+    return np.random.default_rng([seed, _SETS.index(name)])
+
+
+def _balanced(name: str, vocabulary: Vocabulary, per_category: int, per_pair: int, seed: int) -> list[PromptRecord]:
+    used = [c for c in vocabulary.categories if c in vocabulary.seen or c in vocabulary.unseen]
+    choices: list[tuple[str, ...]] = [(category,) for category in used for _ in range(per_category)]
+    choices += [pair for pair in vocabulary.pairs for _ in range(per_pair)]
+    return _records(name, choices, vocabulary, _rng(seed, name), seed)
+
+
+def _take_turns(items: Sequence[Any], num: int, rng: np.random.Generator) -> list[Any]:
+    """`num` of `items`: all of them in one random order, again and again."""
+    order = rng.permutation(len(items))
+    return [items[order[i % len(items)]] for i in range(num)]
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 0:
+            raise UserError(f"prompts.{name} must not be negative, got {value}")

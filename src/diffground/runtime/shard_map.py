@@ -1,0 +1,121 @@
+"""Map a function over shards so that a killed run goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffground.data.shards import Sample, count_samples, write_shard
+from diffground.errors import UserError
+
+from .progress import Progress
+
+_FINGERPRINT = "fingerprint.json"
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """What `process` turns into shard `<name>.tar`."""
+
+    name: str
+    payload: Any
+
+
+def shard_jobs(items: Sequence[Any], *, shard_size: int) -> list[ShardJob]:
+    """One job for every `shard_size` consecutive items, named 000000, 000001 …; its payload is the list of them."""
+    starts = range(0, len(items), shard_size)
+    return [
+        ShardJob(name=f"{i:06d}", payload=list(items[start : start + shard_size])) for i, start in enumerate(starts)
+    ]
+
+
+def map_shards(
+    jobs: Sequence[ShardJob],
+    *,
+    out_dir: Path,
+    fingerprint: dict[str, Any],
+    process: Callable[[Any], Iterable[Sample]],
+    description: str,
+    num_samples: int,
+) -> int:
+    """Write out_dir/<job.name>.tar for every job, one after the other. Returns how many were written now.
+
+    `fingerprint` says what the shards depend on; it is kept beside them. With the same one, complete shards are
+    skipped; with another one, and for files that no job names, what is in `out_dir` is deleted. Each shard appears
+    whole or not at all, so the process may be killed at any time. `num_samples`, over all jobs, is for the progress
+    display.
+    """
+    _drop_foreign(out_dir, fingerprint=fingerprint, names={job.name for job in jobs})
+    num_done, missing = 0, []
+    for job in jobs:
+        num = _count_complete(out_dir / f"{job.name}.tar")
+        num_done += num or 0
+        if num is None:
+            missing.append(job)
+    with Progress(num_samples, description=description, initial=num_done) as progress:
+        for job in missing:
+            write_shard(out_dir / f"{job.name}.tar", _counted(process(job.payload), progress))
+    return len(missing)
+
+
+def _counted(samples: Iterable[Sample], progress: Progress) -> Iterator[Sample]:
+    for sample in samples:
+        yield sample
+        progress.advance()
+
+
+def _drop_foreign(out_dir: Path, *, fingerprint: dict[str, Any], names: set[str]) -> None:
+    """Leave in `out_dir` only the fingerprint and shards of `names` that were made with this same fingerprint."""
+    text = json.dumps(fingerprint, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    kept = {_FINGERPRINT, *(f"{name}.tar" for name in names)}
+    out_dir.mkdir(parents=True, exist_ok=True)
+    path = out_dir / _FINGERPRINT
+    if not path.is_file() or path.read_text() != text:
+        kept = set()
+    for entry in list(out_dir.iterdir()):
+        if entry.name in kept:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    if not kept:
+        # written before the first shard, so that no shard is ever without the fingerprint it was made with
+        partial = path.with_suffix(".partial")
+        partial.write_text(text)
+        partial.replace(path)
+
+
+def _count_complete(path: Path) -> int | None:
+    """Number of samples of a complete shard; None when it has to be written."""
+    if not path.is_file():
+        return None
+    try:
+        return count_samples(path)
+    except UserError:
+        return None
+
+
+def checkpoint_fingerprint(path_or_hub_id: str | Path) -> str:
+    """SHA-256 over names and contents of the files of a folder, or of one file; a hub id stands for itself.
+
+    Model cards (*.md) and hidden files do not count: they change nothing that is computed.
+    """
+    root = Path(path_or_hub_id)
+    if not root.exists():
+        return str(path_or_hub_id)
+    digest = hashlib.sha256()
+    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
+    for file in files:
+        name = file.relative_to(root).as_posix()
+        if file.suffix == ".md" or any(part.startswith(".") for part in name.split("/") if part != "."):
+            continue
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{name}\0{content}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffground.data.voc import VocDataset, VocItem, copy_voc, write_voc
+from diffground.errors import UserError
+
+
+def item(id_: str, shade: int) -> VocItem:
+    """A 6 x 8 image: label 12 on the left, the ignored border, and two objects of label 3 on the right."""
+    image = np.full((6, 8, 3), shade, dtype=np.uint8)
+    label = np.zeros((6, 8), dtype=np.uint8)
+    objects = np.zeros((6, 8), dtype=np.uint8)
+    label[:, :2], objects[:, :2] = 12, 1
+    label[:, 2], objects[:, 2] = 255, 255
+    label[:3, 4:], objects[:3, 4:] = 3, 2
+    label[4:, 4:], objects[4:, 4:] = 3, 3
+    return VocItem(id=id_, image=image, label=label, objects=objects)
+
+
+@pytest.fixture
+def root(tmp_path):
+    assert write_voc(tmp_path / "devkit", "val", [item("2007_01", 10), item("2007_02", 200)]) == 2
+    return tmp_path / "devkit"
+
+
+def test_what_is_written_is_read_back(root):
+    dataset = VocDataset(root, "val")
+    assert len(dataset) == 2
+    assert dataset.ids == ["2007_01", "2007_02"]
+    image, label = dataset[1]
+    assert (image.shape, image.dtype, label.dtype) == ((6, 8, 3), np.uint8, np.uint8)
+    assert np.abs(image.astype(int) - 200).max() <= 2  # JPEG
+    assert np.array_equal(label, item("", 0).label)
+
+
+def test_instances_are_category_and_mask_of_every_object(root):
+    instances = VocDataset(root, "val").instances(0)
+    assert [(category, int(mask.sum())) for category, mask in instances] == [(11, 12), (2, 12), (2, 8)]
+    assert not (instances[0][1] & instances[1][1]).any()
+
+
+def test_a_grey_image_is_read_as_rgb(root):
+    Image.new("L", (8, 6), 77).save(root / "JPEGImages/2007_01.jpg")
+    assert VocDataset(root, "val")[0][0].shape == (6, 8, 3)
+
+
+def test_a_missing_folder_says_what_to_set(tmp_path):
+    with pytest.raises(UserError, match=r"none: no such data folder; set data\.root"):
+        VocDataset(tmp_path / "none", "val")
+
+
+def test_a_missing_list_names_those_there(root):
+    with pytest.raises(UserError, match=r"trainval\.txt: no such image list; lists there: val"):
+        VocDataset(root, "trainval")
+
+
+def test_an_empty_list_is_an_error(root):
+    (root / "ImageSets/Segmentation/none.txt").write_text("\n")
+    with pytest.raises(UserError, match="names no image"):
+        VocDataset(root, "none")
+
+
+def test_missing_images_are_counted(root):
+    (root / "ImageSets/Segmentation/val.txt").write_text("2007_01\nx\ny\n")
+    with pytest.raises(UserError, match=r"JPEGImages/x\.jpg: missing, and 1 more of the 3 images of list 'val'"):
+        VocDataset(root, "val")
+
+
+def test_a_label_beyond_the_vocabulary_is_an_error(root):
+    with pytest.raises(UserError, match=r"2007_01\.png: labels must be 0..11 or 255, got \[12\]"):
+        VocDataset(root, "val", num_categories=11)[0]
+    VocDataset(root, "val", num_categories=12)[0]
+
+
+def test_a_label_in_colours_is_an_error(root):
+    path = root / "SegmentationClass/2007_01.png"
+    Image.open(path).convert("RGB").save(path)
+    with pytest.raises(UserError, match="must be a palette image, got mode RGB"):
+        VocDataset(root, "val")[0]
+
+
+def test_a_label_of_another_size_is_an_error(root):
+    Image.new("P", (8, 8)).save(root / "SegmentationClass/2007_01.png")
+    with pytest.raises(UserError, match="differs from"):
+        VocDataset(root, "val")[0]
+
+
+def test_a_damaged_image_is_an_error(root):
+    path = root / "JPEGImages/2007_01.jpg"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"2007_01\.jpg: cannot be read as an image"):
+        VocDataset(root, "val")[0]
+
+
+def test_copying_takes_the_images_of_the_lists_alone(root, tmp_path):
+    write_voc(root, "train", [item("2007_03", 50)])
+    write_voc(root, "test", [item("2007_04", 50)])
+    assert copy_voc(root, tmp_path / "copy", ["train", "val"]) == {"train": 1, "val": 2}
+    assert sorted(p.stem for p in (tmp_path / "copy/JPEGImages").iterdir()) == ["2007_01", "2007_02", "2007_03"]
+    assert np.array_equal(VocDataset(tmp_path / "copy", "val")[0][0], VocDataset(root, "val")[0][0])
+    assert len(VocDataset(tmp_path / "copy", "train").instances(0)) == 3
+
+
+def test_copying_checks_everything_first(root, tmp_path):
+    (root / "SegmentationClass/2007_02.png").unlink()
+    with pytest.raises(UserError, match=r"SegmentationClass/2007_02\.png: missing"):
+        copy_voc(root, tmp_path / "copy", ["val"])
+    assert not (tmp_path / "copy").exists()
+
+
+def test_copying_works_without_instances(root, tmp_path):
+    for path in (root / "SegmentationObject").iterdir():
+        path.unlink()
+    copy_voc(root, tmp_path / "copy", ["val"])
+    assert len(VocDataset(tmp_path / "copy", "val")) == 2
+    with pytest.raises(UserError, match="no such file"):
+        VocDataset(tmp_path / "copy", "val").instances(0)

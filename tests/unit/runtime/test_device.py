@@ -1,0 +1,41 @@
+import pytest
+import torch
+
+from diffground.config import RuntimeConfig
+from diffground.errors import UserError
+from diffground.runtime.device import pick_device, pick_dtype, setup
+
+
+def test_auto_takes_a_gpu_when_there_is_one():
+    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert pick_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "meta", "cuda:x", "CPU"])
+def test_an_unknown_device_names_the_choices(name):
+    with pytest.raises(UserError, match=r"runtime\.device must be 'auto', 'cpu', 'cuda' or 'cuda:<index>'"):
+        pick_device(name)
+
+
+def test_a_gpu_that_is_not_there_is_an_error():
+    with pytest.raises(UserError, match=r"runtime\.device is 'cuda:63', but torch sees [0-9]+ GPUs"):
+        pick_device("cuda:63")
+
+
+def test_dtype_by_name():
+    assert pick_dtype("bfloat16") is torch.bfloat16
+    with pytest.raises(UserError, match="must be one of float32, bfloat16, float16, got 'half'"):
+        pick_dtype("half")
+
+
+def test_setup_sets_the_threads():
+    before = torch.get_num_threads()
+    try:
+        assert setup(RuntimeConfig(device="cpu", num_threads=1)) == torch.device("cpu")
+        assert torch.get_num_threads() == 1
+        assert torch.are_deterministic_algorithms_enabled()
+        # a new tensor is not filled with NaN, which determinism does by default
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+    finally:
+        torch.set_num_threads(before)
+        torch.set_deterministic_debug_mode("default")

@@ -1,0 +1,65 @@
+"""The command as a user types it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import diffground
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def clone(tmp_path):
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    return tmp_path
+
+
+def call(folder, *arguments):
+    env = {**os.environ, "PYTHONPATH": str(Path(diffground.__file__).parents[1])}
+    return subprocess.run(
+        [sys.executable, "-m", "diffground", *arguments],
+        cwd=folder, env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_profile_mini_writes_the_committed_params(clone):
+    assert call(clone, "profile", "mini").returncode == 0
+    assert (clone / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+
+
+def test_profile_smoke_builds_its_components(clone):
+    result = call(clone, "profile", "smoke", "data.num_val=3")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "num_val: 3\n" in (clone / "params.yaml").read_text()
+    assert {p.name for p in (clone / "models/smoke").iterdir()} >= {"diffusion", "detector", "backbone"}
+
+
+def test_a_bad_profile_leaves_params_alone(clone):
+    (clone / "params.yaml").write_text("mine")
+    result = call(clone, "profile", "smok")
+    assert result.returncode == 2
+    assert result.stderr == "error: profile must be one of mini, paper_voc, smoke, got 'smok'\n"
+    assert (clone / "params.yaml").read_text() == "mine"
+
+
+def test_ground_without_params_says_what_to_run(tmp_path):
+    result = call(tmp_path, "ground", "a photograph of a dog", "-c", "dog")
+    assert result.returncode == 2
+    assert result.stderr == "error: params.yaml: no such file; run `diffground profile mini` in the repository root\n"
+
+
+def test_a_negative_seed_is_one_line(clone):
+    result = call(clone, "ground", "a photograph of a dog", "-c", "dog", "--seed", "-1")
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].endswith("--seed must not be negative, got -1")
+
+
+def test_ground_without_words_shows_the_usage(tmp_path):
+    result = call(tmp_path, "ground", "a photograph of a dog")
+    assert result.returncode == 2
+    assert "-c/--category" in result.stderr

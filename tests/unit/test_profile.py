@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from diffground.config import load_params
+from diffground.errors import UserError
+from diffground.profile import compose_params, write_params
+
+CONF = Path(__file__).parents[2] / "conf"
+PROFILES = ("mini", "smoke", "paper_voc")
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_composes_to_valid_parameters(tmp_path, name):
+    write_params(compose_params(name, conf=CONF), tmp_path / "params.yaml")
+    assert load_params(tmp_path / "params.yaml").profile == name
+    assert [p.name for p in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_these_are_all_profiles():
+    assert sorted(p.stem for p in (CONF / "profile").iterdir()) == sorted(PROFILES)
+
+
+def test_the_paper_profile_has_the_papers_numbers():
+    params = yaml.safe_load(compose_params("paper_voc", conf=CONF))
+    generator, grounding, segmenter, prompts = (
+        params[section] for section in ("generator", "grounding", "segmenter", "prompts")
+    )
+    # arXiv 2301.05221 sections 3.3 and 4.1, supplementary; guidance of the released code
+    assert (generator["num_steps"], generator["tapped_step"], generator["guidance_scale"]) == (50, 5, 5.0)
+    assert (grounding["embed_dim"], grounding["num_layers"], grounding["num_heads"]) == (512, 3, 8)
+    assert (grounding["iterations"], grounding["batch_size"], grounding["learning_rate"]) == (5000, 8, 1e-4)
+    assert sum(grounding["reduced_channels"]) == 240
+    assert (segmenter["image_size"], segmenter["iterations"], segmenter["batch_size"]) == (224, 40000, 8)
+    assert (prompts["test_per_category"], prompts["test_per_pair"]) == (30, 5)
+    assert (prompts["synthesis_per_category"], prompts["synthesis_per_pair"]) == (500, 71)
+
+
+@pytest.mark.parametrize("split", [1, 2, 3])
+def test_the_splits_are_the_papers(split):
+    # supplementary B.1
+    expected = {
+        1: {"tvmonitor", "car", "dog", "sofa", "train"},
+        2: {"horse", "motorbike", "person", "pottedplant", "sheep"},
+        3: {"bus", "cat", "chair", "cow", "diningtable"},
+    }
+    params = yaml.safe_load(compose_params("mini", conf=CONF, overrides=[f"vocabulary=pascal_split{split}"]))
+    assert set(params["vocabulary"]["unseen"]) == expected[split]
+
+
+def test_an_override_changes_one_value():
+    changed = yaml.safe_load(compose_params("mini", conf=CONF, overrides=["grounding.iterations=7"]))
+    plain = yaml.safe_load(compose_params("mini", conf=CONF))
+    assert changed["grounding"].pop("iterations") == 7
+    plain["grounding"].pop("iterations")
+    assert changed == plain
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "expected"),
+    [
+        ("mni", [], "profile must be one of mini, paper_voc, smoke, got 'mni'"),
+        ("mini", ["generator.num_step=3"], "num_step"),
+        ("mini", ["generator=nowhere"], "nowhere"),
+        ("mini", ["generator.num_steps=0"], r"generator.num_steps must be at least 1, got 0 \(profile 'mini'\)"),
+        ("mini", ["not an override"], "not an override"),
+    ],
+)
+def test_what_cannot_be_composed_is_one_line(name, overrides, expected):
+    with pytest.raises(UserError, match=expected) as caught:
+        compose_params(name, conf=CONF, overrides=overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_outside_a_clone_it_says_where_to_run(tmp_path):
+    with pytest.raises(UserError, match="run this in the root of a clone"):
+        compose_params("mini", conf=tmp_path / "conf")
