@@ -1,0 +1,1 @@
+"""What the grounding module is measured against."""

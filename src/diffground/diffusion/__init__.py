@@ -1,0 +1,1 @@
+"""The frozen text-to-image model: prompts and seeds in; images, latents, features and attention out."""

@@ -1,0 +1,264 @@
+"""The frozen text-to-image model: sampling, and features of a latent it has sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from torch import Tensor
+
+from diffground.errors import UserError
+from diffground.prompts import token_spans
+from diffground.runtime.shard_map import checkpoint_fingerprint
+from diffground.vocabulary import photograph_of
+
+from .checkpoint import load_pipeline
+from .cross_attention import Observer, WordMaps, cross_attention_layers, observe_cross_attention
+from .unet_features import group_by_size, stack_branches, tap_features
+
+_BRANCHES = {"conditional": 1, "both": 2}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Sampled images, and the state of sampling at the tapped step."""
+
+    images: np.ndarray
+    """uint8 (B, H, W, 3)."""
+    latents: Tensor
+    """float32 (B, C, h, w) on the model's device: what enters the UNet at `timestep`."""
+    timestep: int
+    """Of the noise schedule, 0..999 for Stable Diffusion."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What one UNet pass shows of a latent."""
+
+    maps: dict[int, Tensor]
+    """{size s: float32 (B, C_s, s, s)}, coarse to fine."""
+    attention: Tensor | None
+    """float32 (B, Q, L, s, s) in 0..1 at the finest size, for Q words and L layers; None if no words were given."""
+    clean: Tensor
+    """float32 (B, C, h, w): the clean latents that this pass predicts, with the prompt."""
+
+
+class Generator:
+    """A Stable Diffusion model, frozen. A sample is a function of checkpoint, prompt, seed and sampler settings.
+
+    Its noise comes from a CPU generator of its own, and nothing mixes the samples of a batch: other samples beside it
+    change a result by floating-point error only.
+    """
+
+    def __init__(self, pipeline: StableDiffusionPipeline, *, image_size: int, generator_id: str) -> None:
+        """`pipeline` keeps its device and dtype. Raises: UserError for an image size that it cannot make."""
+        self.tokenizer = pipeline.tokenizer
+        self.generator_id = generator_id
+        self.image_size = image_size
+        self._text_encoder, self._unet, self._vae = pipeline.text_encoder, pipeline.unet, pipeline.vae
+        self._scheduler_config = dict(pipeline.scheduler.config)
+        for module in (self._text_encoder, self._unet, self._vae):
+            module.eval().requires_grad_(False)
+        factor = 2 ** (len(self._vae.config.block_out_channels) - 1)
+        if image_size < factor or image_size % factor:
+            raise UserError(f"generator.image_size must be a multiple of {factor} px for this VAE, got {image_size}")
+        self._latent_size = image_size // factor
+        self._feature_channels: dict[int, int] = {}
+
+    @classmethod
+    def load(cls, checkpoint: str, *, device: torch.device, dtype: torch.dtype, image_size: int) -> Generator:
+        """Read a diffusers pipeline folder or hub id (safetensors only).
+
+        Raises: UserError when it is missing, pickled or no Stable Diffusion pipeline.
+        """
+        pipeline = load_pipeline(checkpoint, dtype=dtype).to(device)
+        fingerprint = checkpoint_fingerprint(checkpoint)
+        generator_id = fingerprint[:16] if Path(checkpoint).exists() else checkpoint
+        return cls(pipeline, image_size=image_size, generator_id=generator_id)
+
+    @property
+    def device(self) -> torch.device:
+        return self._unet.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which the networks compute; the sampler computes in float32."""
+        return self._unet.dtype
+
+    @property
+    def text_dim(self) -> int:
+        """Width of the text states."""
+        return int(self._text_encoder.config.hidden_size)
+
+    @property
+    def num_attention_maps(self) -> int:
+        """Cross-attention layers of the UNet: L of Features.attention."""
+        return len(cross_attention_layers(self._unet))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        num_steps: int,
+        guidance_scale: float,
+        tapped_step: int,
+        recorder: Observer | None = None,
+    ) -> Samples:
+        """Sample one image a prompt: DDIM with eta 0, classifier-free guidance against the empty prompt.
+
+        tapped_step: counted from the clean end, 1 is the last step. recorder: observes the cross-attention of every
+        step (with guidance the unconditional half of the batch comes first).
+        Raises: UserError for settings out of range.
+        """
+        scheduler = self.scheduler(num_steps)
+        tapped_timestep = self.timestep(num_steps=num_steps, tapped_step=tapped_step)
+        guided = guidance_scale > 1
+        text = self.embed([""] * len(prompts) + list(prompts) if guided else prompts)
+        latents = self.noise(seeds) * scheduler.init_noise_sigma
+        tapped = latents
+        with ExitStack() as stack:
+            if recorder is not None:
+                stack.enter_context(observe_cross_attention(self._unet, recorder))
+            for timestep in scheduler.timesteps:
+                if int(timestep) == tapped_timestep:
+                    tapped = latents
+                predicted = self._predict(torch.cat([latents, latents]) if guided else latents, int(timestep), text)
+                if guided:
+                    unconditional, conditional = predicted.chunk(2)
+                    predicted = unconditional + guidance_scale * (conditional - unconditional)
+                latents = scheduler.step(predicted, timestep, latents).prev_sample
+        return Samples(images=self.decode(latents), latents=tapped, timestep=tapped_timestep)
+
+    @torch.no_grad()
+    def features(
+        self,
+        latents: Tensor,
+        prompts: Sequence[str],
+        *,
+        timestep: int,
+        branches: str = "conditional",
+        words: Sequence[Sequence[str]] | None = None,
+    ) -> Features:
+        """Feature maps of one UNet pass, and the cross-attention maps of words of the prompts.
+
+        latents: (B, C, h, w) as Samples.latents, any float dtype. branches: 'conditional' reads the prompt's pass,
+        'both' puts the channels of every block output without the prompt before those with it (released code).
+        words: Q phrases a sample (fewer are padded); their map is the probability of the phrase's tokens, mean over
+        tokens and heads, a map a layer, resized bilinearly to the finest feature size; zeros for a phrase that is not
+        in that prompt.
+        """
+        both = _BRANCHES[branches] == 2
+        latents = latents.to(self.device)
+        text = self.embed([""] * len(prompts) + list(prompts) if both else prompts)
+        observer = None if words is None else WordMaps(self.token_weights(prompts, words))
+        with ExitStack() as stack:
+            maps = stack.enter_context(tap_features(self._unet))
+            if observer is not None:
+                stack.enter_context(observe_cross_attention(self._unet, observer))
+            predicted = self._predict(torch.cat([latents, latents]) if both else latents, timestep, text)
+        clean = self._clean(predicted[-len(latents) :], latents, timestep)
+        grouped = {s: m.float() for s, m in group_by_size(stack_branches(maps) if both else maps).items()}
+        attention = None if observer is None else observer.resized(max(grouped), mode="bilinear")
+        return Features(maps=grouped, attention=attention, clean=clean)
+
+    def feature_channels(self, branches: str = "conditional") -> dict[int, int]:
+        """{feature size: channels}, coarse to fine, read off one pass of this UNet at this image size."""
+        if not self._feature_channels:
+            maps = self.features(self.noise([0]), [""], timestep=0).maps
+            self._feature_channels = {size: m.shape[1] for size, m in maps.items()}
+        return {size: channels * _BRANCHES[branches] for size, channels in self._feature_channels.items()}
+
+    def scheduler(self, num_steps: int) -> DDIMScheduler:
+        """The checkpoint's noise schedule as a DDIM sampler of `num_steps` steps. Raises: UserError out of range."""
+        scheduler = DDIMScheduler.from_config(self._scheduler_config)
+        if not 1 <= num_steps <= scheduler.config.num_train_timesteps:
+            limit = scheduler.config.num_train_timesteps
+            raise UserError(f"generator.num_steps must be 1 to {limit}, got {num_steps}")
+        scheduler.set_timesteps(num_steps)
+        return scheduler
+
+    def timestep(self, *, num_steps: int, tapped_step: int) -> int:
+        """The timestep of a step counted from the clean end; 1 is the last one. Raises: UserError out of range."""
+        timesteps = self.scheduler(num_steps).timesteps
+        if not 1 <= tapped_step <= num_steps:
+            raise UserError(f"generator.tapped_step must be 1 to num_steps ({num_steps}), got {tapped_step}")
+        return int(timesteps[-tapped_step])
+
+    def noise(self, seeds: Sequence[int]) -> Tensor:
+        """float32 (B, C, h, w): standard normal, sample i drawn from its own CPU generator with seeds[i]."""
+        shape = (self._unet.config.in_channels, self._latent_size, self._latent_size)
+        noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return torch.stack(noise).to(self.device)
+
+    def add_noise(self, clean: Tensor, *, seeds: Sequence[int], timestep: int) -> Tensor:
+        """Clean latents (B, C, h, w) as they would be at `timestep` (0 to 999), with the noise of these seeds."""
+        scheduler = self.scheduler(1)
+        return scheduler.add_noise(clean, self.noise(seeds), torch.tensor([timestep], device=clean.device))
+
+    @torch.no_grad()
+    def denoise(self, latents: Tensor, prompts: Sequence[str], *, timestep: int) -> Tensor:
+        """The clean latents, float32 (B, C, h, w), that one pass predicts from `latents` at `timestep`, no guidance."""
+        return self._clean(self._predict(latents, timestep, self.embed(prompts)), latents, timestep)
+
+    @torch.no_grad()
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """Text states (B, T, D) in the model's dtype; T is the tokenizer's maximum.
+
+        Raises: UserError for a prompt that does not fit (nothing is cut off silently).
+        """
+        limit = self.tokenizer.model_max_length
+        distinct = list(dict.fromkeys(prompts))  # with guidance, half of the batch is the same empty prompt
+        token_ids = self.tokenizer(distinct, padding="max_length", max_length=limit).input_ids
+        for prompt, ids in zip(distinct, token_ids, strict=True):
+            if len(ids) > limit:
+                raise UserError(f"prompt must fit into {limit} tokens, got {len(ids)}: '{prompt}'; shorten it")
+        states = self._text_encoder(torch.tensor(token_ids, device=self.device))[0]
+        rows = {prompt: i for i, prompt in enumerate(distinct)}
+        return states[[rows[prompt] for prompt in prompts]]
+
+    def category_embedding(self, phrase: str) -> Tensor:
+        """float32 (D): the mean text state over the phrase's tokens in "a photograph of a <phrase>"."""
+        return self.category_embeddings([phrase])[0]
+
+    def category_embeddings(self, phrases: Sequence[str]) -> Tensor:
+        """float32 (Q, D), a row as category_embedding. Raises: UserError for a phrase that does not fit."""
+        prompts = [photograph_of(phrase) for phrase in phrases]
+        weights = self.token_weights(prompts, [[phrase] for phrase in phrases])  # (Q, T, 1)
+        return (self.embed(prompts).float() * weights).sum(dim=1)
+
+    def token_weights(self, prompts: Sequence[str], words: Sequence[Sequence[str]]) -> Tensor:
+        """float32 (B, T, Q): 1/n at the n token positions of word q in prompt b; zeros for a word that is not there."""
+        num_words = max((len(w) for w in words), default=0)
+        weights = torch.zeros(len(prompts), self.tokenizer.model_max_length, num_words)
+        for b, (prompt, phrases) in enumerate(zip(prompts, words, strict=True)):
+            for q, phrase in enumerate(phrases):
+                try:
+                    positions = token_spans(self.tokenizer, prompt, phrase)
+                except UserError:
+                    continue
+                weights[b, positions, q] = 1 / len(positions)
+        return weights.to(self.device)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """Clean latents (B, C, h, w) -> images uint8 (B, H, W, 3)."""
+        decoded = self._vae.decode(latents.to(self._vae.dtype) / self._vae.config.scaling_factor).sample  # (B, 3, H, W)
+        images = (decoded.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+        return (images.cpu().numpy() * 255).round().astype(np.uint8)
+
+    def _clean(self, predicted: Tensor, latents: Tensor, timestep: int) -> Tensor:
+        """The clean latents that a prediction at `timestep` amounts to, whatever the model predicts."""
+        scheduler = self.scheduler(1)
+        return scheduler.step(predicted, timestep, latents.to(predicted)).pred_original_sample
+
+    def _predict(self, latents: Tensor, timestep: int, text: Tensor) -> Tensor:
+        """The UNet's prediction, float32 (B, C, h, w)."""
+        latents = latents.to(self.dtype)
+        return self._unet(latents, timestep, encoder_hidden_states=text, return_dict=False)[0].float()

@@ -1,0 +1,88 @@
+"""DAAM: heat maps that do not depend on the batch, and the threshold with the best IoU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from diffground.baselines.daam import choose_threshold, daam_maps
+from diffground.diffusion.cross_attention import observe_cross_attention
+from diffground.diffusion.generator import Generator
+from diffground.errors import UserError
+
+PROMPTS = ["a photograph of a dog and a bus", "a photograph of a potted plant", "a photograph of a cat"]
+PHRASES = [["dog", "bus"], ["potted plant"], ["cat"]]
+SEEDS = [1, 2, 3]
+SETTINGS = {"num_steps": 3, "guidance_scale": 4.0}
+
+
+def test_maps_of_a_batch_equal_those_one_by_one(generator: Generator) -> None:
+    together = daam_maps(generator, PROMPTS, SEEDS, PHRASES, **SETTINGS)
+    assert together.shape == (3, 2, 32, 32)
+    for i in range(3):
+        alone = daam_maps(generator, PROMPTS[i : i + 1], SEEDS[i : i + 1], PHRASES[i : i + 1], **SETTINGS)
+        # normalising to 0..1 enlarges differences of the probabilities by the inverse of their range
+        np.testing.assert_allclose(alone[0], together[i, : len(PHRASES[i])], atol=2e-3)
+        assert not together[i, len(PHRASES[i]) :].any()
+
+
+def test_each_map_runs_from_zero_to_one(generator: Generator) -> None:
+    maps = daam_maps(generator, PROMPTS[:1], SEEDS[:1], PHRASES[:1], **SETTINGS)
+    assert maps.dtype == np.float32
+    np.testing.assert_allclose(maps.min(axis=(2, 3)), 0, atol=1e-6)
+    np.testing.assert_allclose(maps.max(axis=(2, 3)), 1, atol=1e-6)
+    assert not np.allclose(maps[0, 0], maps[0, 1])
+
+
+def test_map_is_the_mean_over_steps_layers_and_heads(generator: Generator) -> None:
+    # Written out for "dog", token 5 after the start token and four words: every probability kept, averaged at the end.
+    seen: list[torch.Tensor] = []
+
+    def keep(layer: int, probs: torch.Tensor) -> None:
+        side = int(probs.shape[2] ** 0.5)
+        heads = probs[1, :, :, 5].view(1, -1, side, side)  # sample 1 of (unconditional, conditional)
+        seen.append(F.interpolate(heads, size=(16, 16), mode="bicubic").mean(dim=1))
+
+    with observe_cross_attention(generator._unet, keep):
+        generator.sample(PROMPTS[:1], SEEDS[:1], **SETTINGS, tapped_step=1)
+    assert len(seen) == 3 * 7
+    mean = F.interpolate(torch.stack(seen).mean(dim=0)[None], size=(32, 32), mode="bicubic")[0, 0].numpy()
+    expected = (mean - mean.min()) / (mean.max() - mean.min())
+    actual = daam_maps(generator, PROMPTS[:1], SEEDS[:1], [["dog"]], **SETTINGS)[0, 0]
+    np.testing.assert_allclose(actual, expected, atol=2e-3)
+
+
+def test_threshold_has_the_best_iou() -> None:
+    # Pixels 0.2 0.4 0.6 0.8, the last two in the mask: from above 0.4 up to 0.6 the IoU is 1.
+    maps, masks = [np.array([[0.2, 0.4], [0.6, 0.8]])], [np.array([[False, False], [True, True]])]
+    assert 0.4 < choose_threshold(maps, masks) <= 0.6
+
+
+def test_threshold_pools_pixels_of_all_maps() -> None:
+    # At 0.5: all five pixels predicted, 3 of 5 right. Above: 0.9 and 0.7 predicted, 2 of the 3 mask pixels, no other.
+    maps = [np.array([0.9]), np.array([0.7, 0.5, 0.5, 0.5])]
+    masks = [np.array([True]), np.array([True, True, False, False])]
+    assert 0.5 < choose_threshold(maps, masks) <= 0.7
+
+
+def test_threshold_agrees_with_trying_them_all() -> None:
+    rng = np.random.default_rng(0)
+    masks = [rng.random((8, 8)) < 0.3 for _ in range(5)]
+    maps = [np.clip(mask * 0.3 + rng.random((8, 8)) * 0.7, 0, 1) for mask in masks]
+
+    def iou(threshold: float) -> float:
+        predicted = [m >= threshold for m in maps]
+        hits = sum((p & m).sum() for p, m in zip(predicted, masks, strict=True))
+        return hits / sum((p | m).sum() for p, m in zip(predicted, masks, strict=True))
+
+    grid = np.linspace(0, 1, 101)[:-1]
+    assert choose_threshold(maps, masks) == max(grid, key=iou)
+
+
+def test_threshold_without_any_mask_is_refused() -> None:
+    with pytest.raises(UserError, match=r"daam.num_calibration"):
+        choose_threshold([np.zeros((2, 2))], [np.zeros((2, 2), dtype=bool)])
+    with pytest.raises(UserError, match=r"daam.num_calibration"):
+        choose_threshold([], [])
