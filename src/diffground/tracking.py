@@ -1,0 +1,165 @@
+"""MLflow tracking: a parent run a reproduction, a child run a stage. The only module that imports mlflow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from diffground.config import Params
+from diffground.errors import UserError
+
+REPRODUCTION_TAG = "diffground.reproduction"
+"""Tag of a parent run: digest of commit, DVC experiment and parameters. Stages with the same digest share a parent."""
+
+# A batch of MLflow's logging interface holds at most this many parameters.
+_MAX_PARAMS = 100
+_MAX_METRICS = 1000
+_MAX_PARAM_LENGTH = 6000
+
+
+class TrackingRun:
+    """The open run of one stage; with tracking off, every method does nothing."""
+
+    def __init__(self, *, client: Any = None, run_id: str = "") -> None:
+        self._client = client
+        self.run_id = run_id
+
+    def log_metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
+        """Log flat metrics, e.g. {"loss": 0.31} at an optimizer step, {"grounding/one_seen": 83.2} at the end."""
+        if self._client is None or not values:
+            return
+        from mlflow.entities import Metric
+        from mlflow.utils.time import get_current_time_millis
+
+        now_ms = get_current_time_millis()
+        metrics = [Metric(key, float(value), now_ms, step) for key, value in values.items()]
+        for start in range(0, len(metrics), _MAX_METRICS):
+            self._client.log_batch(self.run_id, metrics=metrics[start : start + _MAX_METRICS])
+
+    def log_params(self, values: Mapping[str, Any]) -> None:
+        """Log what a stage settled beyond params.yaml, e.g. the number of trained weights."""
+        if self._client is not None:
+            _log_params(self._client, self.run_id, values)
+
+    def log_artifact(self, path: Path, *, folder: str | None = None) -> None:
+        """Copy a file, or a folder with all it holds, to the run's artifacts, below `folder` there."""
+        if self._client is None:
+            return
+        if path.is_dir():
+            self._client.log_artifacts(self.run_id, str(path), folder)
+        else:
+            self._client.log_artifact(self.run_id, str(path), folder)
+
+
+@contextmanager
+def start_run(stage: str, params: Params) -> Iterator[TrackingRun]:
+    """Open the run of `stage` below its reproduction's parent run; close it as finished, failed or killed.
+
+    The store is MLFLOW_TRACKING_URI, else `tracking.uri`. Raises UserError when it does not open.
+    """
+    if not params.tracking.enabled:
+        yield TrackingRun()
+        return
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or params.tracking.uri
+    client, parent_id, run_id = _open(uri, stage, params)
+    status = "FAILED"
+    try:
+        yield TrackingRun(client=client, run_id=run_id)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        # the stage's own error, if any, says more than a lost tracking server
+        with suppress(Exception) if status != "FINISHED" else _one_line(uri):
+            client.set_terminated(run_id, status=status)
+            client.set_terminated(parent_id, status=status)
+
+
+def _open(uri: str, stage: str, params: Params) -> tuple[Any, str, str]:
+    """Client, id of the parent run, id of the new run of `stage`."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    from mlflow.tracking import MlflowClient
+
+    # creating a store reports every migration
+    for name in ("mlflow.store.db.utils", "mlflow.tracking", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with _one_line(uri):
+        client = MlflowClient(tracking_uri=uri)
+        experiment = client.get_experiment_by_name(params.tracking.experiment)
+        experiment_id = experiment.experiment_id if experiment else client.create_experiment(params.tracking.experiment)
+        parent_id = _find_or_create_parent(client, experiment_id, params)
+        tags = {"mlflow.parentRunId": parent_id, "diffground.stage": stage}
+        run = client.create_run(experiment_id, run_name=stage, tags=tags)
+    return client, parent_id, run.info.run_id
+
+
+def _find_or_create_parent(client: Any, experiment_id: str, params: Params) -> str:
+    sections = asdict(params)
+    # where it runs and where it is logged does not make another reproduction
+    settings = {key: value for key, value in sections.items() if key not in ("runtime", "tracking")}
+    commit = _git_commit()
+    dvc_experiment = os.environ.get("DVC_EXP_NAME", "")
+    identity = json.dumps([commit, dvc_experiment, settings], sort_keys=True)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    found = client.search_runs([experiment_id], f"tags.`{REPRODUCTION_TAG}` = '{digest}'", max_results=1)
+    if found:
+        return str(found[0].info.run_id)
+    tags = {REPRODUCTION_TAG: digest, "diffground.profile": params.profile, "mlflow.source.git.commit": commit}
+    if dvc_experiment:
+        tags["dvc.experiment"] = dvc_experiment
+    name = dvc_experiment or f"{params.profile} {commit[:8]}".strip()
+    parent = client.create_run(experiment_id, run_name=name, tags=tags)
+    _log_params(client, parent.info.run_id, _flat_params(settings))
+    return str(parent.info.run_id)
+
+
+def _log_params(client: Any, run_id: str, values: Mapping[str, Any]) -> None:
+    from mlflow.entities import Param
+
+    entries = [Param(key, str(value)[:_MAX_PARAM_LENGTH]) for key, value in values.items()]
+    for start in range(0, len(entries), _MAX_PARAMS):
+        client.log_batch(run_id, params=entries[start : start + _MAX_PARAMS])
+
+
+def _flat_params(sections: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in sections.items():
+        if isinstance(value, dict):
+            flat.update({f"{key}.{inner}": setting for inner, setting in value.items()})
+        else:
+            flat[key] = value
+    return flat
+
+
+def _git_commit() -> str:
+    """Hash of HEAD, '' outside a git repository or before its first commit."""
+    try:
+        git = subprocess.run(["git", "rev-parse", "--verify", "HEAD"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # git itself is not installed
+        return ""
+    return git.stdout.strip() if git.returncode == 0 else ""
+
+
+@contextmanager
+def _one_line(uri: str) -> Iterator[None]:
+    """Turn what a store throws when it is missing, locked or down into a UserError."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"tracking.uri: cannot log to {uri!r}: {reason}; start the server, "
+            "change tracking.uri or MLFLOW_TRACKING_URI, or set tracking.enabled to false"
+        ) from error

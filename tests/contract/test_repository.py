@@ -1,0 +1,92 @@
+"""What is committed: model folders with cards and without pickles, results that README repeats, no private places."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from diffground.config import load_params
+from diffground.report.metrics import read_metrics
+from diffground.report.readme import marked_tables, read_tables
+from diffground.report.write import result_tables
+
+ROOT = Path(__file__).parents[2]
+MINI = ROOT / "models" / "mini"
+PICKLES = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}
+# spelt in parts, so that this file passes its own test
+PRIVATE = re.compile(
+    "|".join(["/" + r"(work|tmp|root|home|opt)/", "py" + r"pi\.org", "python" + "hosted", "npm" + "js"])
+)
+
+
+def repository_files():
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+FILES = repository_files()
+
+
+def test_no_file_names_a_place_of_one_machine_or_a_registry():
+    assert len(FILES) > 50
+    found = []
+    for path in FILES:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in PRIVATE.finditer(text)]
+    assert found == []
+
+
+def test_nothing_pickled_is_committed():
+    assert [str(path.relative_to(ROOT)) for path in FILES if path.suffix in PICKLES] == []
+
+
+@pytest.mark.parametrize("name", ["diffusion", "detector", "backbone"])
+def test_a_mini_checkpoint_has_safetensors_and_a_card(name):
+    folder = MINI / name
+    assert list(folder.rglob("*.safetensors"))
+    card = (folder / "README.md").read_text(encoding="utf-8").lower()
+    for word in ("data", "licen", "twemoji", "openmoji", "limit"):
+        assert word in card, f"{folder / 'README.md'} says nothing of '{word}'"
+
+
+def test_the_mini_checkpoints_are_small():
+    assert sum(path.stat().st_size for path in MINI.rglob("*") if path.is_file()) <= 40 * 2**20
+
+
+def test_tables_are_those_of_the_committed_metrics():
+    metrics = {
+        name: read_metrics(name, folder=ROOT / "reports/metrics") for name in ("evaluate_grounding", "evaluate_zs3")
+    }
+    tables = result_tables(metrics, load_params(ROOT / "params.yaml"))
+    written = read_tables(ROOT / "reports/tables")
+    assert {name: table.to_markdown() for name, table in tables.items()} == written
+
+
+def test_readme_repeats_the_committed_tables():
+    tables = read_tables(ROOT / "reports/tables")
+    repeated = marked_tables((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert set(repeated) == {"protocol1", "zs3"}
+    for name, body in repeated.items():
+        assert body == tables[name], "run `make readme`"
+
+
+def test_pictures_of_readme_are_committed():
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert pictures
+    assert [picture for picture in pictures if ROOT / picture not in FILES] == []
+
+
+def test_readme_credits_the_art():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for credit in ("Twemoji", "CC-BY 4.0", "OpenMoji", "CC BY-SA 4.0", "2301.05221"):
+        assert credit in readme

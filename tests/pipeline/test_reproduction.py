@@ -1,0 +1,131 @@
+"""The whole DAG on profile smoke: it runs, then has nothing to do, and a killed run ends like an undisturbed one."""
+
+import json
+import os
+import signal
+import sqlite3
+import time
+
+import pytest
+import yaml
+
+from .conftest import Repository
+
+METHODS = ("grounding", "daam")
+GROUPS = ("one_seen", "one_unseen", "two_seen", "two_seen_unseen", "two_unseen")
+
+
+def read(repository, name):
+    return json.loads((repository.root / "reports" / "metrics" / f"{name}.json").read_text())
+
+
+def outputs(repository):
+    """Path -> hash of every output in dvc.lock."""
+    stages = yaml.safe_load((repository.root / "dvc.lock").read_text())["stages"]
+    return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+
+
+def test_every_stage_runs_and_locks_its_outputs(reproduced):
+    stages = yaml.safe_load((reproduced.root / "dvc.yaml").read_text())["stages"]
+    locked = yaml.safe_load((reproduced.root / "dvc.lock").read_text())["stages"]
+    assert sorted(locked) == sorted(stages)
+    declared = {
+        path
+        for stage in stages.values()
+        for key in ("outs", "metrics")
+        for entry in stage.get(key, [])
+        for path in (entry if isinstance(entry, dict) else [entry])
+    }
+    assert len(declared) > 10
+    assert set(outputs(reproduced)) == declared
+
+
+def test_a_second_run_does_nothing(reproduced):
+    before = (reproduced.root / "dvc.lock").read_bytes()
+    output = reproduced.run("dvc", "repro")
+    assert "Data and pipelines are up to date" in output
+    assert "Running stage" not in output
+    assert (reproduced.root / "dvc.lock").read_bytes() == before
+
+
+def test_metrics_have_the_names_that_others_rely_on(reproduced):
+    protocol1 = read(reproduced, "evaluate_grounding")
+    assert set(GROUPS) <= set(protocol1["num_images"])
+    for method in METHODS:
+        assert set(protocol1[method]) == set(GROUPS)
+        scores = [score for score in protocol1[method].values() if score is not None]
+        assert all(0 <= score <= 100 for score in scores)
+    zs3 = read(reproduced, "evaluate_zs3")
+    for name in ("synthetic", "real_seen_only", "real_all"):
+        assert set(zs3[name]) == {"seen", "unseen", "harmonic"}
+        assert set(zs3["with_background"][name]) >= {"seen", "unseen", "harmonic"}
+        assert zs3["per_category"][name]
+
+
+def test_the_report_is_complete(reproduced):
+    reports = reproduced.root / "reports"
+    assert {p.name for p in (reports / "tables").iterdir()} >= {"protocol1.md", "protocol1.csv", "zs3.md", "zs3.csv"}
+    figures = {p.name for p in (reports / "figures").iterdir()}
+    assert figures >= {"protocol1.png", "zs3.png", "loss.png", "masks.png", "real.png"}
+    page = (reports / "index.html").read_text()
+    assert all(f"figures/{name}" in page for name in figures)
+
+
+def test_mlflow_holds_one_parent_and_a_finished_run_of_every_stage(reproduced):
+    stages = yaml.safe_load((reproduced.root / "dvc.yaml").read_text())["stages"]
+    with sqlite3.connect(reproduced.root / "mlflow.db") as store:
+        tags = store.execute("select run_uuid, value from tags where key = 'diffground.stage'").fetchall()
+        parents = store.execute("select distinct value from tags where key = 'mlflow.parentRunId'").fetchall()
+        statuses = store.execute("select distinct status from runs").fetchall()
+        report = next(run for run, stage in tags if stage == "report")
+        keys = {key for (key,) in store.execute("select distinct key from metrics where run_uuid = ?", (report,))}
+    assert sorted(stage for _, stage in tags) == sorted(stages)
+    assert len(parents) == 1
+    assert statuses == [("FINISHED",)]
+    assert {"evaluate_zs3/synthetic/seen", "evaluate_grounding/grounding/one_seen"} <= keys
+
+
+@pytest.fixture(scope="module")
+def disturbed(tmp_path_factory, components):
+    """Another repository, from nothing, without tracking, whose sharded stages are killed once each."""
+    return Repository(tmp_path_factory.mktemp("disturbed"), components=components, overrides=["tracking.enabled=false"])
+
+
+def kill_after_first_shard(repository, stage, folder):
+    """Start `dvc repro STAGE`, kill its whole process group once a shard is there; return shards and their times."""
+    process = repository.start("dvc", "repro", stage)
+    while process.poll() is None and not list(folder.glob("*.tar")):
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGKILL)
+    output, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, f"ended before it could be killed:\n{output[-3000:]}"
+    return {path: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
+
+
+@pytest.mark.parametrize(
+    ("stage", "folder", "locked"),
+    [
+        ("generate", "data/generated/train", "data/generated/test"),
+        ("detect", "data/oracle/train", "data/oracle/test"),
+        ("synthesize", "data/synthetic", "data/synthetic"),
+    ],
+)
+def test_a_killed_stage_goes_on_and_leaves_finished_shards_untouched(disturbed, reproduced, stage, folder, locked):
+    disturbed.run("dvc", "repro", *upstream(stage))
+    finished = kill_after_first_shard(disturbed, stage, disturbed.root / folder)
+    assert finished
+    disturbed.run("dvc", "repro", stage)
+    assert len(list((disturbed.root / folder).glob("*.tar"))) > len(finished)
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    for path in (folder, locked):
+        assert outputs(disturbed)[path] == outputs(reproduced)[path]
+
+
+def upstream(stage):
+    """The stages whose outputs `stage` reads."""
+    return {"generate": ["sample_prompts"], "detect": ["generate"], "synthesize": ["train_grounding"]}[stage]
+
+
+def test_two_runs_from_nothing_end_in_the_same_hashes(disturbed, reproduced):
+    disturbed.run("dvc", "repro")
+    assert outputs(disturbed) == outputs(reproduced)
