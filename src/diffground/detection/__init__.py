@@ -1,0 +1,1 @@
+"""Detectors behind one interface, and the oracle masks made from them."""

@@ -1,0 +1,41 @@
+"""What the method needs from a detector: instances with a label, a score and a mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from diffground.errors import UserError
+
+
+@dataclass(frozen=True)
+class Instances:
+    """What a detector found in one image, best score first.
+
+    `labels`: N names in the detector's own vocabulary; `scores` float32 (N,), 0..1; `masks` bool (N, H, W).
+    """
+
+    labels: list[str]
+    scores: np.ndarray
+    masks: np.ndarray
+
+
+class Detector(Protocol):
+    """`labels`: all names it can give. `detect`: uint8 images (B, H, W, 3) -> Instances of each."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    def detect(self, images: np.ndarray) -> list[Instances]: ...
+
+
+def load_detector(*, backend: str, checkpoint: str, mask_threshold: float, device: torch.device) -> Detector:
+    """Frozen detector. Raises: UserError for an unknown backend, and for a checkpoint that is missing or not usable."""
+    if backend != "torchvision":
+        raise UserError(f"detector.backend must be 'torchvision', got '{backend}'")
+    from diffground.detection.torchvision_backend import MaskRcnnDetector
+
+    return MaskRcnnDetector.load(checkpoint, mask_threshold=mask_threshold, device=device)

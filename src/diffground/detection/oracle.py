@@ -1,0 +1,152 @@
+"""The oracle of paper section 3.3: for each category that a prompt names, the mask that a detector finds of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffground.data.shards import (
+    Sample,
+    count_samples,
+    decode_json,
+    decode_png,
+    encode_json,
+    encode_mask,
+    list_shards,
+    read_shard,
+)
+from diffground.detection.detector import Detector, Instances
+from diffground.errors import UserError
+from diffground.runtime.shard_map import ShardJob, checkpoint_fingerprint, map_shards
+
+
+@dataclass(frozen=True)
+class OracleMask:
+    """`mask` bool (H, W), the union of the instances used; `score` of the best, 0..1; `num_instances` of them."""
+
+    mask: np.ndarray
+    score: float
+    num_instances: int
+
+
+def oracle_masks(
+    instances: Instances, categories: Sequence[str], *, detector_names: Mapping[str, str], score_threshold: float
+) -> dict[str, OracleMask]:
+    """Category -> union of its instances that score at least `score_threshold`. What has no pixel was not found and is
+    left out. `detector_names` maps a category to the detector's label for it."""
+    found = {}
+    for category in categories:
+        used = [
+            i
+            for i, label in enumerate(instances.labels)
+            if label == detector_names[category] and instances.scores[i] >= score_threshold
+        ]
+        if used and instances.masks[used].any():
+            found[category] = OracleMask(
+                mask=np.any(instances.masks[used], axis=0),
+                score=float(instances.scores[used].max()),
+                num_instances=len(used),
+            )
+    return found
+
+
+def require_labels(detector: Detector, categories: Sequence[str], *, detector_names: Mapping[str, str]) -> None:
+    """Raises: UserError when the detector has no label for one of `categories`."""
+    missing = [category for category in categories if detector_names[category] not in detector.labels]
+    if missing:
+        raise UserError(
+            f"detector.checkpoint: the detector has no label for {', '.join(missing)}; it knows "
+            f"{', '.join(detector.labels)}; take another checkpoint or take the category out of vocabulary"
+        )
+
+
+@dataclass
+class FoundCounts:
+    """How often the detector found what prompts name: number of samples by (named, found) categories."""
+
+    num_samples: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def add(self, *, num_named: int, num_found: int) -> None:
+        key = (num_named, num_found)
+        self.num_samples[key] = self.num_samples.get(key, 0) + 1
+
+    def all_found_frac(self, num_named: int) -> float | None:
+        """Share of the samples with `num_named` categories in which all were found, 0..1; None without such samples."""
+        total = sum(n for (named, _), n in self.num_samples.items() if named == num_named)
+        return self.num_samples.get((num_named, num_named), 0) / total if total else None
+
+
+def detect_shards(
+    in_dir: Path,
+    out_dir: Path,
+    *,
+    detector: Detector,
+    detector_id: str,
+    detector_names: Mapping[str, str],
+    score_threshold: float,
+    mask_threshold: float,
+    batch_size: int,
+    description: str,
+) -> int:
+    """Look for each sample's named categories in its image; one shard of out_dir for each of in_dir. Returns the number
+    of shards written now.
+
+    Members of a sample: `mask.<category>.png`, 1 bit, for what was found, and meta.json {id, categories, found, scores,
+    num_instances}. `detector_id` and the thresholds say what the masks depend on; `mask_threshold` is the detector's.
+    Raises: UserError for input shards that are missing or damaged.
+    """
+    shards = list_shards(in_dir)
+
+    def process(path: Path) -> Iterator[Sample]:
+        samples = list(read_shard(path))
+        for start in range(0, len(samples), batch_size):
+            batch = samples[start : start + batch_size]
+            images = np.stack([decode_png(sample.members["image.png"]) for sample in batch])  # (B, H, W, 3)
+            for sample, instances in zip(batch, detector.detect(images), strict=True):
+                categories = decode_json(sample.members["meta.json"])["categories"]
+                found = oracle_masks(
+                    instances, categories, detector_names=detector_names, score_threshold=score_threshold
+                )
+                yield _encode(sample.key, categories, found)
+
+    return map_shards(
+        [ShardJob(name=path.stem, payload=path) for path in shards],
+        out_dir=out_dir,
+        # the batch size is left out: an image's instances do not depend on it
+        fingerprint={
+            "images": checkpoint_fingerprint(in_dir),
+            "detector": detector_id,
+            "detector_names": dict(detector_names),
+            "score_threshold": score_threshold,
+            "mask_threshold": mask_threshold,
+        },
+        process=process,
+        description=description,
+        num_samples=sum(count_samples(path) for path in shards),
+    )
+
+
+def count_found(out_dir: Path) -> FoundCounts:
+    """Counts over all shards that detect_shards wrote. Raises: UserError for shards that are missing or damaged."""
+    counts = FoundCounts()
+    for path in list_shards(out_dir):
+        for sample in read_shard(path):
+            meta = decode_json(sample.members["meta.json"])
+            counts.add(num_named=len(meta["categories"]), num_found=len(meta["found"]))
+    return counts
+
+
+def _encode(key: str, categories: Sequence[str], found: Mapping[str, OracleMask]) -> Sample:
+    meta: dict[str, Any] = {
+        "id": key,
+        "categories": list(categories),
+        "found": [category for category in categories if category in found],
+        "scores": {category: round(oracle.score, 4) for category, oracle in found.items()},
+        "num_instances": {category: oracle.num_instances for category, oracle in found.items()},
+    }
+    masks = {f"mask.{category}.png": encode_mask(oracle.mask) for category, oracle in found.items()}
+    return Sample(key=key, members={**masks, "meta.json": encode_json(meta)})

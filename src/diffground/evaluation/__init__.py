@@ -1,0 +1,1 @@
+"""Scores: streaming counts, mIoU, Protocol I, zero-shot segmentation."""

@@ -1,0 +1,124 @@
+"""Protocol I (paper section 4.2): category-wise mIoU of masks against the oracle's, in five groups of prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from diffground.evaluation.confusion import MaskCounts
+from diffground.evaluation.miou import IouTable, iou_of_masks, mask_iou
+from diffground.grounding.oracle import LabelledSample
+from diffground.runtime.progress import Progress
+
+MIN_AREA_FRAC = 0.01
+"""A named object smaller than this share of the image is not judged."""
+MAX_AREA_FRAC = 0.8
+"""A named object larger than this share of the image is not judged: the detector took the scene for it."""
+MAX_MASK_IOU = 0.5
+"""Masks of two named categories that overlap as much are one object with two names."""
+
+
+def quality_problem(masks: Mapping[str, np.ndarray], categories: tuple[str, ...]) -> str | None:
+    """Why a test triplet is not judged; stands in for the authors' check by hand.
+
+    Args:
+        masks: the oracle's mask, bool (H, W), of each category that it found.
+        categories: what the prompt names.
+    Returns: None, 'not_found', 'bad_area' or 'same_object'.
+    """
+    if any(category not in masks for category in categories):
+        return "not_found"
+    if not all(MIN_AREA_FRAC <= float(masks[c].mean()) <= MAX_AREA_FRAC for c in categories):
+        return "bad_area"
+    if any(mask_iou(masks[a], masks[b]) >= MAX_MASK_IOU for a, b in combinations(categories, 2)):
+        return "same_object"
+    return None
+
+
+@dataclass
+class GroupScores:
+    """Counts of one method, by group; a category is scored in the images whose prompt names it."""
+
+    counts: dict[str, MaskCounts] = field(default_factory=dict)
+
+    def update(self, *, group: str, predictions: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray]) -> None:
+        """Add one image. `predictions` and `targets` map its categories to masks, bool (H, W)."""
+        for category, target in targets.items():
+            self.counts.setdefault(group, MaskCounts()).update(
+                category=category, prediction=predictions[category], target=target
+            )
+
+    def table(self, group: str) -> IouTable:
+        """IoU by category of `group`, empty when it has no image."""
+        return iou_of_masks(self.counts.get(group, MaskCounts()))
+
+
+def foreground_only(targets: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The reference that knows where objects are but not which: the union of all masks for each category."""
+    if not targets:
+        return {}
+    union = np.asarray(np.stack(list(targets.values())).any(axis=0))  # (H, W)
+    return dict.fromkeys(targets, union)
+
+
+MaskMethod = Callable[[Sequence[LabelledSample]], list[dict[str, np.ndarray]]]
+"""Predicts masks of a batch: for each sample, category -> bool (H, W), for every category that its prompt names."""
+
+
+@dataclass(frozen=True)
+class Protocol1Result:
+    """Scores of every method on the same samples, and which samples these are."""
+
+    scores: dict[str, GroupScores]
+    num_images: dict[str, int]
+    """Judged samples, by group."""
+    num_rejected: dict[str, int]
+    """Samples that were not judged, by the reason that quality_problem gives."""
+
+    def metrics(self) -> dict[str, Any]:
+        """mIoU in percent by method and group (None where a group has no image), counts, IoU by category."""
+        tables = {m: {group: s.table(group) for group in self.num_images} for m, s in self.scores.items()}
+        miou = {m: {group: _percent(table.mean) for group, table in groups.items()} for m, groups in tables.items()}
+        per_category = {
+            m: {group: {c: _percent(iou) for c, iou in table.iou.items()} for group, table in groups.items()}
+            for m, groups in tables.items()
+        }
+        return {
+            **miou, "num_images": self.num_images, "num_rejected": self.num_rejected, "per_category": per_category
+        }  # fmt: skip
+
+
+def run_protocol1(
+    samples: Iterable[LabelledSample], methods: Mapping[str, MaskMethod], *, groups: Sequence[str], batch_size: int
+) -> Protocol1Result:
+    """Judge `methods` on the samples that pass the quality check, `batch_size` samples at a time."""
+    result = Protocol1Result(
+        scores={name: GroupScores() for name in methods},
+        num_images=dict.fromkeys(groups, 0),
+        num_rejected=dict.fromkeys(("not_found", "bad_area", "same_object"), 0),
+    )
+    good = []
+    for sample in samples:
+        problem = quality_problem(sample.masks(), sample.categories)
+        if problem is None:
+            good.append(sample)
+        else:
+            result.num_rejected[problem] += 1
+    with Progress(len(good), description="protocol I") as progress:
+        for start in range(0, len(good), batch_size):
+            batch = good[start : start + batch_size]
+            predictions = {name: method(batch) for name, method in methods.items()}
+            for i, sample in enumerate(batch):
+                result.num_images[sample.group] += 1
+                for name, scores in result.scores.items():
+                    scores.update(group=sample.group, predictions=predictions[name][i], targets=sample.masks())
+            progress.advance(len(batch))
+    return result
+
+
+def _percent(fraction: float | None) -> float | None:
+    return None if fraction is None else 100 * fraction

@@ -1,0 +1,98 @@
+"""The trained grounding module as a model folder: model.safetensors, config.json, README.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from diffground.errors import UserError
+from diffground.grounding.module import GroundingModule
+
+_REMEDY = "run `dvc repro train_grounding`"
+
+
+@dataclass(frozen=True)
+class GroundingSpec:
+    """Everything that rebuilds a module and says what it reads."""
+
+    feature_channels: dict[int, int]
+    """Size (px) of the generator's feature maps -> channels."""
+    text_dim: int
+    num_attention_maps: int
+    """Maps a word: of cross-attention, then of denoising gain; 0 without word attention."""
+    reduced_channels: tuple[int, ...]
+    embed_dim: int
+    num_layers: int
+    num_heads: int
+    ffn_dim: int
+    patch_size: int
+    tokens_at: str
+    branches: str
+    """UNet passes that the features come from: 'conditional' or 'both'."""
+    gain_timesteps: tuple[int, ...]
+    """Timesteps at which each word's denoising gain is read; its maps are the last of the attention maps."""
+    generator_id: str
+    """Generator on whose features it was trained."""
+
+    def build(self) -> GroundingModule:
+        """A module with fresh weights. Raises: UserError when sizes do not fit each other."""
+        return GroundingModule(
+            feature_channels=self.feature_channels, text_dim=self.text_dim,
+            num_attention_maps=self.num_attention_maps, reduced_channels=self.reduced_channels,
+            embed_dim=self.embed_dim, num_layers=self.num_layers, num_heads=self.num_heads, ffn_dim=self.ffn_dim,
+            patch_size=self.patch_size, tokens_at=self.tokens_at,
+        )  # fmt: skip
+
+
+def save_grounding(folder: Path, module: GroundingModule, spec: GroundingSpec, *, card: str) -> None:
+    """Write the model folder; each file appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    _write(folder / "model.safetensors", weights)
+    _write(folder / "config.json", json.dumps(_to_json(spec), indent=2, sort_keys=True) + "\n")
+    _write(folder / "README.md", card)
+
+
+def load_grounding(folder: Path) -> tuple[GroundingModule, GroundingSpec]:
+    """The module in evaluation mode, frozen, on the CPU, and its spec.
+
+    Raises: UserError when the folder is missing, incomplete or damaged.
+    """
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: no grounding module ({name} is missing); {_REMEDY}")
+    try:
+        spec = _from_json(json.loads((folder / "config.json").read_text()))
+        module = spec.build()
+        module.load_state_dict(load_file(folder / "model.safetensors"))
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{folder}: not a complete grounding module ({first_line}); delete it and {_REMEDY}") from None
+    return module.eval().requires_grad_(False), spec
+
+
+def _to_json(spec: GroundingSpec) -> dict[str, Any]:
+    sizes = {str(size): channels for size, channels in spec.feature_channels.items()}
+    return {**vars(spec), "feature_channels": sizes}
+
+
+def _from_json(values: Mapping[str, Any]) -> GroundingSpec:
+    sizes = {int(size): channels for size, channels in values["feature_channels"].items()}
+    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    return GroundingSpec(**{**values, **lists, "feature_channels": sizes})
+
+
+def _write(path: Path, content: str | dict[str, Tensor]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    if isinstance(content, str):
+        partial.write_text(content)
+    else:
+        save_file(content, partial)
+    partial.replace(path)

@@ -1,0 +1,184 @@
+"""From shards to a trained grounding module: what stage train_grounding does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from diffground.config import GroundingConfig
+from diffground.diffusion.generator import Generator
+from diffground.errors import UserError
+from diffground.grounding.checkpoint import GroundingSpec
+from diffground.grounding.features import FeatureBatch, gather_features
+from diffground.grounding.module import GroundingModule
+from diffground.grounding.oracle import LabelledSample, read_labelled_samples
+from diffground.grounding.prediction import read_features
+from diffground.grounding.training import TrainingLog, TrainingSet, train_module
+from diffground.vocabulary import Vocabulary
+
+MAX_SKIPPED_FRAC = 0.95
+"""Training stops when the detector misses a larger share of the named objects: generator and detector do not fit."""
+
+
+@dataclass(frozen=True)
+class SkipCounts:
+    """What the oracle did not find. A query is one named category of one sample."""
+
+    num_samples: int
+    num_skipped_samples: int
+    """Samples in which nothing that the prompt names was found."""
+    num_queries: int
+    num_skipped_queries: int
+
+    @property
+    def skipped_frac(self) -> float:
+        """Share of the queries that the loss does not read, 0..1."""
+        return self.num_skipped_queries / max(self.num_queries, 1)
+
+
+@dataclass(frozen=True)
+class FittedGrounding:
+    """A trained module, on `device`, and how the training went."""
+
+    module: GroundingModule
+    spec: GroundingSpec
+    log: TrainingLog
+    counts: SkipCounts
+
+    def metrics(self) -> dict[str, float]:
+        """What train_grounding.json holds."""
+        return {
+            **asdict(self.counts),
+            "skipped_queries_percent": 100 * self.counts.skipped_frac,
+            "final_loss": self.log.losses[-1],
+            "num_weights": sum(weight.numel() for weight in self.module.parameters()),
+        }
+
+
+def fit_grounding(
+    *,
+    generated: Path,
+    oracle: Path,
+    generator: Generator,
+    vocabulary: Vocabulary,
+    config: GroundingConfig,
+    feature_batch_size: int,
+    device: torch.device,
+) -> FittedGrounding:
+    """Read the shards of `generate` and `detect`, train.
+
+    Raises: UserError for shards that do not fit each other and when the oracle found (almost) nothing.
+    """
+    samples, counts = keep_labelled(
+        list(read_labelled_samples(generated=generated, oracle=oracle)), config.training_type
+    )
+    if not samples or counts.skipped_frac > MAX_SKIPPED_FRAC:
+        raise UserError(
+            f"{oracle}: the detector may miss at most {MAX_SKIPPED_FRAC:.0%} of the named objects, it missed "
+            f"{counts.num_skipped_queries} of {counts.num_queries}; lower detector.score_threshold"
+        )
+    torch.manual_seed(config.seed)
+    spec = spec_for(generator, config)
+    module = spec.build().to(device)
+    log = train_module(
+        module,
+        training_set(
+            samples,
+            generator=generator,
+            vocabulary=vocabulary,
+            config=config,
+            batch_size=feature_batch_size,
+            device=device,
+        ),
+        training_type=config.training_type,
+        iterations=config.iterations,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        decay_frac=config.decay_frac,
+        query_noise=config.query_noise,
+        text_drop=config.text_drop if config.word_attention else 0.0,
+        seed=config.seed,
+    )
+    return FittedGrounding(module=module, spec=spec, log=log, counts=counts)
+
+
+def keep_labelled(samples: Sequence[LabelledSample], training_type: str) -> tuple[list[LabelledSample], SkipCounts]:
+    """Leave out what the loss would not read at all; count it."""
+    trusts_detector = training_type == "normal"
+    kept = [s for s in samples if s.mask_pngs or trusts_detector]
+    num_queries = sum(len(s.categories) for s in samples)
+    num_found = num_queries if trusts_detector else sum(len(s.mask_pngs) for s in samples)
+    return kept, SkipCounts(
+        num_samples=len(samples),
+        num_skipped_samples=len(samples) - len(kept),
+        num_queries=num_queries,
+        num_skipped_queries=num_queries - num_found,
+    )
+
+
+def spec_for(generator: Generator, config: GroundingConfig) -> GroundingSpec:
+    """The module of `config` for the features of `generator`."""
+    gain_timesteps = tuple(config.gain_timesteps) if config.word_attention else ()
+    return GroundingSpec(
+        feature_channels=generator.feature_channels(config.branches),
+        text_dim=generator.text_dim,
+        num_attention_maps=generator.num_attention_maps + len(gain_timesteps) if config.word_attention else 0,
+        reduced_channels=tuple(config.reduced_channels),
+        embed_dim=config.embed_dim,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        ffn_dim=config.ffn_dim,
+        patch_size=config.patch_size,
+        tokens_at=config.tokens_at,
+        branches=config.branches,
+        gain_timesteps=gain_timesteps,
+        generator_id=generator.generator_id,
+    )
+
+
+def training_set(
+    samples: Sequence[LabelledSample],
+    *,
+    generator: Generator,
+    vocabulary: Vocabulary,
+    config: GroundingConfig,
+    batch_size: int,
+    device: torch.device,
+) -> TrainingSet:
+    """Words, embeddings, features and masks of `samples`; `batch_size` samples in one UNet pass."""
+    latents = torch.from_numpy(np.stack([s.latent for s in samples]))  # (N, C, h, w)
+    num_queries = max(len(s.categories) for s in samples)
+    phrases = [[vocabulary.phrases[c] for c in s.categories] for s in samples]
+
+    def extract(indices: Sequence[int]) -> FeatureBatch:
+        chosen = list(indices)
+        features = read_features(
+            generator,
+            latents=latents[chosen].float(),
+            prompts=[samples[i].prompt for i in chosen],
+            words=[phrases[i] for i in chosen],
+            timestep=samples[chosen[0]].timestep,
+            branches=config.branches,
+            with_attention=config.word_attention,
+            gain_timesteps=config.gain_timesteps,
+        )
+        return features.padded(num_queries)
+
+    used = sorted({c for s in samples for c in s.categories}, key=vocabulary.index)
+    vectors = generator.category_embeddings([vocabulary.phrases[c] for c in used]).float().cpu()
+
+    def masks(i: int) -> Mapping[str, np.ndarray]:
+        return samples[i].masks()
+
+    return TrainingSet(
+        words=[s.categories for s in samples],
+        embeddings=dict(zip(used, vectors, strict=True)),
+        features=gather_features(extract, num_samples=len(samples), batch_size=batch_size, device=device),
+        masks=masks,
+        image_size=samples[0].image().shape[0],
+    )

@@ -1,0 +1,98 @@
+"""Latents, prompts and words in, one probability map a word out: the generator's features, then the module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diffground.diffusion.generator import Generator
+from diffground.diffusion.word_gain import word_gain
+from diffground.errors import UserError
+from diffground.grounding.checkpoint import load_grounding
+from diffground.grounding.features import FeatureBatch
+from diffground.grounding.module import GroundingModule
+from diffground.grounding.queries import stack_queries
+
+
+def read_features(
+    generator: Generator,
+    *,
+    latents: Tensor,
+    prompts: Sequence[str],
+    words: Sequence[Sequence[str]],
+    timestep: int,
+    branches: str,
+    with_attention: bool,
+    gain_timesteps: Sequence[int],
+) -> FeatureBatch:
+    """What the module reads of these samples: one UNet pass, and with `gain_timesteps` one a word and timestep more.
+
+    `latents` float (B, C, h, w) at `timestep`; `words` as phrases, in any number a sample.
+    """
+    features = generator.features(
+        latents, prompts, timestep=timestep, branches=branches, words=words if with_attention else None
+    )
+    attention = features.attention
+    if attention is not None and gain_timesteps:
+        gain = word_gain(generator, features.clean, words, timesteps=gain_timesteps, size=attention.shape[-1])
+        attention = torch.cat([attention, gain], dim=2)  # (B, Q, L, s, s)
+    return FeatureBatch(maps=features.maps, attention=attention)
+
+
+class Grounder:
+    """A generator and the grounding module that reads its features; both frozen."""
+
+    def __init__(
+        self, *, generator: Generator, module: GroundingModule, branches: str, gain_timesteps: Sequence[int]
+    ) -> None:
+        self._generator = generator
+        self._module = module
+        self._branches = branches
+        self._gain_timesteps = gain_timesteps
+        self._embeddings: dict[str, Tensor] = {}
+
+    @classmethod
+    def load(cls, folder: Path, *, generator: Generator, device: torch.device) -> Grounder:
+        """Raises: UserError when the folder is not a grounding module, or one for another generator."""
+        module, spec = load_grounding(folder)
+        channels = generator.feature_channels(spec.branches)
+        if channels != spec.feature_channels or generator.text_dim != spec.text_dim:
+            raise UserError(
+                f"{folder}: reads features {spec.feature_channels} with words of {spec.text_dim} numbers, but the "
+                f"generator gives {channels} and {generator.text_dim}; run `dvc repro train_grounding`"
+            )
+        return cls(
+            generator=generator, module=module.to(device), branches=spec.branches, gain_timesteps=spec.gain_timesteps
+        )
+
+    @torch.no_grad()
+    def probs(
+        self,
+        *,
+        latents: Tensor,
+        prompts: Sequence[str],
+        words: Sequence[Sequence[str]],
+        timestep: int,
+        image_size: int,
+    ) -> list[Tensor]:
+        """Probability that a pixel shows each word.
+
+        Args:
+            latents: float (B, C, h, w), as they enter the UNet at `timestep`.
+            words: phrases of each sample ("potted plant"), one or more, in any number.
+        Returns: for each sample float32 (Q_i, image_size, image_size) on the CPU.
+        """
+        for phrase in sorted({word for of_sample in words for word in of_sample} - set(self._embeddings)):
+            self._embeddings[phrase] = self._generator.category_embedding(phrase).float()
+        features = read_features(
+            self._generator, latents=latents, prompts=prompts, words=words, timestep=timestep,
+            branches=self._branches, with_attention=self._module.word_evidence is not None,
+            gain_timesteps=self._gain_timesteps,
+        )  # fmt: skip
+        text, exists = stack_queries(words, self._embeddings)
+        logits = self._module(features.maps, text, features.attention, image_size=image_size, exists=exists)
+        probs = logits.float().sigmoid().cpu()
+        return [probs[i, : len(of_sample)] for i, of_sample in enumerate(words)]

@@ -1,0 +1,131 @@
+"""Train the grounding module on generated images and the oracle's masks (paper section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffground.errors import UserError
+from diffground.grounding.features import FeatureSource
+from diffground.grounding.loss import grounding_loss, judged_queries
+from diffground.grounding.module import GroundingModule
+from diffground.grounding.queries import add_noise, keep_text, stack_queries
+from diffground.runtime.progress import Progress
+
+LOG_EVERY = 50
+"""Iterations between two points of the loss curve."""
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What there is to learn from: sample i has words, features, and a mask for each word that the oracle found."""
+
+    words: Sequence[tuple[str, ...]]
+    embeddings: Mapping[str, Tensor]
+    """Word -> float (D,), for all words."""
+    features: FeatureSource
+    """Its attention maps hold every sample's words in order, padded to the largest number of words."""
+    masks: Callable[[int], Mapping[str, np.ndarray]]
+    """Masks of sample i: word -> bool (H, W); a word that was not found has none."""
+    image_size: int
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """Mean loss of every LOG_EVERY iterations."""
+
+    iterations: tuple[int, ...]
+    losses: tuple[float, ...]
+
+
+def train_module(
+    module: GroundingModule,
+    data: TrainingSet,
+    *,
+    training_type: str,
+    iterations: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    decay_frac: float,
+    query_noise: float,
+    text_drop: float,
+    seed: int,
+) -> TrainingLog:
+    """Train `module` in place on the device it is on, with Adam, and leave it in evaluation mode.
+
+    Args: those of params.yaml, section grounding. Sample order, noise and dropping depend on `seed` alone.
+    Raises: UserError when there is no sample.
+    """
+    if not data.words:
+        raise UserError(
+            "train_grounding: no training sample has a mask; see reports/metrics and run `dvc repro detect`"
+        )
+    device = next(module.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.stack(list(data.embeddings.values()))  # (words, D)
+    scale = float(vectors.std(dim=0).mean()) if len(vectors) > 1 else float(vectors.std())
+    optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate, betas=(0.9, 0.999), weight_decay=weight_decay)
+    batches = shuffled_batches(len(data.words), batch_size=batch_size, generator=generator)
+    at, losses, recent = [], [], []
+    module.train()
+    with Progress(iterations, description="train_grounding") as progress:
+        for iteration in range(1, iterations + 1):
+            remaining = (iterations - iteration + 1) / iterations
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * (min(1.0, remaining / decay_frac) if decay_frac > 0 else 1.0)
+            indices = next(batches)
+            text, exists = stack_queries([data.words[i] for i in indices], data.embeddings)
+            text = add_noise(text, noise=query_noise, scale=scale, generator=generator)
+            text_kept = keep_text(exists.to(device), drop_frac=text_drop, generator=generator)
+            masks, found = stack_masks(
+                [data.masks(i) for i in indices], [data.words[i] for i in indices], data.image_size
+            )
+            features = data.features.batch(indices)
+            attention = None if features.attention is None else features.attention[:, : text.shape[1]]
+            logits = module(
+                features.maps, text.to(device), attention,
+                image_size=data.image_size, exists=exists.to(device), text_kept=text_kept,
+            )  # fmt: skip
+            judged = judged_queries(exists=exists, found=found, training_type=training_type)
+            loss = grounding_loss(logits, masks.to(device), judged=judged.to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            recent.append(loss.detach())
+            if iteration % LOG_EVERY == 0 or iteration == iterations:
+                at.append(iteration)
+                losses.append(float(torch.stack(recent).mean()))
+                recent = []
+            progress.advance()
+    module.eval()
+    return TrainingLog(iterations=tuple(at), losses=tuple(losses))
+
+
+def shuffled_batches(num_samples: int, *, batch_size: int, generator: torch.Generator) -> Iterator[list[int]]:
+    """Endless batches of exactly `batch_size` indices; every sample comes once before any comes again."""
+    queue: list[int] = []
+    while True:
+        while len(queue) < batch_size:
+            queue += torch.randperm(num_samples, generator=generator).tolist()
+        yield queue[:batch_size]
+        queue = queue[batch_size:]
+
+
+def stack_masks(
+    masks: Sequence[Mapping[str, np.ndarray]], words: Sequence[Sequence[str]], image_size: int
+) -> tuple[Tensor, Tensor]:
+    """Returns: masks float (B, Q, H, W), zero where nothing was found; found bool (B, Q)."""
+    num_queries = max(map(len, words))
+    stacked = torch.zeros(len(words), num_queries, image_size, image_size)
+    found = torch.zeros(len(words), num_queries, dtype=torch.bool)
+    for i, of_sample in enumerate(words):
+        for j, word in enumerate(of_sample):
+            if word in masks[i]:
+                stacked[i, j] = torch.from_numpy(masks[i][word])
+                found[i, j] = True
+    return stacked, found

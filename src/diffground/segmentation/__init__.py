@@ -1,0 +1,1 @@
+"""Segmenters behind one interface, and their training on real or synthetic images."""

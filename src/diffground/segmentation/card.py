@@ -1,0 +1,27 @@
+"""The model card of a trained segmenter."""
+
+from __future__ import annotations
+
+from diffground.config import SegmenterConfig
+
+_DATA = {
+    "synthetic": "images of the generator with label maps of the grounding module; no real image",
+    "real_seen_only": "real images in which the pixels of unseen categories are ignored",
+    "real_all": "real images with all labels (upper bound)",
+}
+
+
+def segmenter_card(
+    name: str, *, config: SegmenterConfig, num_images: int, unseen: tuple[str, ...], final_loss: float
+) -> str:
+    """README.md of models/segmenter/<name>."""
+    return f"""# MaskFormer, trained on {name}
+
+- Data: {_DATA[name]}; {num_images} images.
+- Unseen categories: {", ".join(unseen) or "none"}.
+- Recipe: {config.iterations} iterations of {config.batch_size} images at {config.image_size} px, AdamW at
+  {config.learning_rate}, weight decay {config.weight_decay}, seed {config.seed}; backbone from {config.backbone}.
+- Training loss at the end: {final_loss:.3f}. Scores on real images: reports/metrics/evaluate_zs3.json.
+- Labels: 0 background, i the i-th of `categories` in config.json.
+- Licence: that of the code; the data's own terms hold for what was learned from it.
+"""

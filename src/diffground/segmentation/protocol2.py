@@ -1,0 +1,74 @@
+"""Protocol II (paper section 4.3): the three training sets of a segmenter, and its scores on real images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from diffground.config import SegmenterConfig
+from diffground.data.voc import VocDataset
+from diffground.evaluation.zs3 import ZeroShotScores
+from diffground.runtime.progress import Progress
+from diffground.vocabulary import Vocabulary
+
+from .maskformer import MaskFormerSegmenter, build_maskformer
+from .segmenter import Segmenter
+from .sources import SegmentationSource, ShardSource, WithoutLabels
+from .training import TrainingLog, train_segmenter
+
+_BATCH = 16  # images predicted at once; changes the speed, not the scores
+
+
+def training_sources(
+    *, synthetic: Path, real: VocDataset, vocabulary: Vocabulary
+) -> Iterator[tuple[str, SegmentationSource]]:
+    """Name and images of each training set.
+
+    'synthetic': this method, no real image. 'real_seen_only': what one has without it, real images whose unseen
+    categories nobody labelled. 'real_all': the upper bound, real images with all labels.
+    """
+    labels = {category: i + 1 for i, category in enumerate(vocabulary.categories)}
+    unused = [labels[c] for c in labels if c not in vocabulary.seen and c not in vocabulary.unseen]
+    yield "synthetic", ShardSource(synthetic)
+    yield "real_seen_only", WithoutLabels(real, hidden=[*unused, *(labels[c] for c in vocabulary.unseen)])
+    yield "real_all", WithoutLabels(real, hidden=unused)
+
+
+def fit_segmenter(
+    source: SegmentationSource,
+    *,
+    categories: tuple[str, ...],
+    config: SegmenterConfig,
+    device: torch.device,
+    description: str,
+) -> tuple[MaskFormerSegmenter, TrainingLog]:
+    """Build and train; the result is a function of `source` and `config`."""
+    torch.manual_seed(config.seed)
+    model = build_maskformer(
+        backbone=config.backbone, num_labels=1 + len(categories), matching=config.matching,
+        hidden_dim=config.hidden_dim, num_queries=config.num_queries,
+        decoder_layers=config.decoder_layers, ffn_dim=config.ffn_dim,
+    )  # fmt: skip
+    segmenter = MaskFormerSegmenter(model, categories=categories, image_size=config.image_size, device=device)
+    log = train_segmenter(
+        segmenter, source, iterations=config.iterations, batch_size=config.batch_size,
+        learning_rate=config.learning_rate, weight_decay=config.weight_decay, seed=config.seed, description=description,
+    )  # fmt: skip
+    return segmenter, log
+
+
+def score_segmenter(
+    segmenter: Segmenter, data: SegmentationSource, *, vocabulary: Vocabulary, description: str
+) -> ZeroShotScores:
+    """Predict every image of `data` and count."""
+    scores = ZeroShotScores(categories=vocabulary.categories, seen=vocabulary.seen, unseen=vocabulary.unseen)
+    with Progress(len(data), description=description) as progress:
+        for start in range(0, len(data), _BATCH):
+            items = [data[i] for i in range(start, min(start + _BATCH, len(data)))]
+            predictions = segmenter.predict([image for image, _ in items])
+            for (_, label), prediction in zip(items, predictions, strict=True):
+                scores.update(label=label, scores=prediction)
+            progress.advance(len(items))
+    return scores

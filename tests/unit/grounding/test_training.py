@@ -1,0 +1,98 @@
+"""The module learns what can be learned: a toy world in which the right masks are known by construction."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from diffground.errors import UserError
+from diffground.grounding.features import CachedFeatures
+from diffground.grounding.training import TrainingSet, shuffled_batches, stack_masks, train_module
+from tests.unit.grounding.toy_world import NUM_MAPS, Toy, make_module, make_toy, toy_miou
+
+SEEN = [f"seen{i}" for i in range(40)]
+UNSEEN = [f"unseen{i}" for i in range(10)]
+
+
+def train(toy: Toy, *, with_attention: bool, iterations: int = 250, seed: int = 0, **changes: object):  # type: ignore[no-untyped-def]
+    torch.manual_seed(seed)
+    module = make_module(num_attention_maps=NUM_MAPS if with_attention else 0)
+    settings = {
+        "training_type": "without_zero_masks", "iterations": iterations, "batch_size": 16, "learning_rate": 3e-3,
+        "weight_decay": 0.0, "decay_frac": 0.3, "query_noise": 0.1, "text_drop": 0.5 if with_attention else 0.0,
+    } | changes  # fmt: skip
+    log = train_module(module, toy.training_set(with_attention=with_attention), seed=seed, **settings)
+    return module, log
+
+
+def test_a_held_out_word_is_segmented_when_its_pixels_carry_its_vector() -> None:
+    module, _ = train(make_toy(SEEN, num_samples=400, seed=1, text_tells=True), with_attention=False)
+    held_out = make_toy(UNSEEN, num_samples=60, seed=2, text_tells=True)
+    assert toy_miou(module, held_out, num_words=1) > 0.75
+    assert toy_miou(module, held_out, num_words=2) > 0.6
+
+
+def test_word_attention_carries_over_to_held_out_words_whose_text_tells_nothing() -> None:
+    few = make_toy(SEEN[:8], num_samples=200, seed=1, text_tells=False)
+    held_out = make_toy(UNSEEN, num_samples=60, seed=2, text_tells=False)
+    paper, _ = train(few, with_attention=False)
+    attentive, _ = train(few, with_attention=True)
+    assert toy_miou(paper, few, num_words=2) > 0.8  # the words it was trained on it knows by heart
+    assert toy_miou(paper, held_out, num_words=2) < 0.5
+    assert toy_miou(attentive, held_out, num_words=2) > 0.75
+
+
+def test_loss_falls_and_the_same_seed_gives_the_same_weights() -> None:
+    toy = make_toy(SEEN[:8], num_samples=40, seed=1, text_tells=True)
+    first, log = train(toy, with_attention=True, iterations=60, batch_size=8)
+    second, _ = train(toy, with_attention=True, iterations=60, batch_size=8)
+    other, _ = train(toy, with_attention=True, iterations=60, batch_size=8, seed=1)
+    assert log.iterations == (50, 60)
+    assert log.losses[-1] < 0.7 * log.losses[0]
+    weights = first.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in second.state_dict().items())
+    assert not all(torch.equal(weights[name], tensor) for name, tensor in other.state_dict().items())
+    assert not first.training
+
+
+def test_normal_training_learns_empty_masks_where_without_zero_masks_ignores_them() -> None:
+    toy = make_toy(SEEN, num_samples=400, seed=1, text_tells=True)
+    overlooked = SEEN[:10]  # a detector that never finds these
+    poor = Toy(
+        words=toy.words, embeddings=toy.embeddings, maps=toy.maps, attention=toy.attention,
+        masks=[{w: mask for w, mask in masks.items() if w not in overlooked} for masks in toy.masks],
+    )  # fmt: skip
+    shown = make_toy(overlooked, num_samples=60, seed=2, text_tells=True)
+    trusting, _ = train(poor, with_attention=False, training_type="normal")
+    ignoring, _ = train(poor, with_attention=False)
+    assert toy_miou(trusting, shown, num_words=1) < 0.3
+    assert toy_miou(ignoring, shown, num_words=1) > 0.7
+
+
+def test_training_without_samples_says_what_is_missing() -> None:
+    features = CachedFeatures(maps={}, attention=None, device=torch.device("cpu"))
+    empty = TrainingSet(words=[], embeddings={}, features=features, masks=lambda i: {}, image_size=16)
+    with pytest.raises(UserError, match="no training sample has a mask"):
+        train_module(
+            make_module(num_attention_maps=0), empty, training_type="normal", iterations=1, batch_size=1,
+            learning_rate=1e-3, weight_decay=0.0, decay_frac=0.0, query_noise=0.0, text_drop=0.0, seed=0,
+        )  # fmt: skip
+
+
+def test_every_sample_comes_once_before_any_comes_again() -> None:
+    batches = shuffled_batches(5, batch_size=3, generator=torch.Generator().manual_seed(0))
+    drawn = [index for _ in range(5) for index in next(batches)]
+    assert len(drawn) == 15
+    assert [sorted(drawn[start : start + 5]) for start in (0, 5, 10)] == [[0, 1, 2, 3, 4]] * 3
+
+
+def test_batches_are_full_even_when_larger_than_the_set() -> None:
+    batches = shuffled_batches(2, batch_size=5, generator=torch.Generator().manual_seed(0))
+    assert len(next(batches)) == 5
+
+
+def test_masks_are_stacked_in_the_order_of_the_words_with_zeros_for_what_was_not_found() -> None:
+    dog = torch.eye(2, dtype=torch.bool).numpy()
+    masks, found = stack_masks([{"dog": dog}, {}], [("cat", "dog"), ("dog",)], 2)
+    assert masks.tolist() == [[[[0, 0], [0, 0]], [[1, 0], [0, 1]]], [[[0, 0], [0, 0]], [[0, 0], [0, 0]]]]
+    assert found.tolist() == [[False, True], [False, False]]

@@ -1,0 +1,136 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffground.config import load_params
+from diffground.data.shards import Sample, encode_json, encode_label, encode_png
+from diffground.profile import compose_params
+from diffground.report.pictures import real_rows, synthetic_rows
+from diffground.report.write import find_curves, paper_split, result_tables, write_charts, write_page, write_tables
+
+CONF = Path(__file__).parents[3] / "conf"
+SCORES = {"one_seen": 80.0, "one_unseen": 70.0, "two_seen": 60.0, "two_seen_unseen": 55.0, "two_unseen": 50.0}
+METRICS = {
+    "evaluate_grounding": {"grounding": SCORES, "daam": SCORES, "num_images": dict.fromkeys(SCORES, 4)},
+    "evaluate_zs3": {
+        "synthetic": {"seen": 50.0, "unseen": 40.0, "harmonic": 44.4},
+        "with_background": {},
+        "per_category": {"synthetic": {"dog": 40.0}},
+    },
+    "train_grounding": {"loss": {"iterations": [50, 100], "losses": [0.5, 0.25]}, "num_skipped": 3},
+}
+
+
+@pytest.fixture
+def params(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(compose_params("smoke", conf=CONF))
+    return load_params(path)
+
+
+def sample(key, group, categories, label_value):
+    label = np.full((8, 8), label_value, dtype=np.uint8)
+    return Sample(
+        key=key,
+        members={
+            "image.png": encode_png(np.zeros((8, 8, 3), dtype=np.uint8)),
+            "label.png": encode_label(label),
+            "meta.json": encode_json({"group": group, "categories": categories}),
+        },
+    )
+
+
+def test_writes_every_table_chart_and_a_page_that_links_them(params, tmp_path):
+    figures = tmp_path / "reports" / "figures"
+    tables = result_tables(METRICS, params)
+    write_tables(tables, tmp_path / "reports" / "tables")
+    write_charts(METRICS, figures)
+    for name in ("masks", "real"):
+        Image.new("RGB", (8, 8)).save(figures / f"{name}.png")
+    page = tmp_path / "reports" / "index.html"
+    write_page(page, tables=tables, figures=sorted(figures.glob("*.png")), params=params)
+
+    written = sorted(path.name for path in (tmp_path / "reports" / "tables").iterdir())
+    names = ("protocol1", "zs3", "zs3_categories")
+    assert written == sorted(f"{name}.{kind}" for name in names for kind in ("csv", "md"))
+    text = page.read_text()
+    for figure in ("protocol1", "zs3", "loss", "masks", "real"):
+        assert f'src="figures/{figure}.png"' in text
+        assert (figures / f"{figure}.png").is_file()
+    assert "generator.num_steps" in text
+    assert "tracking.enabled" not in text, "where a run is logged must not change the page"
+
+
+def test_finds_loss_curves_at_any_depth_and_names_them():
+    values = {
+        "loss": {"iterations": [50], "losses": [0.5]},
+        "synthetic": {"loss": {"iterations": [1, 2], "losses": [3.0, 2.0]}, "time_s": 3.0},
+    }
+    assert dict(find_curves(values, name="train")) == {
+        "train": [(50, 0.5)],
+        "train: synthetic": [(1, 3.0), (2, 2.0)],
+    }
+    assert list(find_curves({"miou": 3.0, "nested": {"x": None}}, name="evaluate")) == []
+
+
+@pytest.mark.parametrize(
+    ("unseen", "split"),
+    [
+        (("tvmonitor", "car", "dog", "sofa", "train"), "1"),
+        (("train", "sofa", "dog", "car", "tvmonitor"), "1"),
+        (("horse", "motorbike", "person", "pottedplant", "sheep"), "2"),
+        (("bus", "cat", "chair", "cow", "diningtable"), "3"),
+        (("dog",), "average"),
+    ],
+)
+def test_knows_the_papers_splits(unseen, split):
+    assert paper_split(unseen) == split
+
+
+def test_synthetic_gallery_shows_the_first_image_of_each_set_of_categories_by_group():
+    rows = synthetic_rows(
+        [
+            sample("a", "one_unseen", ["dog"], 12),
+            sample("b", "one_seen", ["cat"], 8),
+            sample("c", "one_seen", ["cat"], 8),
+            sample("d", "one_seen", ["bird"], 3),
+            sample("e", "two_seen", ["cat", "bird"], 8),
+            sample("f", "two_seen", ["bird", "cat"], 8),
+            sample("g", "one_seen", ["cow"], 10),
+        ],
+        num_columns=4,
+    )
+    assert [(row.heading, [p.caption for p in row.pictures]) for row in rows] == [
+        ("one seen: image, masks", ["cat", "", "bird", ""]),
+        ("one unseen: image, masks", ["dog", ""]),
+        ("two seen: image, masks", ["cat + bird", ""]),
+    ]
+    image, masked = rows[1].pictures
+    assert image.image.max() == 0
+    assert masked.image[1, 1].tolist() == [35, 0, 70], "55 % of VOC's colour of label 12, (64, 0, 128)"
+
+
+class Constant:
+    """Answers `label` at every pixel."""
+
+    categories = ("aeroplane", "bicycle")
+
+    def __init__(self, label):
+        self.label = label
+
+    def predict(self, images):
+        scores = [np.zeros((3, *image.shape[:2]), dtype=np.float32) for image in images]
+        for one in scores:
+            one[self.label] = 1
+        return scores
+
+
+def test_real_gallery_sets_truth_and_answers_below_the_images():
+    source = [(np.zeros((8, 8, 3), dtype=np.uint8), np.zeros((8, 8), dtype=np.uint8))] * 3
+    rows = real_rows(source, {"A": Constant(0), "B": Constant(2)}, num_columns=2)
+    assert [len(row.pictures) for row in rows] == [2, 2, 2, 2]
+    assert [p.caption for p in rows[2].pictures] == ["", ""]
+    assert [p.caption for p in rows[3].pictures] == ["bicycle", "bicycle"]
+    assert rows[3].pictures[0].image[1, 1].tolist() == [0, 70, 0]

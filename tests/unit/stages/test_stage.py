@@ -1,0 +1,117 @@
+"""Stage scripts as DVC starts them: on bad input one line, exit code 2, and nothing lost."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import diffground
+from diffground.data.voc import VocDataset
+from diffground.profile import compose_params
+from diffground.prompts import read_prompts
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def clone(tmp_path):
+    shutil.copytree(ROOT / "stages", tmp_path / "stages")
+    text = compose_params("smoke", conf=ROOT / "conf", overrides=["tracking.enabled=false", "vocabulary=pascal_split1"])
+    (tmp_path / "params.yaml").write_text(text)
+    return tmp_path
+
+
+def call(folder, stage, *, limit=""):
+    env = {**os.environ, "PYTHONPATH": str(Path(diffground.__file__).parents[1])}
+    command = f"{limit} exec {sys.executable} stages/{stage}.py"
+    return subprocess.run(["bash", "-c", command], cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+def change(folder, **sections):
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    for section, values in sections.items():
+        params[section].update(values)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def assert_one_line(result, expected):
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert expected in result.stderr
+
+
+def test_sample_prompts_writes_the_three_sets(clone):
+    assert call(clone, "sample_prompts").returncode == 0
+    sizes = {name: len(read_prompts(clone / f"data/prompts/{name}.jsonl")) for name in ("train", "test", "synthesis")}
+    prompts = yaml.safe_load((clone / "params.yaml").read_text())["prompts"]
+    assert sizes["train"] == prompts["num_train_one"] + prompts["num_train_two"]
+    assert sizes["test"] == 20 * prompts["test_per_category"] + 142 * prompts["test_per_pair"]
+
+
+def test_prepare_data_composes_the_mini_world(clone):
+    change(clone, data={"num_train": 3, "num_val": 2})
+    assert call(clone, "prepare_data").returncode == 0
+    assert [len(VocDataset(clone / "data/real", name)) for name in ("train", "val")] == [3, 2]
+
+
+def test_prepare_data_copies_a_devkit(clone):
+    change(clone, data={"num_train": 3, "num_val": 2})
+    assert call(clone, "prepare_data").returncode == 0
+    (clone / "data/real").rename(clone / "devkit")
+    change(clone, data={"source": "voc", "root": "devkit"})
+    assert call(clone, "prepare_data").returncode == 0
+    assert len(VocDataset(clone / "data/real", "val")) == 2
+
+
+def test_a_missing_devkit(clone):
+    change(clone, data={"source": "voc", "root": "data/VOCdevkit/VOC2012"})
+    assert_one_line(call(clone, "prepare_data"), "data/VOCdevkit/VOC2012: no such data folder; set data.root")
+
+
+def test_a_misspelt_parameter(clone):
+    change(clone, prompts={"num_train_on": 3})
+    assert_one_line(call(clone, "sample_prompts"), "did you mean 'prompts.num_train_one'? (params.yaml)")
+
+
+def test_a_mistyped_parameter(clone):
+    change(clone, prompts={"num_train_one": "many"})
+    assert_one_line(call(clone, "sample_prompts"), "prompts.num_train_one must be a whole number, got text 'many'")
+
+
+def test_a_negative_count(clone):
+    change(clone, prompts={"num_train_one": -1})
+    assert_one_line(call(clone, "sample_prompts"), "prompts.num_train_one must not be negative, got -1")
+
+
+def test_an_unknown_category(clone):
+    change(clone, vocabulary={"unseen": ["dgo"]})
+    assert_one_line(call(clone, "sample_prompts"), "'dgo' is not one of the 20 categories; closest: dog.")
+
+
+def test_a_category_both_seen_and_unseen(clone):
+    change(clone, vocabulary={"unseen": ["dog"], "seen": ["dog", "cat"]})
+    assert_one_line(call(clone, "sample_prompts"), "'dog' is both seen and unseen")
+
+
+def test_a_missing_checkpoint(clone):
+    assert call(clone, "sample_prompts").returncode == 0
+    assert_one_line(call(clone, "generate"), "models/smoke/diffusion")
+
+
+def test_a_full_disk_leaves_the_old_prompts(clone):
+    assert call(clone, "sample_prompts").returncode == 0
+    before = (clone / "data/prompts/train.jsonl").read_bytes()
+    change(clone, prompts={"num_train_one": 50})
+    # ulimit -f 4: no file beyond 4 KiB; the trap turns the signal into an error of the write
+    assert_one_line(call(clone, "sample_prompts", limit="trap '' XFSZ; ulimit -f 4;"), "no space left to write")
+    assert (clone / "data/prompts/train.jsonl").read_bytes() == before
+
+
+def test_a_full_disk_leaves_no_half_composed_world(clone):
+    assert_one_line(call(clone, "prepare_data", limit="trap '' XFSZ; ulimit -f 1;"), "no space left to write")
+    assert not list((clone / "data").glob("*"))
