@@ -127,7 +127,7 @@ class GroundingConfig:
     query_noise: float
     """Standard deviation of Gaussian noise on the text embeddings in training, relative to their own (paper: 0)."""
     text_drop: float
-    """Chance that a query loses its text in training and is told by its word attention alone, 0..1 (paper: 0)."""
+    """With word_attention: chance that a query's mask is made without its text in training, 0..1 (paper: 0)."""
     training_type: str
     """'without_zero_masks' ignores categories that the detector did not find, 'normal' trusts it fully."""
     iterations: int
@@ -164,10 +164,12 @@ class SegmenterConfig:
     """Folder or hub id of a transformers ResNet."""
     image_size: int
     """Side of the square training crop and evaluation input, px (paper: 224)."""
+    matching: str
+    """'bipartite' (MaskFormer), or 'fixed': query i is for label i (MaskFormer-fixed), with far fewer iterations."""
     hidden_dim: int
     """Width of pixel decoder and transformer decoder (MaskFormer: 256)."""
     num_queries: int
-    """Mask queries (MaskFormer: 100)."""
+    """Mask queries (MaskFormer: 100); with fixed matching there is one a label, whatever this is."""
     decoder_layers: int
     """Transformer decoder layers (MaskFormer: 6)."""
     ffn_dim: int

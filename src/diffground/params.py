@@ -33,6 +33,7 @@ _CHOICES = {
     "grounding.tokens_at": ("features", "image"),
     "grounding.branches": ("conditional", "both"),
     "grounding.training_type": ("without_zero_masks", "normal"),
+    "segmenter.matching": ("bipartite", "fixed"),
 }
 _MAY_BE_EMPTY = {"data.root"}
 

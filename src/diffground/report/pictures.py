@@ -1,0 +1,58 @@
+"""What the galleries show: grounded synthetic images, real images with a segmenter's answer. None is hand-picked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from diffground.data.shards import Sample, decode_json, decode_label, decode_png
+from diffground.prompts import GROUPS
+from diffground.report.gallery import Picture, Row, overlay
+from diffground.report.tables import GROUP_TITLES
+from diffground.segmentation.segmenter import Segmenter
+from diffground.segmentation.sources import SegmentationSource
+
+
+def synthetic_rows(samples: Iterable[Sample], *, num_columns: int) -> list[Row]:
+    """A row a group of prompts: images of the synthetic set, each followed by its grounded masks.
+
+    Of each group the first image of every set of categories, in the order of the shards, until `num_columns` are full.
+    """
+    pictures: dict[str, list[Picture]] = {group: [] for group in GROUPS}
+    shown: set[frozenset[str]] = set()
+    for sample in samples:
+        meta = decode_json(sample.members["meta.json"])
+        group, categories = meta["group"], meta["categories"]
+        if len(pictures[group]) >= num_columns or frozenset(categories) in shown:
+            continue
+        shown.add(frozenset(categories))
+        image, label = decode_png(sample.members["image.png"]), decode_label(sample.members["label.png"])
+        pictures[group] += [Picture(image, " + ".join(categories)), Picture(overlay(image, label))]
+        if all(len(row) >= num_columns for row in pictures.values()):
+            break
+    return [Row(f"{GROUP_TITLES[group]}: image, masks", row) for group, row in pictures.items() if row]
+
+
+def real_rows(source: SegmentationSource, segmenters: Mapping[str, Segmenter], *, num_columns: int) -> list[Row]:
+    """The first real images, their true masks below them, and below these what every segmenter says."""
+    items = [source[i] for i in range(min(num_columns, len(source)))]
+    images = [image for image, _ in items]
+    rows = [
+        Row("real images, never seen in training", [Picture(image) for image in images]),
+        Row("true masks", [Picture(overlay(image, label)) for image, label in items]),
+    ]
+    for heading, segmenter in segmenters.items():
+        answers = [scores.argmax(axis=0).astype(np.uint8) for scores in segmenter.predict(images)]  # (H, W) each
+        rows.append(Row(heading, _overlays(images, answers, segmenter.categories)))
+    return rows
+
+
+def _overlays(images: Sequence[np.ndarray], labels: Sequence[np.ndarray], categories: Sequence[str]) -> list[Picture]:
+    return [
+        Picture(
+            overlay(image, label),
+            ", ".join(categories[value - 1] for value in np.unique(label).tolist() if value != 0),
+        )
+        for image, label in zip(images, labels, strict=True)
+    ]

@@ -1,0 +1,130 @@
+"""Result tables: this run's scores, with the paper's beside them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from diffground.prompts import GROUPS
+
+GROUP_TITLES = {
+    "one_seen": "one seen",
+    "one_unseen": "one unseen",
+    "two_seen": "two seen",
+    "two_seen_unseen": "seen + unseen",
+    "two_unseen": "two unseen",
+}
+METHOD_TITLES = {
+    "grounding": "grounding module",
+    "daam": "DAAM",
+    "foreground_only": "foreground only (reference)",
+}
+TRAINING_TITLES = {
+    "synthetic": "synthetic images, all categories",
+    "real_seen_only": "real images, seen categories",
+    "real_all": "real images, all categories (upper bound)",
+}
+ZS3_TITLES = {"seen": "seen", "unseen": "unseen", "harmonic": "harmonic mean"}
+PAPER = "paper, Stable Diffusion on PASCAL"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text and numbers under a header; None is a number that does not exist."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str | float | None, ...], ...]
+
+    def to_csv(self) -> str:
+        """RFC 4180, with LF line ends; an empty field for None."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.header)
+        writer.writerows(["" if cell is None else cell for cell in row] for row in self.rows)
+        return text.getvalue()
+
+    def to_markdown(self) -> str:
+        """A GitHub table: the first column to the left, numbers to the right."""
+        ruler = ["---"] + ["---:"] * (len(self.header) - 1)
+        lines = [self.header, ruler, *([format_cell(cell) for cell in row] for row in self.rows)]
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def format_cell(cell: str | float | None) -> str:
+    """One decimal for a score in percent, as given for counts and text."""
+    if cell is None:
+        return "–"
+    return f"{cell:.1f}" if isinstance(cell, float) else str(cell)
+
+
+def protocol1_table(metrics: Mapping[str, Any], *, split: str) -> Table:
+    """mIoU (%) by group of prompts: every method of `metrics` (evaluate_grounding.json), then the paper's two.
+
+    `split`: row of the paper's table 1, '1', '2', '3' or 'average'.
+    """
+    rows: list[tuple[str | float | None, ...]] = [
+        (title, *(_score(metrics[method], group) for group in GROUPS))
+        for method, title in METHOD_TITLES.items()
+        if method in metrics
+    ]
+    rows.append(("images", *(metrics["num_images"].get(group, 0) for group in GROUPS)))
+    for row in read_paper_table("paper_table1_protocol1.csv"):
+        if row["dataset"] == "PASCAL-sim" and row["split"] == split:
+            title = f"{METHOD_TITLES[row['method'].lower()]} ({PAPER}, {_split_title(split)})"
+            rows.append((title, *(float(row[group]) for group in GROUPS)))
+    return Table(header=("mIoU, %", *(GROUP_TITLES[group] for group in GROUPS)), rows=tuple(rows))
+
+
+def zs3_table(metrics: Mapping[str, Any]) -> Table:
+    """mIoU (%) on real images of segmenters that saw no real label of an unseen category, then the paper's.
+
+    `metrics`: evaluate_zs3.json, one entry a training set.
+    """
+    with_background = metrics.get("with_background", {})
+    rows: list[tuple[str | float | None, ...]] = []
+    for name, title in TRAINING_TITLES.items():
+        if name in metrics:
+            rows.append((title, *(_score(metrics[name], key) for key in ZS3_TITLES)))
+        if name in with_background:
+            scores = with_background[name]
+            rows.append((f"{title}, background counted", *(_score(scores, key) for key in ZS3_TITLES)))
+    for row in read_paper_table("paper_table2_zs3.csv"):
+        if row["dataset"] == "PASCAL VOC" and row["method"] in ("Model-C", "Model-D"):
+            data = "synthetic and real seen images" if row["trained_on_real_seen"] == "yes" else "synthetic images"
+            title = f"{data} ({row['method']}, {PAPER} VOC)"
+            rows.append((title, *(float(row[key]) for key in ZS3_TITLES)))
+    return Table(header=("trained on", *ZS3_TITLES.values()), rows=tuple(rows))
+
+
+def zs3_category_table(metrics: Mapping[str, Any], *, unseen: Sequence[str]) -> Table:
+    """IoU (%) of every category, one column a training set; unseen categories are marked."""
+    scores = metrics["per_category"]
+    names = [name for name in TRAINING_TITLES if name in scores]
+    categories = sorted({category for name in names for category in scores[name]})
+    rows = tuple(
+        (
+            f"{category} (unseen)" if category in unseen else category,
+            *(_score(scores[name], category) for name in names),
+        )
+        for category in categories
+    )
+    return Table(header=("IoU, %", *(TRAINING_TITLES[name] for name in names)), rows=rows)
+
+
+def read_paper_table(name: str) -> list[dict[str, str]]:
+    """The rows of a published table that ships with the package, as printed in the paper."""
+    text = files("diffground").joinpath(f"tables/{name}").read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+def _score(scores: Mapping[str, Any], key: str) -> float | None:
+    value = scores.get(key)
+    return None if value is None else float(value)
+
+
+def _split_title(split: str) -> str:
+    return "mean of three splits" if split == "average" else f"split {split}"

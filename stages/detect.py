@@ -1,0 +1,48 @@
+"""data/generated/{train,test} -> data/oracle/{train,test}: the detector's masks of named categories; found-rates."""
+
+from __future__ import annotations
+
+from _stage import run_stage
+
+from diffground import paths
+from diffground.config import Params
+from diffground.detection.detector import load_detector
+from diffground.detection.oracle import count_found, detect_shards, require_labels
+from diffground.report.metrics import flatten, write_metrics
+from diffground.runtime.device import setup
+from diffground.runtime.shard_map import checkpoint_fingerprint
+from diffground.tracking import TrackingRun
+from diffground.vocabulary import load_vocabulary
+
+
+def main(params: Params, run: TrackingRun) -> None:
+    p = params.detector
+    device = setup(params.runtime)
+    vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
+    detector = load_detector(backend=p.backend, checkpoint=p.checkpoint, mask_threshold=p.mask_threshold, device=device)
+    require_labels(detector, [*vocabulary.seen, *vocabulary.unseen], detector_names=vocabulary.detector_names)
+    metrics = {}
+    for name, out_dir in paths.ORACLE.items():
+        detect_shards(
+            paths.GENERATED[name],
+            out_dir,
+            detector=detector,
+            detector_id=checkpoint_fingerprint(p.checkpoint),
+            detector_names=vocabulary.detector_names,
+            score_threshold=p.score_threshold,
+            mask_threshold=p.mask_threshold,
+            batch_size=p.batch_size,
+            description=f"detect {name}",
+        )
+        counts = count_found(out_dir)
+        metrics[name] = {
+            "one_object_all_found_frac": counts.all_found_frac(1),
+            "two_objects_all_found_frac": counts.all_found_frac(2),
+            "num_images": sum(counts.num_samples.values()),
+        }
+    write_metrics("detect", metrics)
+    run.log_metrics(flatten(metrics, prefix="detect"))
+
+
+if __name__ == "__main__":
+    run_stage("detect", main)

@@ -1,0 +1,41 @@
+"""models/segmenter/*, data/real -> reports/metrics/evaluate_zs3.json: seen, unseen and harmonic mIoU on real images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from _stage import run_stage
+
+from diffground import paths
+from diffground.config import Params
+from diffground.data.voc import VocDataset
+from diffground.report.metrics import flatten, write_metrics
+from diffground.runtime.device import setup
+from diffground.segmentation.maskformer import MaskFormerSegmenter
+from diffground.segmentation.protocol2 import score_segmenter
+from diffground.tracking import TrackingRun
+from diffground.vocabulary import load_vocabulary
+
+
+def main(params: Params, run: TrackingRun) -> None:
+    device = setup(params.runtime)
+    vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
+    data = VocDataset(paths.REAL, params.data.val_list, num_categories=len(vocabulary.categories))
+    metrics: dict[str, Any] = {"with_background": {}, "per_category": {}, "absent": {}, "num_images": len(data)}
+    for name, folder in paths.SEGMENTERS.items():
+        segmenter = MaskFormerSegmenter.load(folder, device=device)
+        scores = score_segmenter(segmenter, data, vocabulary=vocabulary, description=f"evaluate_zs3 {name}")
+        table, with_background = asdict(scores.table()), asdict(scores.table_with_background())
+        metrics[name] = {key: table[key] for key in ("seen", "unseen", "harmonic")}
+        metrics["with_background"][name] = {
+            key: with_background[key] for key in ("seen", "unseen", "harmonic", "background")
+        }
+        metrics["per_category"][name] = table["per_category"]
+        metrics["absent"][name] = table["absent"]
+    write_metrics("evaluate_zs3", metrics)
+    run.log_metrics(flatten(metrics, prefix="evaluate_zs3"))
+
+
+if __name__ == "__main__":
+    run_stage("evaluate_zs3", main)

@@ -1,0 +1,41 @@
+"""-> data/prompts/{train,test,synthesis}.jsonl: prompt records of the vocabulary."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from _stage import run_stage
+
+from diffground import paths
+from diffground.config import Params
+from diffground.prompts import (
+    GROUPS,
+    sample_synthesis_prompts,
+    sample_test_prompts,
+    sample_training_prompts,
+    write_prompts,
+)
+from diffground.tracking import TrackingRun
+from diffground.vocabulary import load_vocabulary
+
+
+def main(params: Params, run: TrackingRun) -> None:
+    p = params.prompts
+    vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
+    sets = {
+        "train": sample_training_prompts(vocabulary, num_one=p.num_train_one, num_two=p.num_train_two, seed=p.seed),
+        "test": sample_test_prompts(
+            vocabulary, per_category=p.test_per_category, per_pair=p.test_per_pair, seed=p.seed
+        ),
+        "synthesis": sample_synthesis_prompts(
+            vocabulary, per_category=p.synthesis_per_category, per_pair=p.synthesis_per_pair, seed=p.seed
+        ),
+    }
+    for name, records in sets.items():
+        write_prompts(paths.PROMPTS[name], records)
+        groups = Counter(record.group for record in records)
+        run.log_metrics({f"sample_prompts/{name}/{group}/num_prompts": groups[group] for group in GROUPS})
+
+
+if __name__ == "__main__":
+    run_stage("sample_prompts", main)

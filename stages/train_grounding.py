@@ -1,0 +1,45 @@
+"""data/generated/train + data/oracle/train -> models/grounding: the grounding module, trained on seen categories."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from _stage import run_stage
+
+from diffground import paths
+from diffground.config import Params
+from diffground.diffusion.generator import Generator
+from diffground.grounding.card import grounding_card
+from diffground.grounding.checkpoint import save_grounding
+from diffground.grounding.fit import fit_grounding
+from diffground.report.metrics import flatten, write_metrics
+from diffground.runtime.device import pick_dtype, setup
+from diffground.tracking import TrackingRun
+from diffground.vocabulary import load_vocabulary
+
+
+def main(params: Params, run: TrackingRun) -> None:
+    p = params.generator
+    device = setup(params.runtime)
+    vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
+    generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype), image_size=p.image_size)
+    fitted = fit_grounding(
+        generated=paths.GENERATED["train"],
+        oracle=paths.ORACLE["train"],
+        generator=generator,
+        vocabulary=vocabulary,
+        config=params.grounding,
+        feature_batch_size=p.batch_size,
+        device=device,
+    )
+    for iteration, loss in zip(fitted.log.iterations, fitted.log.losses, strict=True):
+        run.log_metrics({"train_grounding/loss": loss}, step=iteration)
+    metrics = {**fitted.metrics(), "loss": asdict(fitted.log)}
+    card = grounding_card(fitted.metrics(), config=params.grounding, checkpoint=p.checkpoint, vocabulary=vocabulary)
+    save_grounding(paths.GROUNDING_MODEL, fitted.module, fitted.spec, card=card)
+    write_metrics("train_grounding", metrics)
+    run.log_metrics(flatten(metrics, prefix="train_grounding"))
+
+
+if __name__ == "__main__":
+    run_stage("train_grounding", main)

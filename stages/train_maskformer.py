@@ -1,0 +1,45 @@
+"""data/synthetic, data/real -> models/segmenter/{synthetic,real_seen_only,real_all}: one MaskFormer a training set."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+
+from _stage import run_stage
+
+from diffground import paths
+from diffground.config import Params
+from diffground.data.voc import VocDataset
+from diffground.report.metrics import flatten, write_metrics
+from diffground.runtime.device import setup
+from diffground.segmentation.card import segmenter_card
+from diffground.segmentation.protocol2 import fit_segmenter, training_sources
+from diffground.tracking import TrackingRun
+from diffground.vocabulary import load_vocabulary
+
+
+def main(params: Params, run: TrackingRun) -> None:
+    p = params.segmenter
+    device = setup(params.runtime)
+    vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
+    real = VocDataset(paths.REAL, params.data.train_list, num_categories=len(vocabulary.categories))
+    metrics = {}
+    for name, source in training_sources(synthetic=paths.SYNTHETIC, real=real, vocabulary=vocabulary):
+        start = time.perf_counter()
+        segmenter, log = fit_segmenter(
+            source, categories=vocabulary.categories, config=p, device=device, description=f"train_maskformer {name}"
+        )
+        card = segmenter_card(
+            name, config=p, num_images=len(source), unseen=vocabulary.unseen, final_loss=log.losses[-1]
+        )
+        segmenter.save(paths.SEGMENTERS[name], card=card)
+        metrics[name] = {"num_images": len(source), "final_loss": log.losses[-1], "loss": asdict(log)}
+        for iteration, loss in zip(log.iterations, log.losses, strict=True):
+            run.log_metrics({f"train_maskformer/{name}/loss": loss}, step=iteration)
+        run.log_metrics({f"train_maskformer/{name}/time_s": time.perf_counter() - start})
+    write_metrics("train_maskformer", metrics)
+    run.log_metrics(flatten(metrics, prefix="train_maskformer"))
+
+
+if __name__ == "__main__":
+    run_stage("train_maskformer", main)
