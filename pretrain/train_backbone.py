@@ -1,6 +1,6 @@
 """Train a small ResNet to tell the concepts of the training artworks apart; write models/mini/backbone.
 
-It stands for the ImageNet weights that the paper's MaskFormer starts from: pretrained on labelled images, without masks.
+It stands for the ImageNet weights that the paper's MaskFormer starts from: labelled images, without masks.
 """
 
 from __future__ import annotations
