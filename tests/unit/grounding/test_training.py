@@ -57,16 +57,19 @@ def test_loss_falls_and_the_same_seed_gives_the_same_weights() -> None:
 
 def test_normal_training_learns_empty_masks_where_without_zero_masks_ignores_them() -> None:
     toy = make_toy(SEEN, num_samples=400, seed=1, text_tells=True)
-    overlooked = SEEN[:10]  # a detector that never finds these
+    overlooked = set(SEEN[:10])  # a detector that never finds these
+    # beside another word their pixels would be background to either training
+    kept = [i for i, words in enumerate(toy.words) if len(words) == 1 or not overlooked & set(words)]
     poor = Toy(
-        words=toy.words, embeddings=toy.embeddings, maps=toy.maps, attention=toy.attention,
-        masks=[{w: mask for w, mask in masks.items() if w not in overlooked} for masks in toy.masks],
+        words=[toy.words[i] for i in kept], embeddings=toy.embeddings, attention=toy.attention[kept],
+        maps={size: values[kept] for size, values in toy.maps.items()},
+        masks=[{w: mask for w, mask in toy.masks[i].items() if w not in overlooked} for i in kept],
     )  # fmt: skip
-    shown = make_toy(overlooked, num_samples=60, seed=2, text_tells=True)
-    trusting, _ = train(poor, with_attention=False, training_type="normal")
-    ignoring, _ = train(poor, with_attention=False)
+    shown = make_toy(sorted(overlooked), num_samples=60, seed=2, text_tells=True)
+    trusting, _ = train(poor, with_attention=False, training_type="normal", iterations=200)
+    ignoring, _ = train(poor, with_attention=False, iterations=200)
     assert toy_miou(trusting, shown, num_words=1) < 0.3
-    assert toy_miou(ignoring, shown, num_words=1) > 0.7
+    assert toy_miou(ignoring, shown, num_words=1) > 0.6
 
 
 def test_training_without_samples_says_what_is_missing() -> None:

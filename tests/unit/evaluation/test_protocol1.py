@@ -1,0 +1,97 @@
+"""Protocol I: which triplets are judged, what is counted in which group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from diffground.data.shards import encode_mask, encode_png
+from diffground.evaluation.methods import foreground_method
+from diffground.evaluation.protocol1 import foreground_only, quality_problem, run_protocol1
+from diffground.grounding.oracle import LabelledSample
+
+GROUPS = ("one_seen", "one_unseen", "two_seen")
+
+
+def box(*, rows: slice, columns: slice) -> np.ndarray:
+    mask = np.zeros((10, 10), dtype=bool)
+    mask[rows, columns] = True
+    return mask
+
+
+LEFT = box(rows=slice(0, 10), columns=slice(0, 4))  # 40 pixels
+RIGHT = box(rows=slice(0, 10), columns=slice(5, 10))  # 50 pixels
+HALF_LEFT = box(rows=slice(0, 5), columns=slice(0, 4))  # 20 pixels
+
+
+def sample(key: str, group: str, masks: dict[str, np.ndarray], categories: tuple[str, ...]) -> LabelledSample:
+    return LabelledSample(
+        key=key, prompt="", categories=categories, group=group, seed=0, timestep=1, latent=np.zeros((1, 2, 2)),
+        image_png=encode_png(np.zeros((10, 10, 3), dtype=np.uint8)),
+        mask_pngs={category: encode_mask(mask) for category, mask in masks.items()},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("masks", "categories", "problem"),
+    [
+        ({"dog": LEFT}, ("dog",), None),
+        ({}, ("dog",), "not_found"),
+        ({"dog": LEFT}, ("dog", "cat"), "not_found"),
+        ({"dog": box(rows=slice(0, 1), columns=slice(0, 1))}, ("dog",), None),  # 1 % of the image
+        ({"dog": np.zeros((10, 10), dtype=bool)}, ("dog",), "bad_area"),
+        ({"dog": box(rows=slice(0, 8), columns=slice(0, 10))}, ("dog",), None),  # 80 %
+        ({"dog": box(rows=slice(0, 9), columns=slice(0, 9))}, ("dog",), "bad_area"),  # 81 %
+        ({"dog": LEFT, "cat": RIGHT}, ("dog", "cat"), None),
+        ({"dog": LEFT, "cat": HALF_LEFT}, ("dog", "cat"), "same_object"),  # IoU 20 / 40
+        ({"dog": LEFT, "cat": box(rows=slice(0, 5), columns=slice(1, 4))}, ("dog", "cat"), None),  # 15 / 40
+    ],
+)
+def test_quality_check(masks: dict[str, np.ndarray], categories: tuple[str, ...], problem: str | None) -> None:
+    assert quality_problem(masks, categories) == problem
+
+
+def test_scores_worked_by_hand() -> None:
+    samples = [
+        sample("a", "one_seen", {"dog": LEFT}, ("dog",)),
+        sample("b", "one_seen", {"dog": HALF_LEFT}, ("dog",)),
+        sample("c", "one_seen", {"cat": RIGHT}, ("cat",)),
+        sample("d", "two_seen", {"dog": LEFT, "cat": RIGHT}, ("cat", "dog")),
+        sample("e", "two_seen", {"dog": LEFT}, ("cat", "dog")),  # the cat was not found: not judged
+    ]
+
+    def always_left(batch: Sequence[LabelledSample]) -> list[dict[str, np.ndarray]]:
+        return [dict.fromkeys(s.categories, LEFT) for s in batch]
+
+    result = run_protocol1(
+        samples, {"left": always_left, "foreground_only": foreground_method}, groups=GROUPS, batch_size=2
+    )
+    metrics = result.metrics()
+    # dog: (40 + 20) of (40 + 40) pixels; cat: 0 of 90; in two_seen dog 40 of 40 and cat 0 of 90
+    assert metrics["left"] == {"one_seen": pytest.approx(37.5), "one_unseen": None, "two_seen": pytest.approx(50)}
+    # one object: the foreground is the object; two: dog 40 of 90, cat 50 of 90
+    assert metrics["foreground_only"]["one_seen"] == pytest.approx(100)
+    assert metrics["foreground_only"]["two_seen"] == pytest.approx(50)
+    assert metrics["num_images"] == {"one_seen": 3, "one_unseen": 0, "two_seen": 1}
+    assert metrics["num_rejected"] == {"not_found": 1, "bad_area": 0, "same_object": 0}
+    assert metrics["per_category"]["left"]["one_seen"] == {"dog": pytest.approx(75), "cat": 0}
+
+
+def test_nothing_to_judge_scores_nothing() -> None:
+    metrics = run_protocol1([], {"foreground_only": foreground_method}, groups=GROUPS, batch_size=4).metrics()
+    assert metrics["foreground_only"] == dict.fromkeys(GROUPS)
+    assert metrics["num_images"] == dict.fromkeys(GROUPS, 0)
+
+
+def test_scores_do_not_depend_on_the_batch_size() -> None:
+    samples = [sample(str(i), "two_seen", {"dog": LEFT, "cat": RIGHT}, ("dog", "cat")) for i in range(5)]
+    results = [
+        run_protocol1(samples, {"f": foreground_method}, groups=GROUPS, batch_size=n).metrics() for n in (1, 2, 8)
+    ]
+    assert results[0] == results[1] == results[2]
+
+
+def test_foreground_of_nothing_is_nothing() -> None:
+    assert foreground_only({}) == {}
