@@ -11,6 +11,7 @@ from diffground.detection.oracle import count_found, detect_shards, require_labe
 from diffground.report.metrics import flatten, write_metrics
 from diffground.runtime.device import setup
 from diffground.runtime.shard_map import checkpoint_fingerprint
+from diffground.runtime.workers import Workers
 from diffground.tracking import TrackingRun
 from diffground.vocabulary import load_vocabulary
 
@@ -21,19 +22,22 @@ def main(params: Params, run: TrackingRun) -> None:
     vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
     detector = load_detector(backend=p.backend, checkpoint=p.checkpoint, mask_threshold=p.mask_threshold, device=device)
     require_labels(detector, [*vocabulary.seen, *vocabulary.unseen], detector_names=vocabulary.detector_names)
+    with Workers.of(params.runtime, device) as workers:
+        for name, out_dir in paths.ORACLE.items():
+            detect_shards(
+                paths.GENERATED[name],
+                out_dir,
+                detector=detector,
+                detector_id=checkpoint_fingerprint(p.checkpoint),
+                detector_names=vocabulary.detector_names,
+                score_threshold=p.score_threshold,
+                mask_threshold=p.mask_threshold,
+                batch_size=p.batch_size,
+                description=f"detect {name}",
+                workers=workers,
+            )
     metrics = {}
     for name, out_dir in paths.ORACLE.items():
-        detect_shards(
-            paths.GENERATED[name],
-            out_dir,
-            detector=detector,
-            detector_id=checkpoint_fingerprint(p.checkpoint),
-            detector_names=vocabulary.detector_names,
-            score_threshold=p.score_threshold,
-            mask_threshold=p.mask_threshold,
-            batch_size=p.batch_size,
-            description=f"detect {name}",
-        )
         counts = count_found(out_dir)
         metrics[name] = {
             "one_object_all_found_frac": counts.all_found_frac(1),

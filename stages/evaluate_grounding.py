@@ -9,13 +9,14 @@ from _stage import run_stage
 from diffground import paths
 from diffground.config import Params
 from diffground.diffusion.generator import Generator
-from diffground.evaluation.methods import daam_method, foreground_method, grounding_method
+from diffground.evaluation.methods import DaamMaps, GroundingMethod, calibrate_daam, foreground_method
 from diffground.evaluation.protocol1 import run_protocol1
 from diffground.grounding.oracle import read_labelled_samples
 from diffground.grounding.prediction import Grounder
 from diffground.prompts import GROUPS
 from diffground.report.metrics import flatten, write_metrics
 from diffground.runtime.device import pick_dtype, setup
+from diffground.runtime.workers import Workers
 from diffground.tracking import TrackingRun
 from diffground.vocabulary import load_vocabulary
 
@@ -24,31 +25,34 @@ def main(params: Params, run: TrackingRun) -> None:
     p = params.generator
     device = setup(params.runtime)
     vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
-    generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype), image_size=p.image_size)
+    generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
     grounder = Grounder.load(paths.GROUNDING_MODEL, generator=generator, device=device)
     training = read_labelled_samples(generated=paths.GENERATED["train"], oracle=paths.ORACLE["train"])
-    daam, daam_threshold = daam_method(
-        generator,
-        calibration=list(islice(training, params.daam.num_calibration)),
-        phrases=vocabulary.phrases,
-        num_steps=p.num_steps,
-        guidance_scale=p.guidance_scale,
-        batch_size=params.daam.batch_size,
+    maps = DaamMaps(
+        generator=generator, phrases=vocabulary.phrases, num_steps=p.num_steps, guidance_scale=p.guidance_scale
     )
-    result = run_protocol1(
-        read_labelled_samples(generated=paths.GENERATED["test"], oracle=paths.ORACLE["test"]),
-        {
-            "grounding": grounding_method(
-                grounder, phrases=vocabulary.phrases, image_size=p.image_size,
-                mask_threshold=params.grounding.mask_threshold,
-            ),
-            "daam": daam,
-            "foreground_only": foreground_method,
-        },
-        groups=GROUPS,
-        batch_size=params.daam.batch_size,
-    )  # fmt: skip
-    metrics = {**result.metrics(), "daam_threshold": daam_threshold}
+    with Workers.of(params.runtime, device) as workers:
+        daam = calibrate_daam(
+            maps,
+            list(islice(training, params.daam.num_calibration)),
+            batch_size=params.daam.batch_size,
+            workers=workers,
+        )
+        result = run_protocol1(
+            read_labelled_samples(generated=paths.GENERATED["test"], oracle=paths.ORACLE["test"]),
+            {
+                "grounding": GroundingMethod(
+                    grounder=grounder, phrases=vocabulary.phrases, image_size=p.image_size,
+                    mask_threshold=params.grounding.mask_threshold,
+                ),
+                "daam": daam,
+                "foreground_only": foreground_method,
+            },
+            groups=GROUPS,
+            batch_size=params.daam.batch_size,
+            workers=workers,
+        )  # fmt: skip
+    metrics = {**result.metrics(), "daam_threshold": daam.threshold}
     write_metrics("evaluate_grounding", metrics)
     run.log_metrics(flatten(metrics, prefix="protocol1"))
 

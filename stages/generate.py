@@ -12,32 +12,35 @@ from diffground.diffusion.generate import generate_shards
 from diffground.diffusion.generator import Generator
 from diffground.prompts import read_prompts
 from diffground.runtime.device import pick_dtype, setup
+from diffground.runtime.workers import Workers
 from diffground.tracking import TrackingRun
 
 
 def main(params: Params, run: TrackingRun) -> None:
     p = params.generator
     device = setup(params.runtime)
-    generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype), image_size=p.image_size)
-    for name, out_dir in paths.GENERATED.items():
-        records = read_prompts(paths.PROMPTS[name])
-        start = time.perf_counter()
-        num_shards = generate_shards(
-            records,
-            out_dir=out_dir,
-            generator=generator,
-            num_steps=p.num_steps,
-            guidance_scale=p.guidance_scale,
-            tapped_step=p.tapped_step,
-            batch_size=p.batch_size,
-            shard_size=p.shard_size,
-            description=f"generate {name}",
-        )
-        run.log_metrics({
-            f"generate/{name}/num_images": len(records),
-            f"generate/{name}/num_shards_written": num_shards,
-            f"generate/{name}/time_s": time.perf_counter() - start,
-        })  # fmt: skip
+    generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
+    with Workers.of(params.runtime, device) as workers:
+        for name, out_dir in paths.GENERATED.items():
+            records = read_prompts(paths.PROMPTS[name])
+            start = time.perf_counter()
+            num_shards = generate_shards(
+                records,
+                out_dir=out_dir,
+                generator=generator,
+                num_steps=p.num_steps,
+                guidance_scale=p.guidance_scale,
+                tapped_step=p.tapped_step,
+                batch_size=p.batch_size,
+                shard_size=p.shard_size,
+                description=f"generate {name}",
+                workers=workers,
+            )
+            run.log_metrics({
+                f"generate/{name}/num_images": len(records),
+                f"generate/{name}/num_shards_written": num_shards,
+                f"generate/{name}/time_s": time.perf_counter() - start,
+            })  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from diffground.grounding.synthesize import synthesize_shards
 from diffground.prompts import read_prompts
 from diffground.runtime.device import pick_dtype, setup
 from diffground.runtime.shard_map import checkpoint_fingerprint
+from diffground.runtime.workers import Workers
 from diffground.tracking import TrackingRun
 from diffground.vocabulary import load_vocabulary
 
@@ -20,22 +21,24 @@ def main(params: Params, run: TrackingRun) -> None:
     p = params.generator
     device = setup(params.runtime)
     vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
-    generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype), image_size=p.image_size)
+    generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
     records = read_prompts(paths.PROMPTS["synthesis"])
-    num_shards = synthesize_shards(
-        records,
-        out_dir=paths.SYNTHETIC,
-        generator=generator,
-        grounder=Grounder.load(paths.GROUNDING_MODEL, generator=generator, device=device),
-        grounder_id=checkpoint_fingerprint(paths.GROUNDING_MODEL),
-        vocabulary=vocabulary,
-        num_steps=p.num_steps,
-        guidance_scale=p.guidance_scale,
-        tapped_step=p.tapped_step,
-        mask_threshold=params.grounding.mask_threshold,
-        batch_size=p.batch_size,
-        shard_size=p.shard_size,
-    )
+    with Workers.of(params.runtime, device) as workers:
+        num_shards = synthesize_shards(
+            records,
+            out_dir=paths.SYNTHETIC,
+            generator=generator,
+            grounder=Grounder.load(paths.GROUNDING_MODEL, generator=generator, device=device),
+            grounder_id=checkpoint_fingerprint(paths.GROUNDING_MODEL),
+            vocabulary=vocabulary,
+            num_steps=p.num_steps,
+            guidance_scale=p.guidance_scale,
+            tapped_step=p.tapped_step,
+            mask_threshold=params.grounding.mask_threshold,
+            batch_size=p.batch_size,
+            shard_size=p.shard_size,
+            workers=workers,
+        )
     run.log_metrics({"synthesize/num_images": len(records), "synthesize/num_shards_written": num_shards})
 
 

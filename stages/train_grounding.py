@@ -22,7 +22,7 @@ def main(params: Params, run: TrackingRun) -> None:
     p = params.generator
     device = setup(params.runtime)
     vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
-    generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype), image_size=p.image_size)
+    generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
     fitted = fit_grounding(
         generated=paths.GENERATED["train"],
         oracle=paths.ORACLE["train"],

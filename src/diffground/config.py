@@ -81,7 +81,7 @@ class GeneratorConfig:
     shard_size: int
     """Samples a shard."""
     dtype: str
-    """'float32', 'bfloat16' or 'float16'."""
+    """'float32', 'bfloat16', 'float16'; 'auto' is bfloat16 where the device has instructions for it, else float32."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,9 @@ class RuntimeConfig:
     device: str
     """'auto' takes a GPU when there is one; else 'cpu', 'cuda', 'cuda:1'."""
     num_threads: int
-    """CPU threads of torch."""
+    """CPU threads of torch, shared out among the workers."""
+    num_workers: int
+    """Processes of a sharded stage and of Protocol I on the CPU; a GPU has one."""
 
 
 @dataclass(frozen=True)

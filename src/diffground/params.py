@@ -28,7 +28,7 @@ _FRACTIONS = {
 _CHOICES = {
     "vocabulary.name": ("pascal",),
     "data.source": ("stickers", "voc"),
-    "generator.dtype": ("float32", "bfloat16", "float16"),
+    "generator.dtype": ("auto", "float32", "bfloat16", "float16"),
     "detector.backend": ("torchvision",),
     "grounding.tokens_at": ("features", "image"),
     "grounding.branches": ("conditional", "both"),

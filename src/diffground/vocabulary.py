@@ -7,7 +7,6 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from types import MappingProxyType
 
 from diffground.errors import UserError
 
@@ -98,11 +97,11 @@ def load_vocabulary(name: str, *, unseen: Sequence[str], seen: Sequence[str] = (
     return Vocabulary(
         name=name,
         categories=PASCAL_CATEGORIES,
-        phrases=MappingProxyType({c: PASCAL_PHRASES.get(c, c) for c in PASCAL_CATEGORIES}),
+        phrases={c: PASCAL_PHRASES.get(c, c) for c in PASCAL_CATEGORIES},
         seen=kept_seen,
         unseen=tuple(c for c in PASCAL_CATEGORIES if c in unseen),
         pairs=tuple((a, b) for a, b in _read_pascal_pairs() if a in used and b in used),
-        detector_names=MappingProxyType({c: PASCAL_COCO_NAMES.get(c, c) for c in PASCAL_CATEGORIES}),
+        detector_names={c: PASCAL_COCO_NAMES.get(c, c) for c in PASCAL_CATEGORIES},
     )
 
 

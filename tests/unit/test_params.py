@@ -101,6 +101,7 @@ def test_a_wrong_type_is_named_with_the_right_one_and_the_value(tmp_path, values
         ("grounding", "gain_timesteps", [5, -1], "grounding.gain_timesteps[1] must not be negative, got -1"),
         ("grounding", "num_heads", 7, "grounding.embed_dim must be a multiple of grounding.num_heads (7), got 128"),
         ("runtime", "num_threads", 0, "runtime.num_threads must be at least 1, got 0"),
+        ("runtime", "num_workers", 0, "runtime.num_workers must be at least 1, got 0"),
         ("grounding", "branches", "condtional", "got 'condtional'; did you mean 'conditional'?"),
         ("data", "source", "voc", "data.root must not be empty where data.source is 'voc'"),
         ("data", "source", "coco", "data.source must be one of stickers, voc, got 'coco'"),

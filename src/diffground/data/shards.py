@@ -35,12 +35,12 @@ class Sample:
 
 
 def write_shard(path: Path, samples: Iterable[Sample]) -> None:
-    """Write `samples` to `path`, whole or not at all: a partial file beside it is renamed at the end.
+    """Write `samples` to `path`, whole or not at all: a partial file of this process is renamed at the end.
 
     Raises: ValueError for a key or member name that WebDataset would read back as another one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
+    partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
             with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:

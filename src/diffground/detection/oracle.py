@@ -22,6 +22,7 @@ from diffground.data.shards import (
 from diffground.detection.detector import Detector, Instances
 from diffground.errors import UserError
 from diffground.runtime.shard_map import ShardJob, checkpoint_fingerprint, map_shards
+from diffground.runtime.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -91,28 +92,16 @@ def detect_shards(
     mask_threshold: float,
     batch_size: int,
     description: str,
+    workers: Workers | None = None,
 ) -> int:
     """Look for each sample's named categories in its image; one shard of out_dir for each of in_dir. Returns the number
     of shards written now.
 
     Members of a sample: `mask.<category>.png`, 1 bit, for what was found, and meta.json {id, categories, found, scores,
     num_instances}. `detector_id` and the thresholds say what the masks depend on; `mask_threshold` is the detector's.
-    Raises: UserError for input shards that are missing or damaged.
+    workers: None is this process alone. Raises: UserError for input shards that are missing or damaged.
     """
     shards = list_shards(in_dir)
-
-    def process(path: Path) -> Iterator[Sample]:
-        samples = list(read_shard(path))
-        for start in range(0, len(samples), batch_size):
-            batch = samples[start : start + batch_size]
-            images = np.stack([decode_png(sample.members["image.png"]) for sample in batch])  # (B, H, W, 3)
-            for sample, instances in zip(batch, detector.detect(images), strict=True):
-                categories = decode_json(sample.members["meta.json"])["categories"]
-                found = oracle_masks(
-                    instances, categories, detector_names=detector_names, score_threshold=score_threshold
-                )
-                yield _encode(sample.key, categories, found)
-
     return map_shards(
         [ShardJob(name=path.stem, payload=path) for path in shards],
         out_dir=out_dir,
@@ -124,10 +113,38 @@ def detect_shards(
             "score_threshold": score_threshold,
             "mask_threshold": mask_threshold,
         },
-        process=process,
+        process=_DetectShard(
+            detector=detector,
+            detector_names=detector_names,
+            score_threshold=score_threshold,
+            batch_size=batch_size,
+        ),
         description=description,
         num_samples=sum(count_samples(path) for path in shards),
+        workers=workers,
     )
+
+
+@dataclass(frozen=True)
+class _DetectShard:
+    """A shard of images -> samples of their masks."""
+
+    detector: Detector
+    detector_names: Mapping[str, str]
+    score_threshold: float
+    batch_size: int
+
+    def __call__(self, path: Path) -> Iterator[Sample]:
+        samples = list(read_shard(path))
+        for start in range(0, len(samples), self.batch_size):
+            batch = samples[start : start + self.batch_size]
+            images = np.stack([decode_png(sample.members["image.png"]) for sample in batch])  # (B, H, W, 3)
+            for sample, instances in zip(batch, self.detector.detect(images), strict=True):
+                categories = decode_json(sample.members["meta.json"])["categories"]
+                found = oracle_masks(
+                    instances, categories, detector_names=self.detector_names, score_threshold=self.score_threshold
+                )
+                yield _encode(sample.key, categories, found)
 
 
 def count_found(out_dir: Path) -> FoundCounts:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import numpy as np
 from diffground.data.shards import Sample, encode_array, encode_json, encode_png
 from diffground.prompts import PromptRecord
 from diffground.runtime.shard_map import map_shards, shard_jobs
+from diffground.runtime.workers import Workers
 
-from .generator import Generator
+from .generator import Generator, Samples
 
 
 def sampler_settings(
@@ -38,6 +40,15 @@ def sampler_settings(
     }
 
 
+def sample_records(generator: Generator, records: Sequence[PromptRecord], *, settings: Mapping[str, Any]) -> Samples:
+    """One batch of records, with the settings that sampler_settings gave."""
+    return generator.sample(
+        [record.prompt for record in records], [record.seed for record in records],
+        num_steps=settings["num_steps"], guidance_scale=settings["guidance_scale"],
+        tapped_step=settings["tapped_step"],
+    )  # fmt: skip
+
+
 def generate_shards(
     records: Sequence[PromptRecord],
     *,
@@ -49,27 +60,47 @@ def generate_shards(
     batch_size: int,
     shard_size: int,
     description: str = "generate",
+    workers: Workers | None = None,
 ) -> int:
     """Sample every record into out_dir/000000.tar, 000001.tar …; returns the number of shards written now.
 
     Members of a sample: image.png (uint8 RGB), latent.npy (float16 (C, h, w), what enters the UNet at the tapped step),
     meta.json (the prompt record and the sampler settings). Shards that are there and complete are kept.
+    workers: None is this process alone.
     Raises: UserError for settings out of range.
     """
     settings = sampler_settings(
         generator, num_steps=num_steps, guidance_scale=guidance_scale, tapped_step=tapped_step
     )  # fmt: skip
+    prompts = "\n".join(json.dumps(record.to_json(), sort_keys=True) for record in records)
+    return map_shards(
+        shard_jobs(records, shard_size=shard_size),
+        out_dir=out_dir,
+        # the batch size is left out: it changes the speed, and the images by floating-point error only
+        fingerprint={**settings, "shard_size": shard_size, "prompts": hashlib.sha256(prompts.encode()).hexdigest()},
+        process=_SampleShard(generator=generator, settings=settings, batch_size=batch_size),
+        description=description,
+        num_samples=len(records),
+        workers=workers,
+    )
 
-    def process(shard: Sequence[PromptRecord]) -> Iterator[Sample]:
-        for start in range(0, len(shard), batch_size):
-            batch = shard[start : start + batch_size]
-            samples = generator.sample(
-                [record.prompt for record in batch], [record.seed for record in batch],
-                num_steps=num_steps, guidance_scale=guidance_scale, tapped_step=tapped_step,
-            )  # fmt: skip
+
+@dataclass(frozen=True)
+class _SampleShard:
+    """Prompt records of one shard -> its samples."""
+
+    generator: Generator
+    settings: dict[str, Any]
+    """Those of sampler_settings."""
+    batch_size: int
+
+    def __call__(self, shard: Sequence[PromptRecord]) -> Iterator[Sample]:
+        for start in range(0, len(shard), self.batch_size):
+            batch = shard[start : start + self.batch_size]
+            samples = sample_records(self.generator, batch, settings=self.settings)
             latents = samples.latents.cpu().numpy().astype(np.float16)
             for record, image, latent in zip(batch, samples.images, latents, strict=True):
-                meta = {**record.to_json(), **settings}
+                meta = {**record.to_json(), **self.settings}
                 yield Sample(
                     key=record.id,
                     members={
@@ -78,14 +109,3 @@ def generate_shards(
                         "meta.json": encode_json(meta),
                     },
                 )
-
-    prompts = "\n".join(json.dumps(record.to_json(), sort_keys=True) for record in records)
-    return map_shards(
-        shard_jobs(records, shard_size=shard_size),
-        out_dir=out_dir,
-        # the batch size is left out: it changes the speed, and the images by floating-point error only
-        fingerprint={**settings, "shard_size": shard_size, "prompts": hashlib.sha256(prompts.encode()).hexdigest()},
-        process=process,
-        description=description,
-        num_samples=len(records),
-    )

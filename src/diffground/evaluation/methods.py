@@ -1,73 +1,100 @@
-"""The methods that Protocol I compares, each as a function from samples to masks."""
+"""The methods that Protocol I compares, each as a function from samples to masks that can be sent to a worker."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from diffground.baselines.daam import choose_threshold, daam_maps
 from diffground.diffusion.generator import Generator
-from diffground.evaluation.protocol1 import MaskMethod, foreground_only
+from diffground.evaluation.protocol1 import foreground_only
 from diffground.grounding.oracle import LabelledSample
 from diffground.grounding.prediction import Grounder
+from diffground.runtime.progress import Progress
+from diffground.runtime.workers import Advance, Workers
 
 
-def grounding_method(
-    grounder: Grounder, *, phrases: Mapping[str, str], image_size: int, mask_threshold: float
-) -> MaskMethod:
+@dataclass(frozen=True)
+class GroundingMethod:
     """The grounding module, on the stored latents. `phrases`: category -> its words in a prompt."""
 
-    def predict(samples: Sequence[LabelledSample]) -> list[dict[str, np.ndarray]]:
-        probs = grounder.probs(
+    grounder: Grounder
+    phrases: Mapping[str, str]
+    image_size: int
+    mask_threshold: float
+
+    def __call__(self, samples: Sequence[LabelledSample]) -> list[dict[str, np.ndarray]]:
+        probs = self.grounder.probs(
             latents=torch.from_numpy(np.stack([s.latent for s in samples])).float(),
             prompts=[s.prompt for s in samples],
-            words=[[phrases[c] for c in s.categories] for s in samples],
+            words=[[self.phrases[c] for c in s.categories] for s in samples],
             timestep=samples[0].timestep,
-            image_size=image_size,
+            image_size=self.image_size,
         )
         return [
-            dict(zip(s.categories, (p >= mask_threshold).numpy(), strict=True))
+            dict(zip(s.categories, (p >= self.mask_threshold).numpy(), strict=True))
             for s, p in zip(samples, probs, strict=True)
         ]
 
-    return predict
 
+@dataclass(frozen=True)
+class DaamMaps:
+    """DAAM's heat maps, float32 (B, Q, H, W) in 0..1, of the categories that the samples' prompts name."""
 
-def daam_method(
-    generator: Generator,
-    *,
-    calibration: Sequence[LabelledSample],
-    phrases: Mapping[str, str],
-    num_steps: int,
-    guidance_scale: float,
-    batch_size: int,
-) -> tuple[MaskMethod, float]:
-    """DAAM, and its threshold: the one that fits the oracle's masks of the training samples `calibration` best."""
+    generator: Generator
+    phrases: Mapping[str, str]
+    """Category -> its words in a prompt."""
+    num_steps: int
+    guidance_scale: float
 
-    def maps(samples: Sequence[LabelledSample]) -> np.ndarray:
+    def of(self, samples: Sequence[LabelledSample]) -> np.ndarray:
         return daam_maps(
-            generator, [s.prompt for s in samples], [s.seed for s in samples],
-            [[phrases[c] for c in s.categories] for s in samples],
-            num_steps=num_steps, guidance_scale=guidance_scale,
+            self.generator, [s.prompt for s in samples], [s.seed for s in samples],
+            [[self.phrases[c] for c in s.categories] for s in samples],
+            num_steps=self.num_steps, guidance_scale=self.guidance_scale,
         )  # fmt: skip
 
-    pairs: list[tuple[np.ndarray, np.ndarray]] = []
-    for start in range(0, len(calibration), batch_size):
-        batch = calibration[start : start + batch_size]
-        for sample, heat in zip(batch, maps(batch), strict=True):
-            masks = sample.masks()
-            pairs += [(heat[q], masks[c]) for q, c in enumerate(sample.categories) if c in masks]
-    threshold = choose_threshold((heat for heat, _ in pairs), (mask for _, mask in pairs))
+    def __call__(self, samples: Sequence[LabelledSample], advance: Advance) -> np.ndarray:
+        """The same, as the work of a worker."""
+        maps = self.of(samples)
+        advance(len(samples))
+        return maps
 
-    def predict(samples: Sequence[LabelledSample]) -> list[dict[str, np.ndarray]]:
+
+@dataclass(frozen=True)
+class DaamMethod:
+    """DAAM: what is at least as much attended as `threshold`."""
+
+    maps: DaamMaps
+    threshold: float
+
+    def __call__(self, samples: Sequence[LabelledSample]) -> list[dict[str, np.ndarray]]:
         return [
-            {c: heat[q] >= threshold for q, c in enumerate(sample.categories)}
-            for sample, heat in zip(samples, maps(samples), strict=True)
+            {c: heat[q] >= self.threshold for q, c in enumerate(sample.categories)}
+            for sample, heat in zip(samples, self.maps.of(samples), strict=True)
         ]
 
-    return predict, threshold
+
+def calibrate_daam(
+    maps: DaamMaps, samples: Sequence[LabelledSample], *, batch_size: int, workers: Workers | None = None
+) -> DaamMethod:
+    """DAAM with the threshold that fits the oracle's masks of these training samples best.
+
+    workers: each computes the maps of a batch; None is this process alone.
+    """
+    batches = [samples[start : start + batch_size] for start in range(0, len(samples), batch_size)]
+    pairs: list[tuple[np.ndarray, np.ndarray]] = []
+    with Progress(len(samples), description="DAAM threshold") as progress:
+        heats = (workers or Workers()).map(maps, batches, advance=progress.advance)
+        for batch, of_batch in zip(batches, heats, strict=True):
+            for sample, heat in zip(batch, of_batch, strict=True):
+                masks = sample.masks()
+                pairs += [(heat[q], masks[c]) for q, c in enumerate(sample.categories) if c in masks]
+    threshold = choose_threshold((heat for heat, _ in pairs), (mask for _, mask in pairs))
+    return DaamMethod(maps=maps, threshold=threshold)
 
 
 def foreground_method(samples: Sequence[LabelledSample]) -> list[dict[str, np.ndarray]]:

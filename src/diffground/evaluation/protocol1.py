@@ -13,6 +13,7 @@ from diffground.evaluation.confusion import MaskCounts
 from diffground.evaluation.miou import IouTable, iou_of_masks, mask_iou
 from diffground.grounding.oracle import LabelledSample
 from diffground.runtime.progress import Progress
+from diffground.runtime.workers import Advance, Workers
 
 MIN_AREA_FRAC = 0.01
 """A named object smaller than this share of the image is not judged."""
@@ -93,9 +94,17 @@ class Protocol1Result:
 
 
 def run_protocol1(
-    samples: Iterable[LabelledSample], methods: Mapping[str, MaskMethod], *, groups: Sequence[str], batch_size: int
+    samples: Iterable[LabelledSample],
+    methods: Mapping[str, MaskMethod],
+    *,
+    groups: Sequence[str],
+    batch_size: int,
+    workers: Workers | None = None,
 ) -> Protocol1Result:
-    """Judge `methods` on the samples that pass the quality check, `batch_size` samples at a time."""
+    """Judge `methods` on the samples that pass the quality check, `batch_size` samples at a time.
+
+    workers: each predicts a batch; None is this process alone. For several, methods can be pickled.
+    """
     result = Protocol1Result(
         scores={name: GroupScores() for name in methods},
         num_images=dict.fromkeys(groups, 0),
@@ -108,16 +117,27 @@ def run_protocol1(
             good.append(sample)
         else:
             result.num_rejected[problem] += 1
+    batches = [good[start : start + batch_size] for start in range(0, len(good), batch_size)]
     with Progress(len(good), description="protocol I") as progress:
-        for start in range(0, len(good), batch_size):
-            batch = good[start : start + batch_size]
-            predictions = {name: method(batch) for name, method in methods.items()}
+        predicted = (workers or Workers()).map(_Predict(methods), batches, advance=progress.advance)
+        for batch, predictions in zip(batches, predicted, strict=True):
             for i, sample in enumerate(batch):
                 result.num_images[sample.group] += 1
                 for name, scores in result.scores.items():
                     scores.update(group=sample.group, predictions=predictions[name][i], targets=sample.masks())
-            progress.advance(len(batch))
     return result
+
+
+@dataclass(frozen=True)
+class _Predict:
+    """The masks of every method for one batch, in a worker."""
+
+    methods: Mapping[str, MaskMethod]
+
+    def __call__(self, batch: Sequence[LabelledSample], advance: Advance) -> dict[str, list[dict[str, np.ndarray]]]:
+        predictions = {name: method(batch) for name, method in self.methods.items()}
+        advance(len(batch))
+        return predictions
 
 
 def _percent(fraction: float | None) -> float | None:

@@ -36,7 +36,7 @@ def ground_image(prompt: str, words: Sequence[str], *, seed: int, out: Path, par
         raise UserError(f"--category names '{repeated[0]}' twice; name it once")
     p = params.generator
     device = setup(params.runtime)
-    generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype), image_size=p.image_size)
+    generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
     for word in words:
         token_spans(generator.tokenizer, prompt, word)  # says which word is missing
     grounder = Grounder.load(paths.GROUNDING_MODEL, generator=generator, device=device)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from diffground.data.shards import Sample, encode_json, encode_label, encode_png
-from diffground.diffusion.generate import sampler_settings
+from diffground.diffusion.generate import sample_records, sampler_settings
 from diffground.diffusion.generator import Generator
 from diffground.grounding.prediction import Grounder
 from diffground.prompts import PromptRecord
 from diffground.runtime.shard_map import map_shards, shard_jobs
+from diffground.runtime.workers import Workers
 from diffground.vocabulary import Vocabulary
 
 
@@ -33,12 +35,14 @@ def synthesize_shards(
     mask_threshold: float,
     batch_size: int,
     shard_size: int,
+    workers: Workers | None = None,
 ) -> int:
     """Sample every record and ground its categories. Returns the number of shards written now.
 
     Members of a sample: image.png (uint8 RGB), label.png (uint8, VOC palette, 0 background, category i is i + 1),
     meta.json (record, sampler settings, module, and for each category its largest probability and its share of the
-    image). Shards that are there and complete are kept. Raises: UserError for settings out of range.
+    image). Shards that are there and complete are kept. workers: None is this process alone.
+    Raises: UserError for settings out of range.
     """
     settings = {
         **sampler_settings(generator, num_steps=num_steps, guidance_scale=guidance_scale, tapped_step=tapped_step),
@@ -46,39 +50,52 @@ def synthesize_shards(
         "mask_threshold": mask_threshold,
     }
 
-    def process(shard: Sequence[PromptRecord]) -> Iterator[Sample]:
-        for start in range(0, len(shard), batch_size):
-            batch = shard[start : start + batch_size]
-            prompts = [record.prompt for record in batch]
-            samples = generator.sample(
-                prompts, [record.seed for record in batch],
-                num_steps=num_steps, guidance_scale=guidance_scale, tapped_step=tapped_step,
-            )  # fmt: skip
-            probs = grounder.probs(
-                latents=samples.latents, prompts=prompts, timestep=samples.timestep,
-                words=[[vocabulary.phrases[c] for c in record.categories] for record in batch],
-                image_size=generator.image_size,
+    prompts = "\n".join(json.dumps(record.to_json(), sort_keys=True) for record in records)
+    return map_shards(
+        shard_jobs(records, shard_size=shard_size),
+        out_dir=out_dir,
+        fingerprint={**settings, "shard_size": shard_size, "prompts": hashlib.sha256(prompts.encode()).hexdigest()},
+        process=_SynthesizeShard(
+            generator=generator, grounder=grounder, vocabulary=vocabulary, settings=settings, batch_size=batch_size
+        ),
+        description="synthesize",
+        num_samples=len(records),
+        workers=workers,
+    )
+
+
+@dataclass(frozen=True)
+class _SynthesizeShard:
+    """Prompt records of one shard -> its samples."""
+
+    generator: Generator
+    grounder: Grounder
+    vocabulary: Vocabulary
+    settings: dict[str, Any]
+    """Those of sampler_settings, and mask_threshold."""
+    batch_size: int
+
+    def __call__(self, shard: Sequence[PromptRecord]) -> Iterator[Sample]:
+        for start in range(0, len(shard), self.batch_size):
+            batch = shard[start : start + self.batch_size]
+            samples = sample_records(self.generator, batch, settings=self.settings)
+            probs = self.grounder.probs(
+                latents=samples.latents, prompts=[record.prompt for record in batch], timestep=samples.timestep,
+                words=[[self.vocabulary.phrases[c] for c in record.categories] for record in batch],
+                image_size=self.generator.image_size,
             )  # fmt: skip
             for record, image, maps in zip(batch, samples.images, probs, strict=True):
                 by_category = dict(zip(record.categories, maps.numpy(), strict=True))
-                label = label_map(by_category, vocabulary=vocabulary, mask_threshold=mask_threshold)
-                meta = {**record.to_json(), **settings, "masks": _summary(by_category, label, vocabulary)}
+                label = label_map(
+                    by_category, vocabulary=self.vocabulary, mask_threshold=self.settings["mask_threshold"]
+                )
+                meta = {**record.to_json(), **self.settings, "masks": _summary(by_category, label, self.vocabulary)}
                 members = {
                     "image.png": encode_png(image),
                     "label.png": encode_label(label),
                     "meta.json": encode_json(meta),
                 }
                 yield Sample(key=record.id, members=members)
-
-    prompts = "\n".join(json.dumps(record.to_json(), sort_keys=True) for record in records)
-    return map_shards(
-        shard_jobs(records, shard_size=shard_size),
-        out_dir=out_dir,
-        fingerprint={**settings, "shard_size": shard_size, "prompts": hashlib.sha256(prompts.encode()).hexdigest()},
-        process=process,
-        description="synthesize",
-        num_samples=len(records),
-    )
 
 
 def label_map(probs: Mapping[str, np.ndarray], *, vocabulary: Vocabulary, mask_threshold: float) -> np.ndarray:

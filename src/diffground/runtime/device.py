@@ -9,6 +9,7 @@ import torch
 from diffground.config import RuntimeConfig
 from diffground.errors import UserError
 
+_CPU = torch.device("cpu")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -28,11 +29,28 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_dtype(name: str) -> torch.dtype:
-    """Raises: UserError for another name than 'float32', 'bfloat16', 'float16'."""
+def pick_dtype(name: str, device: torch.device = _CPU) -> torch.dtype:
+    """'auto' is bfloat16 where `device` has instructions for it, else float32.
+
+    Raises: UserError for another name than 'auto', 'float32', 'bfloat16', 'float16'.
+    """
+    if name == "auto":
+        return torch.bfloat16 if _has_fast_bfloat16(device) else torch.float32
     if name not in _DTYPES:
-        raise UserError(f"generator.dtype must be one of {', '.join(_DTYPES)}, got '{name}'")
+        raise UserError(f"generator.dtype must be one of auto, {', '.join(_DTYPES)}, got '{name}'")
     return _DTYPES[name]
+
+
+def _has_fast_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # oneDNN also takes bfloat16 on processors that only emulate it, slower than float32. torch tells the instructions
+    # by private functions; where it has none of them, float32 is right too.
+    instructions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    if not any(getattr(torch.cpu, name, bool)() for name in instructions):
+        return False
+    by_onednn = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return by_onednn is not None and bool(by_onednn())
 
 
 def setup(runtime: RuntimeConfig) -> torch.device:
@@ -40,12 +58,17 @@ def setup(runtime: RuntimeConfig) -> torch.device:
 
     Raises: UserError as pick_device does.
     """
+    setup_torch(num_threads=runtime.num_threads)
+    return pick_device(runtime.device)
+
+
+def setup_torch(*, num_threads: int) -> None:
+    """The part of `setup` that every process needs, also one that is told its device."""
     # cuBLAS reads this when it is first used
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(runtime.num_threads)
+    torch.set_num_threads(num_threads)
     # use_deterministic_algorithms(True, warn_only=True), without its import of the compiler, which takes seconds
     torch.set_deterministic_debug_mode("warn")
     # filling every new tensor with NaN is for debugging and costs time
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
-    return pick_device(runtime.device)

@@ -14,6 +14,7 @@ from diffground.data.shards import Sample, count_samples, write_shard
 from diffground.errors import UserError
 
 from .progress import Progress
+from .workers import Advance, Workers
 
 _FINGERPRINT = "fingerprint.json"
 
@@ -42,13 +43,17 @@ def map_shards(
     process: Callable[[Any], Iterable[Sample]],
     description: str,
     num_samples: int,
+    workers: Workers | None = None,
 ) -> int:
-    """Write out_dir/<job.name>.tar for every job, one after the other. Returns how many were written now.
+    """Write out_dir/<job.name>.tar for every job, a job a worker. Returns how many were written now.
 
     `fingerprint` says what the shards depend on; it is kept beside them. With the same one, complete shards are
     skipped; with another one, and for files that no job names, what is in `out_dir` is deleted. Each shard appears
     whole or not at all, so the process may be killed at any time. `num_samples`, over all jobs, is for the progress
     display.
+
+    workers: None is this process alone. For several, `process` can be pickled. Each writes whole shards, so how many
+    there are changes no byte, only how many threads each has.
     """
     _drop_foreign(out_dir, fingerprint=fingerprint, names={job.name for job in jobs})
     num_done, missing = 0, []
@@ -57,16 +62,33 @@ def map_shards(
         num_done += num or 0
         if num is None:
             missing.append(job)
-    with Progress(num_samples, description=description, initial=num_done) as progress:
-        for job in missing:
-            write_shard(out_dir / f"{job.name}.tar", _counted(process(job.payload), progress))
+    write = _WriteShard(out_dir=out_dir, process=process)
+    try:
+        with Progress(num_samples, description=description, initial=num_done) as progress:
+            for _ in (workers or Workers()).map(write, missing, advance=progress.advance):
+                pass
+    except BaseException:
+        for partial in out_dir.glob("*.partial"):  # of workers that were stopped
+            partial.unlink(missing_ok=True)
+        raise
     return len(missing)
 
 
-def _counted(samples: Iterable[Sample], progress: Progress) -> Iterator[Sample]:
+@dataclass(frozen=True)
+class _WriteShard:
+    """Does one job, in a worker."""
+
+    out_dir: Path
+    process: Callable[[Any], Iterable[Sample]]
+
+    def __call__(self, job: ShardJob, advance: Advance) -> None:
+        write_shard(self.out_dir / f"{job.name}.tar", _counted(self.process(job.payload), advance))
+
+
+def _counted(samples: Iterable[Sample], advance: Advance) -> Iterator[Sample]:
     for sample in samples:
         yield sample
-        progress.advance()
+        advance(1)
 
 
 def _drop_foreign(out_dir: Path, *, fingerprint: dict[str, Any], names: set[str]) -> None:

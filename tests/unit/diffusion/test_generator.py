@@ -80,6 +80,36 @@ def test_sampling_four_at_once_equals_four_times_one(generator: Generator, sampl
         torch.testing.assert_close(alone.latents[0], samples.latents[i], atol=ATOL, rtol=ATOL)
 
 
+def test_bfloat16_images_are_those_of_float32_and_of_any_batch_up_to_its_rounding(
+    checkpoint: Path, samples: Samples
+) -> None:
+    # bfloat16 keeps 8 bits: a rounding is 0.4 % of a value, and other samples in the batch may round otherwise
+    coarse = Generator.load(str(checkpoint), **{**CPU, "dtype": torch.bfloat16})
+    together = coarse.sample(PROMPTS, SEEDS, **SETTINGS)
+    assert (together.latents.dtype, together.images.dtype) == (torch.float32, np.uint8)
+    assert not np.array_equal(together.images, samples.images)
+    assert np.abs(together.images.astype(int) - samples.images.astype(int)).mean() < 2
+    for i in range(4):
+        alone = coarse.sample(PROMPTS[i : i + 1], SEEDS[i : i + 1], **SETTINGS)
+        assert np.abs(alone.images[0].astype(int) - together.images[i].astype(int)).mean() < 2
+        torch.testing.assert_close(alone.latents[0], together.latents[i], atol=0.1, rtol=0.02)
+
+
+def test_features_read_in_bfloat16_are_float32_and_those_of_float32_up_to_its_rounding(
+    checkpoint: Path, generator: Generator, samples: Samples
+) -> None:
+    coarse = Generator.load(str(checkpoint), **{**CPU, "dtype": torch.bfloat16})
+    read, expected = (
+        g.features(samples.latents, PROMPTS, timestep=samples.timestep, words=WORDS) for g in (coarse, generator)
+    )
+    assert read.attention is not None
+    assert expected.attention is not None
+    pairs = [(read.maps[size], expected.maps[size]) for size in (4, 8, 16)]
+    for actual, wanted in [*pairs, (read.attention, expected.attention), (read.clean, expected.clean)]:
+        assert actual.dtype == torch.float32
+        assert 0 < float((actual - wanted).norm() / wanted.norm()) < 0.03
+
+
 @pytest.mark.parametrize("branches", ["conditional", "both"])
 def test_features_of_four_equal_four_times_one(generator: Generator, samples: Samples, branches: str) -> None:
     arguments = {"timestep": samples.timestep, "branches": branches}

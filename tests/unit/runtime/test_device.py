@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -24,14 +26,34 @@ def test_a_gpu_that_is_not_there_is_an_error():
 
 def test_dtype_by_name():
     assert pick_dtype("bfloat16") is torch.bfloat16
-    with pytest.raises(UserError, match="must be one of float32, bfloat16, float16, got 'half'"):
+    with pytest.raises(UserError, match="must be one of auto, float32, bfloat16, float16, got 'half'"):
         pick_dtype("half")
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the processor's flags are read from /proc/cpuinfo")
+def test_auto_is_bfloat16_where_the_processor_has_instructions_for_it():
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    expected = torch.bfloat16 if flags & {"avx512_bf16", "amx_bf16"} else torch.float32
+    assert pick_dtype("auto", torch.device("cpu")) is expected
+
+
+def test_auto_without_torch_s_private_functions_is_float32(monkeypatch):
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.delattr(torch.cpu, name, raising=False)
+    assert pick_dtype("auto", torch.device("cpu")) is torch.float32
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_auto_on_a_gpu_goes_by_its_generation():
+    expected = torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float32
+    assert pick_dtype("auto", torch.device("cuda")) is expected
 
 
 def test_setup_sets_the_threads():
     before = torch.get_num_threads()
     try:
-        assert setup(RuntimeConfig(device="cpu", num_threads=1)) == torch.device("cpu")
+        assert setup(RuntimeConfig(device="cpu", num_threads=1, num_workers=1)) == torch.device("cpu")
         assert torch.get_num_threads() == 1
         assert torch.are_deterministic_algorithms_enabled()
         # a new tensor is not filled with NaN, which determinism does by default

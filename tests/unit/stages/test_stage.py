@@ -10,9 +10,11 @@ import pytest
 import yaml
 
 import diffground
+from diffground.data.shards import list_shards
 from diffground.data.voc import VocDataset
 from diffground.profile import compose_params
-from diffground.prompts import read_prompts
+from diffground.prompts import read_prompts, write_prompts
+from diffground.smoke import build_components
 
 ROOT = Path(__file__).parents[3]
 
@@ -115,3 +117,19 @@ def test_a_full_disk_leaves_the_old_prompts(clone):
 def test_a_full_disk_leaves_no_half_composed_world(clone):
     assert_one_line(call(clone, "prepare_data", limit="trap '' XFSZ; ulimit -f 1;"), "no space left to write")
     assert not list((clone / "data").glob("*"))
+
+
+def test_two_workers_meet_a_full_disk_and_go_on_after_it(clone):
+    build_components(clone / "models/smoke")
+    change(clone, runtime={"num_workers": 2})
+    assert call(clone, "sample_prompts").returncode == 0
+    for name in ("train", "test"):
+        path = clone / f"data/prompts/{name}.jsonl"
+        write_prompts(path, read_prompts(path)[:20])
+    small = call(clone, "generate", limit="trap '' XFSZ; ulimit -f 20;")
+    assert small.returncode == 2
+    assert small.stderr.splitlines()[-1].startswith("error: no space left to write")  # before it, how far it was
+    assert "Traceback" not in small.stderr
+    assert [p.name for p in (clone / "data/generated/train").iterdir()] == ["fingerprint.json"]
+    assert call(clone, "generate").returncode == 0
+    assert len(list_shards(clone / "data/generated/test")) == 2

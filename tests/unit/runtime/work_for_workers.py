@@ -1,0 +1,44 @@
+"""What the workers of test_workers.py do. They import it by this name, see conftest.py."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import torch
+
+from diffground.errors import UserError
+
+
+def square(item, advance):
+    advance(1)
+    return item * item
+
+
+def describe(item, advance):
+    time.sleep(0.2)  # long enough for the other worker to take the next item
+    return os.getpid(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+
+
+def slow_first(item, advance):
+    time.sleep(1.0 if item == 0 else 0.0)
+    return item
+
+
+def fail(item, advance):
+    if item == 1:
+        raise UserError("generator.num_steps must be at least 1, got 0")
+    time.sleep(120)
+
+
+def divide(item, advance):
+    return 1 / item
+
+
+def fill_disk(item, advance):
+    with Path("/dev/full").open("wb", buffering=0) as device:
+        device.write(b"x")
+
+
+def die(item, advance):
+    os.kill(os.getpid(), signal.SIGKILL)
