@@ -59,7 +59,7 @@ def main() -> None:
         backend="torchvision", checkpoint=str(MODELS / "detector"), mask_threshold=p["mask_threshold"], device=device
     )
     generator = Generator.load(
-        str(MODELS / "diffusion"), device=device, dtype=pick_dtype("float32"), image_size=params["image_size"]
+        str(MODELS / "diffusion"), device=device, dtype=pick_dtype("auto", device), image_size=params["image_size"]
     )
     records = sample_test_prompts(vocabulary, per_category=p["per_category"], per_pair=p["per_pair"], seed=p["seed"])
     counts, images = FoundCounts(), []

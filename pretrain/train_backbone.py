@@ -20,30 +20,32 @@ from vary_sprites import vary_book
 
 from diffground.data.stickers.sprites import SpriteBook, read_sprites
 
+_REACH = 0.35  # of half a crop: how far the object is from its centre at most
+
 
 def make_scenes(
     book: SpriteBook, *, concepts: list[str], num_scenes: int, image_size: int, seed: int
-) -> tuple[Tensor, Tensor]:
-    """One-object scenes uint8 (N, 3, S, S) and the object's class, int64 (N,)."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One-object scenes uint8 (N, 3, S, S), the object's class, int64 (N,), and its centre (x, y) in -1..1, (N, 2)."""
     images = np.zeros((num_scenes, image_size, image_size, 3), dtype=np.uint8)
-    classes = []
+    classes, centres = [], []
     for i in tqdm(range(num_scenes), desc="scenes", mininterval=10):
         scene = sample_scene(book, seed=seed, index=i, num_objects=1, further_frac=0.4, image_size=image_size)
         images[i] = scene.image
         classes.append(concepts.index(scene.sprites[0].category))
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.tensor(classes)
+        ys, xs = np.nonzero(scene.masks[0])
+        centres.append([(side.min() + side.max() + 1) / image_size - 1 for side in (xs, ys)])
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.tensor(classes), torch.tensor(centres)
 
 
-def random_views(images: Tensor, *, scales: tuple[float, float], generator: torch.Generator) -> Tensor:
-    """uint8 (B, 3, S, S) -> float32 (B, 3, S, S) in 0..1: scaled, shifted, mirrored, tinted. Objects appear as small as
-    in scenes of three and larger than in scenes of one."""
+def random_crops(images: Tensor, centres: Tensor, *, scales: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """uint8 (B, 3, S, S) -> float32 (B, 3, S, S) in 0..1: scaled, mirrored, tinted, the object somewhere inside."""
     n = len(images)
     scale = (torch.rand(n, generator=generator) * math.log(scales[1] / scales[0])).exp() * scales[0]
     mirror = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
     matrix = torch.zeros(n, 2, 3)
     matrix[:, 0, 0], matrix[:, 1, 1] = mirror / scale, 1 / scale
-    reach = 0.25 / scale
-    matrix[:, :, 2] = (torch.rand(n, 2, generator=generator) * 2 - 1) * reach[:, None]
+    matrix[:, :, 2] = centres + (torch.rand(n, 2, generator=generator) * 2 - 1) * (_REACH / scale)[:, None]
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     return tint(F.grid_sample(images.float() / 255, grid, padding_mode="border", align_corners=False), generator)
 
@@ -57,7 +59,7 @@ def main() -> None:
         read_sprites(HERE / "data" / "sprites.npz"), num_copies=p["copies_per_artwork"], seed=params["seed"]
     )
     concepts = [*book.train, *book.further]
-    scenes, classes = make_scenes(
+    scenes, classes, centres = make_scenes(
         book, concepts=concepts, num_scenes=p["num_scenes"], image_size=params["image_size"], seed=params["seed"] + 8
     )
     config = ResNetConfig(
@@ -74,7 +76,9 @@ def main() -> None:
         for group in optimizer.param_groups:
             group["lr"] = p["learning_rate"] * min(1.0, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * progress))
         chosen = torch.randint(len(scenes), (p["batch_size"],), generator=generator)
-        images = random_views(scenes[chosen], scales=(p["min_scale"], p["max_scale"]), generator=generator).to(device)
+        images = random_crops(
+            scenes[chosen], centres[chosen], scales=(p["min_scale"], p["max_scale"]), generator=generator
+        ).to(device)
         target = classes[chosen].to(device)
         with torch.autocast(device.type, torch.bfloat16):
             logits = model((images - 0.5) / 0.25).logits.float()

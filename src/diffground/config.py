@@ -180,6 +180,8 @@ class SegmenterConfig:
     """Images a step (paper: 8)."""
     learning_rate: float
     """AdamW (paper: 1e-4)."""
+    backbone_lr_factor: float
+    """Learning rate of the pretrained backbone relative to that of the rest (MaskFormer: 0.1)."""
     weight_decay: float
     """AdamW (paper: 1e-4)."""
     seed: int

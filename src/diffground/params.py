@@ -18,7 +18,7 @@ _NOT_NEGATIVE = {
     "prompts.seed", "prompts.num_train_one", "prompts.num_train_two", "prompts.test_per_category",
     "prompts.test_per_pair", "prompts.synthesis_per_category", "prompts.synthesis_per_pair",
     "generator.guidance_scale", "grounding.gain_timesteps", "grounding.query_noise", "grounding.weight_decay",
-    "grounding.seed", "segmenter.weight_decay", "segmenter.seed",
+    "grounding.seed", "segmenter.backbone_lr_factor", "segmenter.weight_decay", "segmenter.seed",
 }  # fmt: skip
 _POSITIVE = {"grounding.learning_rate", "segmenter.learning_rate"}
 _FRACTIONS = {

@@ -54,7 +54,8 @@ def fit_segmenter(
     segmenter = MaskFormerSegmenter(model, categories=categories, image_size=config.image_size, device=device)
     log = train_segmenter(
         segmenter, source, iterations=config.iterations, batch_size=config.batch_size,
-        learning_rate=config.learning_rate, weight_decay=config.weight_decay, seed=config.seed, description=description,
+        learning_rate=config.learning_rate, backbone_lr_factor=config.backbone_lr_factor,
+        weight_decay=config.weight_decay, seed=config.seed, description=description,
     )  # fmt: skip
     return segmenter, log
 

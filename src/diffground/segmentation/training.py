@@ -43,17 +43,24 @@ def train_segmenter(
     learning_rate: float,
     weight_decay: float,
     seed: int,
+    backbone_lr_factor: float = 1.0,
     description: str = "train_maskformer",
 ) -> TrainingLog:
     """Train in place with AdamW; the rate rises over 50 iterations, then falls to 0 as a polynomial of power 0.9.
 
-    Image order and views depend on `seed` alone. Raises: UserError for a source without images.
+    The pretrained backbone learns at `backbone_lr_factor` times the rate of the fresh heads, so that it keeps what it
+    knows. Image order and views depend on `seed` alone. Raises: UserError for a source without images.
     """
     if len(source) == 0:
         raise UserError(f"{description}: there is no training image; see the stage before")
     model, device = segmenter.model, segmenter.device
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    backbone = list(model.model.pixel_level_module.encoder.parameters())
+    heads = [weight for weight in model.parameters() if all(weight is not other for other in backbone)]
+    optimizer = torch.optim.AdamW(
+        [{"params": heads, "factor": 1.0}, {"params": backbone, "factor": backbone_lr_factor}],
+        lr=learning_rate, weight_decay=weight_decay,
+    )  # fmt: skip
     batches = _shuffled_batches(len(source), batch_size=batch_size, generator=generator)
     at, losses, recent = [], [], []
     model.train()
@@ -62,7 +69,7 @@ def train_segmenter(
         for iteration in range(1, iterations + 1):
             remaining = 1 - (iteration - 1) / iterations
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate * min(1.0, iteration / _WARMUP) * remaining**0.9
+                group["lr"] = group["factor"] * learning_rate * min(1.0, iteration / _WARMUP) * remaining**0.9
             images, labels = load_batch(source, next(batches), image_size=segmenter.image_size)
             images, labels = random_views(images, labels, generator)
             loss = segmentation_loss(model, images.to(device), labels.to(device))

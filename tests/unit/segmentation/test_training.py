@@ -64,6 +64,25 @@ def test_the_same_seed_gives_the_same_weights(backbone: Path, pictures: Pictures
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_a_backbone_with_factor_0_keeps_its_weights(backbone: Path, pictures: Pictures) -> None:
+    segmenter = _segmenter(backbone)
+    before = _weights(segmenter)
+    train_segmenter(
+        segmenter,
+        pictures,
+        iterations=3,
+        batch_size=4,
+        learning_rate=2e-3,
+        backbone_lr_factor=0,
+        weight_decay=0,
+        seed=3,
+    )
+    moved = {
+        name for name, _ in segmenter.model.named_parameters() if not _weights(segmenter)[name].equal(before[name])
+    }
+    assert moved and not any(".encoder." in name for name in moved if "pixel_level_module" in name)
+
+
 def test_hidden_labels_are_never_read(backbone: Path, pictures: Pictures) -> None:
     """Poison: labels 2 and 3 swapped, and moved about inside the hidden pixels. Nothing may change."""
     rng = np.random.default_rng(1)
