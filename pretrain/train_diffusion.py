@@ -121,7 +121,10 @@ def main() -> None:
     device = pick_device()
     book = read_sprites(HERE / "data" / "sprites.npz")
     vae = AutoencoderKL.from_pretrained(MODELS / "diffusion" / "vae", torch_dtype=torch.float32).to(device).eval()
-    tokenizer = build_tokenizer(book, max_tokens=p["max_tokens"])
+    if STATE.exists() or p["warm_start"]:  # the trainer of merges breaks ties by chance: ids must stay what they were
+        tokenizer = CLIPTokenizer.from_pretrained(MODELS / "diffusion" / "tokenizer")
+    else:
+        tokenizer = build_tokenizer(book, max_tokens=p["max_tokens"])
     text_encoder = build_text_encoder(tokenizer, dim=p["text_dim"], layers=p["text_layers"]).to(device)
     latents, captions = encode_scenes(book, vae, params, device)
     unet = build_unet(

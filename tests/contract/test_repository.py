@@ -80,6 +80,19 @@ def test_readme_repeats_the_committed_tables():
         assert body == tables[name], "run `make readme`"
 
 
+def test_readme_repeats_how_good_the_mini_checkpoints_are():
+    metrics = read_metrics("mini_diffusion", folder=ROOT / "reports/metrics")
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    percent = {name: f"{100 * value:.1f} %" for name, value in metrics.items() if name.endswith("_found")}
+    for said in (
+        f"on {metrics['num_prompts']} prompts",
+        f"in {percent['one_object_found']} of the one-object images and both in {percent['two_objects_found']}",
+        f"in {percent['real_val_found']} and {percent['real_val_two_objects_found']}",
+        f"AP50 of {metrics['detector_mask_ap50']:.2f}",
+    ):
+        assert said in readme
+
+
 def test_pictures_of_readme_are_committed():
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert pictures
