@@ -54,7 +54,7 @@ def main(params: Params, run: TrackingRun) -> None:
         )  # fmt: skip
     metrics = {**result.metrics(), "daam_threshold": daam.threshold}
     write_metrics("evaluate_grounding", metrics)
-    run.log_metrics(flatten(metrics, prefix="protocol1"))
+    run.log_metrics(flatten(metrics, prefix="evaluate_grounding"))
 
 
 if __name__ == "__main__":

@@ -32,9 +32,9 @@ def main(params: Params, run: TrackingRun) -> None:
         feature_batch_size=p.batch_size,
         device=device,
     )
-    for iteration, loss in zip(fitted.log.iterations, fitted.log.losses, strict=True):
+    for iteration, loss in zip(fitted.curve.iterations, fitted.curve.losses, strict=True):
         run.log_metrics({"train_grounding/loss": loss}, step=iteration)
-    metrics = {**fitted.metrics(), "loss": asdict(fitted.log)}
+    metrics = {**fitted.metrics(), "loss": asdict(fitted.curve)}
     card = grounding_card(fitted.metrics(), config=params.grounding, checkpoint=p.checkpoint, vocabulary=vocabulary)
     save_grounding(paths.GROUNDING_MODEL, fitted.module, fitted.spec, card=card)
     write_metrics("train_grounding", metrics)

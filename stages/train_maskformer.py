@@ -26,15 +26,15 @@ def main(params: Params, run: TrackingRun) -> None:
     metrics = {}
     for name, source in training_sources(synthetic=paths.SYNTHETIC, real=real, vocabulary=vocabulary):
         start = time.perf_counter()
-        segmenter, log = fit_segmenter(
+        segmenter, curve = fit_segmenter(
             source, categories=vocabulary.categories, config=p, device=device, description=f"train_maskformer {name}"
         )
         card = segmenter_card(
-            name, config=p, num_images=len(source), unseen=vocabulary.unseen, final_loss=log.losses[-1]
+            name, config=p, num_images=len(source), unseen=vocabulary.unseen, final_loss=curve.losses[-1]
         )
         segmenter.save(paths.SEGMENTERS[name], card=card)
-        metrics[name] = {"num_images": len(source), "final_loss": log.losses[-1], "loss": asdict(log)}
-        for iteration, loss in zip(log.iterations, log.losses, strict=True):
+        metrics[name] = {"num_images": len(source), "final_loss": curve.losses[-1], "loss": asdict(curve)}
+        for iteration, loss in zip(curve.iterations, curve.losses, strict=True):
             run.log_metrics({f"train_maskformer/{name}/loss": loss}, step=iteration)
         run.log_metrics({f"train_maskformer/{name}/time_s": time.perf_counter() - start})
     write_metrics("train_maskformer", metrics)

@@ -17,7 +17,8 @@ from diffground.grounding.features import FeatureBatch, gather_features
 from diffground.grounding.module import GroundingModule
 from diffground.grounding.oracle import LabelledSample, read_labelled_samples
 from diffground.grounding.prediction import read_features
-from diffground.grounding.training import TrainingLog, TrainingSet, train_module
+from diffground.grounding.training import TrainingSet, train_module
+from diffground.training import LossCurve
 from diffground.vocabulary import Vocabulary
 
 MAX_SKIPPED_FRAC = 0.95
@@ -46,7 +47,7 @@ class FittedGrounding:
 
     module: GroundingModule
     spec: GroundingSpec
-    log: TrainingLog
+    curve: LossCurve
     counts: SkipCounts
 
     def metrics(self) -> dict[str, float]:
@@ -54,7 +55,7 @@ class FittedGrounding:
         return {
             **asdict(self.counts),
             "skipped_queries_percent": 100 * self.counts.skipped_frac,
-            "final_loss": self.log.losses[-1],
+            "final_loss": self.curve.losses[-1],
             "num_weights": sum(weight.numel() for weight in self.module.parameters()),
         }
 
@@ -84,7 +85,7 @@ def fit_grounding(
     torch.manual_seed(config.seed)
     spec = spec_for(generator, config)
     module = spec.build().to(device)
-    log = train_module(
+    curve = train_module(
         module,
         training_set(
             samples,
@@ -104,7 +105,7 @@ def fit_grounding(
         text_drop=config.text_drop if config.word_attention else 0.0,
         seed=config.seed,
     )
-    return FittedGrounding(module=module, spec=spec, log=log, counts=counts)
+    return FittedGrounding(module=module, spec=spec, curve=curve, counts=counts)
 
 
 def keep_labelled(samples: Sequence[LabelledSample], training_type: str) -> tuple[list[LabelledSample], SkipCounts]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,7 @@ from diffground.grounding.loss import grounding_loss, judged_queries
 from diffground.grounding.module import GroundingModule
 from diffground.grounding.queries import add_noise, keep_text, stack_queries
 from diffground.runtime.progress import Progress
-
-LOG_EVERY = 50
-"""Iterations between two points of the loss curve."""
+from diffground.training import LossCurve, shuffled_batches
 
 
 @dataclass(frozen=True)
@@ -34,14 +32,6 @@ class TrainingSet:
     image_size: int
 
 
-@dataclass(frozen=True)
-class TrainingLog:
-    """Mean loss of every LOG_EVERY iterations."""
-
-    iterations: tuple[int, ...]
-    losses: tuple[float, ...]
-
-
 def train_module(
     module: GroundingModule,
     data: TrainingSet,
@@ -55,7 +45,7 @@ def train_module(
     query_noise: float,
     text_drop: float,
     seed: int,
-) -> TrainingLog:
+) -> LossCurve:
     """Train `module` in place on the device it is on, with Adam, and leave it in evaluation mode.
 
     Args: those of params.yaml, section grounding. Sample order, noise and dropping depend on `seed` alone.
@@ -71,7 +61,7 @@ def train_module(
     scale = float(vectors.std(dim=0).mean()) if len(vectors) > 1 else float(vectors.std())
     optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate, betas=(0.9, 0.999), weight_decay=weight_decay)
     batches = shuffled_batches(len(data.words), batch_size=batch_size, generator=generator)
-    at, losses, recent = [], [], []
+    curve = LossCurve()
     module.train()
     with Progress(iterations, description="train_grounding") as progress:
         for iteration in range(1, iterations + 1):
@@ -96,24 +86,10 @@ def train_module(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            recent.append(loss.detach())
-            if iteration % LOG_EVERY == 0 or iteration == iterations:
-                at.append(iteration)
-                losses.append(float(torch.stack(recent).mean()))
-                recent = []
+            curve.add(loss, iteration=iteration, last=iteration == iterations)
             progress.advance()
     module.eval()
-    return TrainingLog(iterations=tuple(at), losses=tuple(losses))
-
-
-def shuffled_batches(num_samples: int, *, batch_size: int, generator: torch.Generator) -> Iterator[list[int]]:
-    """Endless batches of exactly `batch_size` indices; every sample comes once before any comes again."""
-    queue: list[int] = []
-    while True:
-        while len(queue) < batch_size:
-            queue += torch.randperm(num_samples, generator=generator).tolist()
-        yield queue[:batch_size]
-        queue = queue[batch_size:]
+    return curve
 
 
 def stack_masks(

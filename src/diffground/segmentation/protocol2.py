@@ -11,12 +11,13 @@ from diffground.config import SegmenterConfig
 from diffground.data.voc import VocDataset
 from diffground.evaluation.zs3 import ZeroShotScores
 from diffground.runtime.progress import Progress
+from diffground.training import LossCurve
 from diffground.vocabulary import Vocabulary
 
 from .maskformer import MaskFormerSegmenter, build_maskformer
 from .segmenter import Segmenter
 from .sources import SegmentationSource, ShardSource, WithoutLabels
-from .training import TrainingLog, train_segmenter
+from .training import train_segmenter
 
 _BATCH = 16  # images predicted at once; changes the speed, not the scores
 
@@ -43,7 +44,7 @@ def fit_segmenter(
     config: SegmenterConfig,
     device: torch.device,
     description: str,
-) -> tuple[MaskFormerSegmenter, TrainingLog]:
+) -> tuple[MaskFormerSegmenter, LossCurve]:
     """Build and train; the result is a function of `source` and `config`."""
     torch.manual_seed(config.seed)
     model = build_maskformer(
@@ -52,12 +53,12 @@ def fit_segmenter(
         decoder_layers=config.decoder_layers, ffn_dim=config.ffn_dim,
     )  # fmt: skip
     segmenter = MaskFormerSegmenter(model, categories=categories, image_size=config.image_size, device=device)
-    log = train_segmenter(
+    curve = train_segmenter(
         segmenter, source, iterations=config.iterations, batch_size=config.batch_size,
         learning_rate=config.learning_rate, backbone_lr_factor=config.backbone_lr_factor,
         weight_decay=config.weight_decay, seed=config.seed, description=description,
     )  # fmt: skip
-    return segmenter, log
+    return segmenter, curve
 
 
 def score_segmenter(

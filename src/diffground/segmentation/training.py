@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,25 +10,16 @@ from transformers import MaskFormerForInstanceSegmentation
 from diffground.data.palette import IGNORE
 from diffground.errors import UserError
 from diffground.runtime.progress import Progress
+from diffground.training import LossCurve, shuffled_batches
 
 from .augmentation import random_views
 from .maskformer import MaskFormerSegmenter, normalise, resize_image
 from .sources import SegmentationSource
 
-LOG_EVERY = 50
-"""Iterations between two points of the loss curve."""
 _LOSS_STRIDE = 2  # masks are predicted at stride 4; scored at 2 they lose little, and cost a quarter of full size
 _MAX_GRADIENT_NORM = 1.0
 _WARMUP = 50
 _OFF = -100.0  # a logit that is 0 to any loss when the target is 0
-
-
-@dataclass(frozen=True)
-class TrainingLog:
-    """Mean loss of every LOG_EVERY iterations."""
-
-    iterations: tuple[int, ...]
-    losses: tuple[float, ...]
 
 
 def train_segmenter(
@@ -45,7 +33,7 @@ def train_segmenter(
     seed: int,
     backbone_lr_factor: float = 1.0,
     description: str = "train_maskformer",
-) -> TrainingLog:
+) -> LossCurve:
     """Train in place with AdamW; the rate rises over 50 iterations, then falls to 0 as a polynomial of power 0.9.
 
     The pretrained backbone learns at `backbone_lr_factor` times the rate of the fresh heads, so that it keeps what it
@@ -61,8 +49,8 @@ def train_segmenter(
         [{"params": heads, "factor": 1.0}, {"params": backbone, "factor": backbone_lr_factor}],
         lr=learning_rate, weight_decay=weight_decay,
     )  # fmt: skip
-    batches = _shuffled_batches(len(source), batch_size=batch_size, generator=generator)
-    at, losses, recent = [], [], []
+    batches = shuffled_batches(len(source), batch_size=batch_size, generator=generator)
+    curve = LossCurve()
     model.train()
     with torch.random.fork_rng(devices=[]), Progress(iterations, description=description) as progress:
         torch.manual_seed(seed)  # dropout
@@ -77,14 +65,10 @@ def train_segmenter(
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), _MAX_GRADIENT_NORM)
             optimizer.step()
-            recent.append(loss.detach())
-            if iteration % LOG_EVERY == 0 or iteration == iterations:
-                at.append(iteration)
-                losses.append(float(torch.stack(recent).mean()))
-                recent = []
+            curve.add(loss, iteration=iteration, last=iteration == iterations)
             progress.advance()
     model.eval()
-    return TrainingLog(iterations=tuple(at), losses=tuple(losses))
+    return curve
 
 
 def load_batch(source: SegmentationSource, indices: list[int], *, image_size: int) -> tuple[Tensor, Tensor]:
@@ -147,13 +131,3 @@ def predictions_by_layer(model: MaskFormerForInstanceSegmentation, images: Tenso
         masks = torch.einsum("bqc,bchw->bqhw", embeddings, outputs.pixel_decoder_last_hidden_state)
         predictions.append((masks, model.class_predictor(state)))
     return predictions
-
-
-def _shuffled_batches(num: int, *, batch_size: int, generator: torch.Generator) -> Iterator[list[int]]:
-    """Endless batches of exactly `batch_size` indices; every image comes once before any comes again."""
-    queue: list[int] = []
-    while True:
-        while len(queue) < batch_size:
-            queue += torch.randperm(num, generator=generator).tolist()
-        yield queue[:batch_size]
-        queue = queue[batch_size:]

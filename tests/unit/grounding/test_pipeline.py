@@ -111,7 +111,7 @@ def test_what_the_detector_missed_is_skipped_and_counted(fit: Callable[[Groundin
 )
 def test_every_variant_trains(fit: Callable[[GroundingConfig], FittedGrounding], change: dict) -> None:
     fitted = fit(replace(CONFIG, **change))
-    assert np.isfinite(fitted.log.losses[-1])
+    assert np.isfinite(fitted.curve.losses[-1])
     assert (fitted.module.word_evidence is None) == (change.get("word_attention") is False)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from diffground.errors import UserError
 from diffground.grounding.features import CachedFeatures
-from diffground.grounding.training import TrainingSet, shuffled_batches, stack_masks, train_module
+from diffground.grounding.training import TrainingSet, stack_masks, train_module
 from tests.unit.grounding.toy_world import NUM_MAPS, Toy, make_module, make_toy, toy_miou
 
 SEEN = [f"seen{i}" for i in range(40)]
@@ -21,8 +21,8 @@ def train(toy: Toy, *, with_attention: bool, iterations: int = 250, seed: int = 
         "training_type": "without_zero_masks", "iterations": iterations, "batch_size": 16, "learning_rate": 3e-3,
         "weight_decay": 0.0, "decay_frac": 0.3, "query_noise": 0.1, "text_drop": 0.5 if with_attention else 0.0,
     } | changes  # fmt: skip
-    log = train_module(module, toy.training_set(with_attention=with_attention), seed=seed, **settings)
-    return module, log
+    curve = train_module(module, toy.training_set(with_attention=with_attention), seed=seed, **settings)
+    return module, curve
 
 
 def test_a_held_out_word_is_segmented_when_its_pixels_carry_its_vector() -> None:
@@ -44,11 +44,11 @@ def test_word_attention_carries_over_to_held_out_words_whose_text_tells_nothing(
 
 def test_loss_falls_and_the_same_seed_gives_the_same_weights() -> None:
     toy = make_toy(SEEN[:8], num_samples=40, seed=1, text_tells=True)
-    first, log = train(toy, with_attention=True, iterations=60, batch_size=8)
+    first, curve = train(toy, with_attention=True, iterations=60, batch_size=8)
     second, _ = train(toy, with_attention=True, iterations=60, batch_size=8)
     other, _ = train(toy, with_attention=True, iterations=60, batch_size=8, seed=1)
-    assert log.iterations == (50, 60)
-    assert log.losses[-1] < 0.7 * log.losses[0]
+    assert curve.iterations == [50, 60]
+    assert curve.losses[-1] < 0.7 * curve.losses[0]
     weights = first.state_dict()
     assert all(torch.equal(weights[name], tensor) for name, tensor in second.state_dict().items())
     assert not all(torch.equal(weights[name], tensor) for name, tensor in other.state_dict().items())
@@ -80,18 +80,6 @@ def test_training_without_samples_says_what_is_missing() -> None:
             make_module(num_attention_maps=0), empty, training_type="normal", iterations=1, batch_size=1,
             learning_rate=1e-3, weight_decay=0.0, decay_frac=0.0, query_noise=0.0, text_drop=0.0, seed=0,
         )  # fmt: skip
-
-
-def test_every_sample_comes_once_before_any_comes_again() -> None:
-    batches = shuffled_batches(5, batch_size=3, generator=torch.Generator().manual_seed(0))
-    drawn = [index for _ in range(5) for index in next(batches)]
-    assert len(drawn) == 15
-    assert [sorted(drawn[start : start + 5]) for start in (0, 5, 10)] == [[0, 1, 2, 3, 4]] * 3
-
-
-def test_batches_are_full_even_when_larger_than_the_set() -> None:
-    batches = shuffled_batches(2, batch_size=5, generator=torch.Generator().manual_seed(0))
-    assert len(next(batches)) == 5
 
 
 def test_masks_are_stacked_in_the_order_of_the_words_with_zeros_for_what_was_not_found() -> None:
