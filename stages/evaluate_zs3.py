@@ -23,8 +23,8 @@ def main(params: Params, run: TrackingRun) -> None:
     vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
     data = VocDataset(paths.REAL, params.data.val_list, num_categories=len(vocabulary.categories))
     metrics: dict[str, Any] = {"with_background": {}, "per_category": {}, "absent": {}, "num_images": len(data)}
-    for name, folder in paths.SEGMENTERS.items():
-        segmenter = MaskFormerSegmenter.load(folder, device=device)
+    for name in params.segmenter.training_sets:
+        segmenter = MaskFormerSegmenter.load(paths.SEGMENTERS / name, device=device)
         scores = score_segmenter(segmenter, data, vocabulary=vocabulary, description=f"evaluate_zs3 {name}")
         table, with_background = asdict(scores.table()), asdict(scores.table_with_background())
         metrics[name] = {key: table[key] for key in ("seen", "unseen", "harmonic")}

@@ -33,8 +33,10 @@ def main(params: Params, run: TrackingRun) -> None:
     write_charts(metrics, paths.FIGURES)
     draw_gallery(paths.FIGURES / "masks.png", synthetic_rows(read_samples(paths.SYNTHETIC), num_columns=8))
     segmenters = {
-        f"segmenter trained on {TRAINING_TITLES[name]}": MaskFormerSegmenter.load(folder, device=device)
-        for name, folder in paths.SEGMENTERS.items()
+        f"segmenter trained on {TRAINING_TITLES[name]}": MaskFormerSegmenter.load(
+            paths.SEGMENTERS / name, device=device
+        )
+        for name in params.segmenter.training_sets
     }
     real = VocDataset(paths.REAL, params.data.val_list)
     draw_gallery(paths.FIGURES / "real.png", real_rows(real, segmenters, num_columns=8))

@@ -1,4 +1,4 @@
-"""data/synthetic, data/real -> models/segmenter/{synthetic,real_seen_only,real_all}: one MaskFormer a training set."""
+"""data/synthetic, data/real -> models/segmenter/<training set>: one MaskFormer each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffground.data.voc import VocDataset
 from diffground.report.metrics import flatten, write_metrics
 from diffground.runtime.device import setup
 from diffground.segmentation.card import segmenter_card
-from diffground.segmentation.protocol2 import fit_segmenter, training_sources
+from diffground.segmentation.protocol2 import fit_segmenter, training_source
 from diffground.tracking import TrackingRun
 from diffground.vocabulary import load_vocabulary
 
@@ -24,7 +24,8 @@ def main(params: Params, run: TrackingRun) -> None:
     vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
     real = VocDataset(paths.REAL, params.data.train_list, num_categories=len(vocabulary.categories))
     metrics = {}
-    for name, source in training_sources(synthetic=paths.SYNTHETIC, real=real, vocabulary=vocabulary):
+    for name in p.training_sets:
+        source = training_source(name, synthetic=paths.SYNTHETIC, real=real, vocabulary=vocabulary)
         start = time.perf_counter()
         segmenter, curve = fit_segmenter(
             source, categories=vocabulary.categories, config=p, device=device, description=f"train_maskformer {name}"
@@ -32,7 +33,7 @@ def main(params: Params, run: TrackingRun) -> None:
         card = segmenter_card(
             name, config=p, num_images=len(source), unseen=vocabulary.unseen, final_loss=curve.losses[-1]
         )
-        segmenter.save(paths.SEGMENTERS[name], card=card)
+        segmenter.save(paths.SEGMENTERS / name, card=card)
         metrics[name] = {"num_images": len(source), "final_loss": curve.losses[-1], "loss": asdict(curve)}
         for iteration, loss in zip(curve.iterations, curve.losses, strict=True):
             run.log_metrics({f"train_maskformer/{name}/loss": loss}, step=iteration)

@@ -160,6 +160,9 @@ class DaamConfig:
 class SegmenterConfig:
     """MaskFormer and its training (paper section 4.1)."""
 
+    training_sets: tuple[str, ...]
+    """One MaskFormer each: 'synthetic' (Models A to C of the paper's table 2), 'synthetic_and_real_seen' (D and E),
+    'real_seen_only' (without this method), 'real_all' (upper bound)."""
     backbone: str
     """Folder or hub id of a transformers ResNet."""
     image_size: int

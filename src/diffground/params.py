@@ -33,6 +33,7 @@ _CHOICES = {
     "grounding.tokens_at": ("features", "image"),
     "grounding.branches": ("conditional", "both"),
     "grounding.training_type": ("without_zero_masks", "normal"),
+    "segmenter.training_sets": ("synthetic", "synthetic_and_real_seen", "real_seen_only", "real_all"),
     "segmenter.matching": ("bipartite", "fixed"),
 }
 _MAY_BE_EMPTY = {"data.root"}

@@ -21,7 +21,8 @@ SYNTHETIC = Path("data/synthetic")
 
 GROUNDING_MODEL = Path("models/grounding")
 
-SEGMENTERS = {name: Path(f"models/segmenter/{name}") for name in ("synthetic", "real_seen_only", "real_all")}
+SEGMENTERS = Path("models/segmenter")
+"""One folder a training set, with its name."""
 
 METRICS = Path("reports/metrics")
 TABLES = Path("reports/tables")

@@ -25,6 +25,7 @@ METHOD_TITLES = {
 }
 TRAINING_TITLES = {
     "synthetic": "synthetic images, all categories",
+    "synthetic_and_real_seen": "synthetic images, and real ones of seen categories",
     "real_seen_only": "real images, seen categories",
     "real_all": "real images, all categories (upper bound)",
 }

@@ -6,6 +6,8 @@ from diffground.config import SegmenterConfig
 
 _DATA = {
     "synthetic": "images of the generator with label maps of the grounding module; no real image",
+    "synthetic_and_real_seen": "images of the generator with label maps of the grounding module, and real images in "
+    "which the pixels of unseen categories are ignored",
     "real_seen_only": "real images in which the pixels of unseen categories are ignored",
     "real_all": "real images with all labels (upper bound)",
 }

@@ -1,8 +1,7 @@
-"""Protocol II (paper section 4.3): the three training sets of a segmenter, and its scores on real images."""
+"""Protocol II (paper section 4.3): the training sets of a segmenter, and its scores on real images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -16,25 +15,28 @@ from diffground.vocabulary import Vocabulary
 
 from .maskformer import MaskFormerSegmenter, build_maskformer
 from .segmenter import Segmenter
-from .sources import SegmentationSource, ShardSource, WithoutLabels
+from .sources import Joined, SegmentationSource, ShardSource, WithoutLabels
 from .training import train_segmenter
 
 _BATCH = 16  # images predicted at once; changes the speed, not the scores
 
 
-def training_sources(
-    *, synthetic: Path, real: VocDataset, vocabulary: Vocabulary
-) -> Iterator[tuple[str, SegmentationSource]]:
-    """Name and images of each training set.
+def training_source(name: str, *, synthetic: Path, real: VocDataset, vocabulary: Vocabulary) -> SegmentationSource:
+    """The images of a training set, one of those of params.yaml, segmenter.training_sets.
 
-    'synthetic': this method, no real image. 'real_seen_only': what one has without it, real images whose unseen
-    categories nobody labelled. 'real_all': the upper bound, real images with all labels.
+    'synthetic': this method, no real image. 'synthetic_and_real_seen': with real images beside, in which nobody
+    labelled the unseen categories: their pixels are ignored. 'real_seen_only': these alone, what one has without this
+    method. 'real_all': the upper bound, real images with all labels. Labels of categories that are not used are always
+    ignored. The synthetic shards are read only where they are part of it.
     """
     labels = {category: i + 1 for i, category in enumerate(vocabulary.categories)}
     unused = [labels[c] for c in labels if c not in vocabulary.seen and c not in vocabulary.unseen]
-    yield "synthetic", ShardSource(synthetic)
-    yield "real_seen_only", WithoutLabels(real, hidden=[*unused, *(labels[c] for c in vocabulary.unseen)])
-    yield "real_all", WithoutLabels(real, hidden=unused)
+    if name == "synthetic":
+        return ShardSource(synthetic)
+    if name == "real_all":
+        return WithoutLabels(real, hidden=unused)
+    real_seen = WithoutLabels(real, hidden=[*unused, *(labels[c] for c in vocabulary.unseen)])
+    return real_seen if name == "real_seen_only" else Joined(ShardSource(synthetic), real_seen)
 
 
 def fit_segmenter(

@@ -41,6 +41,23 @@ class ShardSource:
         return decode_png(image), decode_label(label)
 
 
+class Joined:
+    """The images of several sources, one after another."""
+
+    def __init__(self, *sources: SegmentationSource) -> None:
+        self._sources = sources
+
+    def __len__(self) -> int:
+        return sum(map(len, self._sources))
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        for source in self._sources:
+            if i < len(source):
+                return source[i]
+            i -= len(source)
+        raise IndexError(i)
+
+
 class WithoutLabels:
     """Another source with the pixels of some labels set to 255: what one has when nobody labelled these categories."""
 
