@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffground.data.voc import VocDataset, VocItem, copy_voc, write_voc
+from diffground.data.voc import (
+    VocDataset,
+    VocItem,
+    coappearing_counts,
+    coappearing_labels,
+    copy_voc,
+    write_voc,
+)
 from diffground.errors import UserError
 
 
@@ -116,3 +123,73 @@ def test_copying_works_without_instances(root, tmp_path):
     assert len(VocDataset(tmp_path / "copy", "val")) == 2
     with pytest.raises(UserError, match="no such file"):
         VocDataset(tmp_path / "copy", "val").instances(0)
+
+
+@pytest.fixture
+def augmented(root):
+    """A third image without SegmentationClass; grey label images of all three; the lists of the augmented set."""
+    write_voc(root, "extra", [item("2007_03", 30)])
+    (root / "SegmentationClass/2007_03.png").unlink()
+    (root / "SegmentationObject/2007_03.png").unlink()
+    folder = root / "SegmentationClassAug"
+    folder.mkdir()
+    for i, id_ in enumerate(("2007_01", "2007_02", "2007_03")):
+        label = item("", 0).label
+        label[0, 0] = i + 1
+        Image.fromarray(label).save(folder / f"{id_}.png")  # mode L
+    (root / "ImageSets/Segmentation/trainaug.txt").write_text("2007_01\n\n2007_03\n")
+    return root
+
+
+def test_grey_labels_of_another_folder_are_read(augmented):
+    dataset = VocDataset(augmented, "trainaug", label_folder="SegmentationClassAug")
+    assert dataset.ids == ["2007_01", "2007_03"]
+    image, label = dataset[1]
+    expected = item("", 0).label
+    expected[0, 0] = 3
+    assert image.shape == (6, 8, 3)
+    assert np.array_equal(label, expected) and np.array_equal(dataset.label(1), expected)
+    assert set(np.unique(label)) == {0, 3, 12, 255}
+    with pytest.raises(UserError, match=r"SegmentationClass/2007_03\.png: missing, and 0 more of the 2 images"):
+        VocDataset(augmented, "trainaug")
+
+
+def test_a_list_of_file_pairs_names_the_same_images(augmented):
+    lines = [f"/JPEGImages/{i}.jpg /SegmentationClassAug/{i}.png\n" for i in ("2007_01", "2007_03")]
+    (augmented / "ImageSets/Segmentation/train_aug.txt").write_text("".join(lines))
+    assert VocDataset(augmented, "train_aug", label_folder="SegmentationClassAug").ids == ["2007_01", "2007_03"]
+
+
+def test_copied_labels_of_another_folder_become_the_labels(augmented, tmp_path):
+    copy = tmp_path / "copy"
+    assert copy_voc(augmented, copy, ["trainaug"], label_folder="SegmentationClassAug") == {"trainaug": 2}
+    assert copy_voc(augmented, copy, ["val"]) == {"val": 2}  # 2007_01 is in both lists: the last copy stays
+    assert not (copy / "SegmentationClassAug").exists()
+    assert VocDataset(copy, "trainaug").label(1)[0, 0] == 3
+    assert np.array_equal(VocDataset(copy, "val").label(1), item("", 0).label)
+    assert len(VocDataset(copy, "val").instances(0)) == 3
+
+
+def test_a_missing_label_folder_is_named(root):
+    with pytest.raises(UserError, match=r"SegmentationClassAug/2007_01\.png: missing, and 1 more of the 2 images"):
+        VocDataset(root, "val", label_folder="SegmentationClassAug")
+
+
+def test_objects_of_another_size_are_an_error(root):
+    Image.new("P", (8, 8)).save(root / "SegmentationObject/2007_01.png")
+    with pytest.raises(UserError, match=r"SegmentationObject/2007_01\.png: size \(8, 8\) differs from \(6, 8\)"):
+        VocDataset(root, "val").instances(0)
+
+
+def test_pairs_are_labels_that_share_an_image(tmp_path):
+    def of(id_, *labels):
+        label = np.zeros((4, 4), dtype=np.uint8)
+        label.flat[: len(labels)] = labels
+        return VocItem(id=id_, image=np.zeros((4, 4, 3), np.uint8), label=label, objects=np.zeros_like(label))
+
+    items = [of("a", 20, 3, 3), of("b", 3, 20, 255, 7), of("c", 5), of("d", 255), of("e", 7, 255, 20)]
+    write_voc(tmp_path, "val", items)
+    dataset = VocDataset(tmp_path, "val")
+    # a: 3-20; b: 3-7, 3-20, 7-20; e: 7-20
+    assert coappearing_counts(dataset) == {(3, 7): 1, (3, 20): 2, (7, 20): 2}
+    assert coappearing_labels(dataset) == [(3, 7), (3, 20), (7, 20)]

@@ -1,0 +1,281 @@
+"""COCO 2017 as semantic label maps in PASCAL VOC layout: the real images of COCO-sim.
+
+<source>/{train,val}2017/<file>.jpg
+<source>/annotations/instances_{train,val}2017.json     objects, which may overlap
+<source>/annotations/panoptic_{train,val}2017.json      with panoptic_{train,val}2017/<file>.png beside it: segments,
+                                                        which do not (optional)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import yaml
+from PIL import Image
+from pycocotools import mask as run_lengths
+from pycocotools.coco import COCO
+
+from diffground.errors import UserError
+from diffground.runtime.progress import Progress
+from diffground.vocabulary import PASCAL_COCO_NAMES
+
+from .palette import IGNORE
+from .voc import VocItem, count_pairs, write_voc
+
+PAPER_NUM_PAIRS = 1559
+"""Co-appearing pairs of COCO-sim in the paper (supplementary B.1), which does not say of which images."""
+
+
+@dataclass(frozen=True)
+class CocoSummary:
+    """What convert_coco wrote."""
+
+    num_images: int
+    num_empty: int
+    """Images without a pixel of any category."""
+    pairs: Mapping[tuple[int, int], int]
+    """Number of images of each pair of labels a < b that share one."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.num_images} images, {self.num_empty} of them without any category; "
+            f"{len(self.pairs)} pairs of categories share an image (paper: {PAPER_NUM_PAIRS})"
+        )
+
+
+def coco_labels() -> dict[str, int]:
+    """COCO's name of a category -> its label 1..79 in COCO-sim (paper, supplementary B.1), in label order.
+
+    'mouse' has none. Labels follow COCO-sim's own names, of which six are PASCAL's ('tvmonitor' for COCO's 'tv').
+    """
+    table = yaml.safe_load(files("diffground").joinpath("tables/category_splits.yaml").read_text(encoding="utf-8"))
+    names = table["COCO-sim"]["categories"]
+    return {PASCAL_COCO_NAMES.get(name, name): i + 1 for i, name in enumerate(names)}
+
+
+def convert_coco(
+    source: Path,
+    root: Path,
+    *,
+    split: str,
+    image_list: str,
+    labels: Mapping[str, int] | None = None,
+    num_images: int | None = None,
+    seed: int = 0,
+    annotations: str = "instances",
+    link_images: bool = False,
+) -> CocoSummary:
+    """Write the images of one split of COCO 2017, with label maps and object maps, as list `image_list` of devkit `root`.
+
+    `split`: 'train' (118,287 images) or 'val' (5,000, those of the paper's evaluation). `labels`: COCO's category name
+    -> label 1..254, by default coco_labels(); a category that is not in it is background, and covers what it lies on.
+    `num_images`: a random subset, drawn with `seed`; a larger one contains a smaller one of the same seed.
+    `annotations`: 'instances' or 'panoptic', see InstanceAnnotations and PanopticAnnotations. `link_images`: symbolic
+    links to the JPEG files instead of copies.
+
+    One mask is in memory at a time, and the whole annotation file (about 3 GB for the training split). Raises: UserError for a missing or damaged file,
+    before anything is written where it can be known, and for a number of images that the split does not have.
+    """
+    if split not in ("train", "val"):
+        raise UserError(f"COCO split must be 'train' or 'val', got '{split}'")
+    if annotations not in _READERS:
+        raise UserError(f"COCO annotations must be one of {', '.join(_READERS)}, got '{annotations}'")
+    reader = _READERS[annotations](
+        source / "annotations" / f"{annotations}_{split}2017.json", coco_labels() if labels is None else labels
+    )
+    folder = source / f"{split}2017"
+    chosen = _choose(reader.images, num_images, seed)
+    _check_images(folder, chosen)
+    present: list[np.ndarray] = []  # labels of each image
+
+    def items() -> Iterator[VocItem]:
+        with Progress(len(chosen), description=f"COCO {split}2017") as progress:
+            for image in chosen:
+                label, objects = reader.label_maps(image)
+                present.append(np.unique(label))
+                path = folder / image["file_name"]
+                yield VocItem(id=path.stem, image=path, label=label, objects=objects)
+                progress.advance()
+
+    num_written = write_voc(root, image_list, items(), link_images=link_images)
+    return CocoSummary(
+        num_images=num_written,
+        num_empty=sum(set(values.tolist()) <= {0, IGNORE} for values in present),
+        pairs=count_pairs(present),
+    )
+
+
+class AnnotationReader(Protocol):
+    """`images`: the file's image records, by id. `label_maps`: label and object map of one, uint8 (H, W) each."""
+
+    images: Sequence[Mapping[str, Any]]
+
+    def label_maps(self, image: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+class InstanceAnnotations:
+    """instances_*.json. Of two objects that overlap, the one with fewer pixels lies on top (of equal ones, that with
+    the greater id). Crowd regions of a labelled category are 255 where no object lies.
+
+    Raises: UserError when the file is missing, damaged, or lacks a category of `labels`.
+    """
+
+    def __init__(self, path: Path, labels: Mapping[str, int]) -> None:
+        content = _read_json(path, ("images", "annotations", "categories"))
+        self._path = path
+        self._label_of = _labels_by_id(path, content["categories"], labels)
+        self._index = COCO()
+        self._index.dataset = content
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
+            self._index.createIndex()
+        self.images = [self._index.imgs[id_] for id_ in sorted(self._index.imgs)]
+
+    def label_maps(self, image: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Label and object map, uint8 (H, W); objects are numbered from the bottom up.
+
+        Raises: UserError for an annotation whose mask cannot be read, and for more than 254 objects.
+        """
+        label = np.zeros((image["height"], image["width"]), dtype=np.uint8)
+        objects = np.zeros_like(label)
+        crowds, instances = [], []
+        for annotation in self._index.imgToAnns[image["id"]]:
+            encoded, value = self._encoded(annotation, label.shape)
+            if not annotation.get("iscrowd"):
+                instances.append((-int(run_lengths.area(encoded)), annotation["id"], encoded, value))
+            elif value:
+                crowds.append(encoded)
+        for encoded in crowds:
+            mask = run_lengths.decode(encoded).astype(bool)
+            label[mask] = objects[mask] = IGNORE
+        number = 0
+        for _, _, encoded, value in sorted(instances, key=lambda instance: instance[:2]):
+            mask = run_lengths.decode(encoded).astype(bool)
+            number += value > 0
+            label[mask], objects[mask] = value, (_object_number(self._path, image, number) if value else 0)
+        return label, objects
+
+    def _encoded(self, annotation: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[dict[str, Any], int]:
+        """The annotation's mask as run lengths, and its label."""
+        try:
+            encoded = self._index.annToRLE(annotation)
+            size, value = tuple(encoded["size"]), self._label_of[annotation["category_id"]]
+        except Exception as error:  # pycocotools raises bare Exception, and what its parsing happens to hit
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            if size == shape:
+                return encoded, value
+            reason = f"mask of size {size}, image of size {shape}"
+        raise UserError(
+            f"{self._path}: annotation {annotation.get('id')} cannot be read ({reason}); fetch the file again"
+        )
+
+
+class PanopticAnnotations:
+    """panoptic_*.json and its segments, one PNG an image whose colour is the segment's id (r + 256 g + 65536 b).
+
+    Crowd segments of a labelled category are 255, and so are pixels of no segment; stuff is background.
+    Raises: UserError when the file is missing, damaged, or lacks a category of `labels`.
+    """
+
+    def __init__(self, path: Path, labels: Mapping[str, int]) -> None:
+        content = _read_json(path, ("images", "annotations", "categories"))
+        self._path, self._folder = path, path.with_suffix("")
+        self._label_of = _labels_by_id(path, content["categories"], labels)
+        self._annotations = {annotation["image_id"]: annotation for annotation in content["annotations"]}
+        self.images = sorted(
+            (image for image in content["images"] if image["id"] in self._annotations), key=lambda image: image["id"]
+        )
+
+    def label_maps(self, image: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Label and object map, uint8 (H, W); objects are numbered in the file's order.
+
+        Raises: UserError for a PNG that is missing, damaged, of another size, or has segments the file does not know.
+        """
+        annotation = self._annotations[image["id"]]
+        path = self._folder / annotation["file_name"]
+        try:
+            colours = np.array(Image.open(path).convert("RGB"), dtype=np.uint32)  # (H, W, 3)
+        except OSError as error:
+            reason = "missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+            raise UserError(f"{path}: {reason}; unpack {self._folder.name}.zip beside {self._path.name}") from error
+        if colours.shape[:2] != (image["height"], image["width"]):
+            raise UserError(f"{path}: size {colours.shape[:2]} differs from that in {self._path.name}")
+        segments = colours @ np.array([1, 256, 65536], dtype=np.uint32)  # (H, W)
+        label = np.full(segments.shape, IGNORE, dtype=np.uint8)
+        objects = label.copy()
+        unknown = segments != 0
+        number = 0
+        for info in annotation["segments_info"]:
+            mask = segments == info["id"]
+            unknown &= ~mask
+            value = self._label_of.get(info["category_id"], 0)
+            if not value:
+                label[mask] = objects[mask] = 0
+            elif not info.get("iscrowd"):
+                number += 1
+                label[mask], objects[mask] = value, _object_number(self._path, image, number)
+        if unknown.any():
+            raise UserError(f"{path}: segment {segments[unknown][0]} is not in {self._path.name}; fetch both again")
+        return label, objects
+
+
+_READERS: dict[str, type[InstanceAnnotations] | type[PanopticAnnotations]] = {
+    "instances": InstanceAnnotations,
+    "panoptic": PanopticAnnotations,
+}
+
+
+def _read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run `diffground fetch coco2017` or unpack COCO's archives") from None
+    except ValueError as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}); fetch the file again") from None
+    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise UserError(f"{path}: is no COCO annotation file, has no '{missing[0]}'; fetch the file again")
+    return content
+
+
+def _labels_by_id(path: Path, categories: Sequence[Mapping[str, Any]], labels: Mapping[str, int]) -> dict[int, int]:
+    """The file's category id -> label, 0 for categories without one."""
+    missing = sorted(set(labels) - {category["name"] for category in categories})
+    if missing:
+        raise UserError(
+            f"{path}: lacks {len(missing)} of {len(labels)} categories, the first '{missing[0]}'; take COCO's own file"
+        )
+    return {category["id"]: labels.get(category["name"], 0) for category in categories}
+
+
+def _object_number(path: Path, image: Mapping[str, Any], number: int) -> int:
+    if number >= IGNORE:
+        raise UserError(f"{path}: image {image['id']} has more than {IGNORE - 1} objects; leave it out of the file")
+    return number
+
+
+def _choose(images: Sequence[Mapping[str, Any]], num_images: int | None, seed: int) -> list[Mapping[str, Any]]:
+    if num_images is None:
+        return list(images)
+    if not 1 <= num_images <= len(images):
+        raise UserError(f"number of COCO images must be 1..{len(images)}, got {num_images}")
+    order = np.random.default_rng(seed).permutation(len(images))
+    return [images[i] for i in sorted(order[:num_images])]
+
+
+def _check_images(folder: Path, images: Sequence[Mapping[str, Any]]) -> None:
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    missing = [image["file_name"] for image in images if image["file_name"] not in there]
+    if missing:
+        raise UserError(
+            f"{folder / missing[0]}: missing, and {len(missing) - 1} more of {len(images)} images; "
+            "run `diffground fetch coco2017` or complete the folder"
+        )
