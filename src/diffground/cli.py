@@ -1,8 +1,10 @@
-"""The command line: `diffground profile NAME`, `diffground ground "a photograph of a dog" -c dog`."""
+"""The command line: `diffground profile NAME`, `diffground ground "a photograph of a dog" -c dog`,
+`diffground fetch voc2012`."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +12,14 @@ from pathlib import Path
 from diffground import paths
 from diffground.entry_point import run_entry_point
 from diffground.errors import UserError
+from diffground.fetch import ARTIFACTS, plan_fetch
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0, or 2 with one line on stderr."""
     args = _parser().parse_args(arguments)
-    sys.exit(run_entry_point(lambda: args.run(args), resume_with=f"diffground {args.command}"))
+    command = shlex.join(["diffground", *(sys.argv[1:] if arguments is None else arguments)])
+    sys.exit(run_entry_point(lambda: args.run(args), resume_with=command))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -35,6 +39,14 @@ def _parser() -> argparse.ArgumentParser:
     ground.add_argument("--seed", type=int, default=0, help="seed of the image's noise")
     ground.add_argument("-o", "--out", type=Path, default=Path("ground.png"), help="overlay image (PNG)")
     ground.set_defaults(run=_ground)
+
+    fetch = commands.add_parser("fetch", help="download what the paper's profiles need; goes on where it stopped")
+    fetch.add_argument("name", choices=ARTIFACTS, help="; ".join(f"{name}: {what}" for name, what in ARTIFACTS.items()))
+    fetch.add_argument(
+        "--root", type=Path, metavar="DIR", help="where to: 'data' for data sets, their libraries' caches for weights"
+    )
+    fetch.add_argument("--dry-run", action="store_true", help="only say what would be fetched, and where to")
+    fetch.set_defaults(run=_fetch)
     return parser
 
 
@@ -60,3 +72,11 @@ def _ground(args: argparse.Namespace) -> None:
     from diffground.grounding.free_form import ground_image
 
     ground_image(args.prompt, args.category, seed=args.seed, out=args.out, params=params)
+
+
+def _fetch(args: argparse.Namespace) -> None:
+    plan = plan_fetch(args.name, root=args.root)
+    print("\n".join(plan.describe()), flush=True)
+    if not args.dry_run:
+        plan.run()
+        print(f"{args.name}: complete; {plan.next_step}")
