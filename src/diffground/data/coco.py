@@ -73,7 +73,7 @@ def convert_coco(
     annotations: str = "instances",
     link_images: bool = False,
 ) -> CocoSummary:
-    """Write the images of one split of COCO 2017, with label maps and object maps, as list `image_list` of devkit `root`.
+    """Write the images of one split of COCO 2017, with label and object maps, as list `image_list` of devkit `root`.
 
     `split`: 'train' (118,287 images) or 'val' (5,000, those of the paper's evaluation). `labels`: COCO's category name
     -> label 1..254, by default coco_labels(); a category that is not in it is background, and covers what it lies on.
@@ -81,8 +81,10 @@ def convert_coco(
     `annotations`: 'instances' or 'panoptic', see InstanceAnnotations and PanopticAnnotations. `link_images`: symbolic
     links to the JPEG files instead of copies.
 
-    One mask is in memory at a time, and the whole annotation file (about 3 GB for the training split). Raises: UserError for a missing or damaged file,
-    before anything is written where it can be known, and for a number of images that the split does not have.
+    One mask is in memory at a time, and the whole annotation file (about 3 GB for the training split).
+
+    Raises: UserError for a missing or damaged file, before anything is written where it can be known, and for a number
+    of images that the split does not have.
     """
     if split not in ("train", "val"):
         raise UserError(f"COCO split must be 'train' or 'val', got '{split}'")

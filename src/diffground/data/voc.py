@@ -5,8 +5,8 @@ SegmentationClass/<id>.png     palette image: 0 background, 1..K categories, 255
 SegmentationObject/<id>.png    palette image: 0 background, 1..N instances, 255 ignored
 ImageSets/Segmentation/<list>.txt
 
-Labels may lie in another folder and be grey images (mode L) of the same numbers, as the augmented training set of 10,582
-images has them: SegmentationClassAug, list trainaug.
+Labels may lie in another folder and be grey images (mode L) of the same numbers, as the augmented training set of
+10,582 images has them: SegmentationClassAug, list trainaug.
 """
 
 from __future__ import annotations
@@ -49,9 +49,7 @@ class VocDataset:
     other labels than 0..num_categories and 255.
     """
 
-    def __init__(
-        self, root: Path, image_list: str, *, num_categories: int = 20, label_folder: str = _LABELS
-    ) -> None:
+    def __init__(self, root: Path, image_list: str, *, num_categories: int = 20, label_folder: str = _LABELS) -> None:
         self.ids = _read_list(root, image_list)
         _check_files(root, image_list, self.ids, folders=(_IMAGES, label_folder))
         self._root, self._num_categories, self._label_folder = root, num_categories, label_folder
@@ -154,9 +152,7 @@ def _write_image(path: Path, image: np.ndarray | Path, *, link: bool) -> None:
         shutil.copyfile(image, path)
 
 
-def copy_voc(
-    source: Path, root: Path, image_lists: Iterable[str], *, label_folder: str = _LABELS
-) -> dict[str, int]:
+def copy_voc(source: Path, root: Path, image_lists: Iterable[str], *, label_folder: str = _LABELS) -> dict[str, int]:
     """Copy the images of `image_lists` of a devkit, with the labels of `label_folder`, which become SegmentationClass.
 
     Returns their number by list. Everything is checked before the first file is copied. Where lists take their labels
