@@ -25,7 +25,7 @@ ARTIFACTS = {
 STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 DETECTOR = "MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1"
 
-# Sizes and SHA-256 as the checksum files of TensorFlow Datasets have them; COCO publishes none. Its addresses are http:
+# COCO publishes no checksums; these are what its archives have had since 2017. Its addresses are http:
 # the checksum is what is relied on.
 _COCO_URL = "http://images.cocodataset.org"
 _COCO_ANNOTATIONS = RemoteFile(
