@@ -1,5 +1,4 @@
-"""The command line: `diffground profile NAME`, `diffground ground "a photograph of a dog" -c dog`,
-`diffground fetch voc2012`."""
+"""The command line: profile, ground, fetch, import-released; `diffground COMMAND --help` says what each does."""
 
 from __future__ import annotations
 
@@ -47,6 +46,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     fetch.add_argument("--dry-run", action="store_true", help="only say what would be fetched, and where to")
     fetch.set_defaults(run=_fetch)
+
+    released = commands.add_parser("import-released", help="make a model folder of the paper authors' weights")
+    released.add_argument("file", type=Path, help="the published file, grounding_module.pth")
+    read_from = f"model folder to write; `ground` and the stages read {paths.GROUNDING_MODEL}"
+    released.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help=read_from)
+    released.set_defaults(run=_import_released)
     return parser
 
 
@@ -80,3 +85,11 @@ def _fetch(args: argparse.Namespace) -> None:
     if not args.dry_run:
         plan.run()
         print(f"{args.name}: complete; {plan.next_step}")
+
+
+def _import_released(args: argparse.Namespace) -> None:
+    from diffground.grounding.import_released import RELEASED_SPEC, import_released
+
+    module = import_released(args.file, args.out)
+    num_weights = sum(weight.numel() for weight in module.parameters())
+    print(f"{args.out}: the released grounding module, {num_weights:,} weights, for {RELEASED_SPEC.generator_id}")

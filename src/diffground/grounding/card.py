@@ -1,4 +1,4 @@
-"""The model card of a trained grounding module."""
+"""The model cards of grounding modules: trained here, or imported from the authors' checkpoint."""
 
 from __future__ import annotations
 
@@ -28,4 +28,21 @@ Masks for words, from the features of a text-to-image model ({extras}).
 - **Made by**: `dvc repro train_grounding`; scores in `reports/metrics/evaluate_grounding.json`.
 - **Limits**: masks are only as good as the generator's images and the detector's masks.
 - **Licence**: Apache-2.0.
+"""
+
+
+def released_card(file_name: str, *, sha256: str) -> str:
+    """README.md of the model folder made of the authors' checkpoint."""
+    return f"""# Grounding module of the paper's authors
+
+Masks for words, from the features of a text-to-image model: the published weights of
+[arXiv 2301.05221](https://arxiv.org/abs/2301.05221), unchanged, in another file format.
+
+- **Made by**: `diffground import-released {file_name}`; SHA-256 of that file: `{sha256}`.
+- **Generator**: Stable Diffusion 1.x at 512 px; features of both guidance branches, unconditional first, read where
+  the authors trained it: at the last of 50 steps (`generator.tapped_step: 1`).
+- **Data, categories, scores**: see the paper and the authors' repository; nothing was trained or measured here.
+- **Limits**: here the module normalises with its stored statistics, so that a sample's masks depend on that sample
+  alone; in the authors' demo it stays in training mode and normalises with those of the image at hand.
+- **Licence**: the authors' terms.
 """

@@ -15,7 +15,7 @@ from torch import Tensor
 from diffground.errors import UserError
 from diffground.grounding.module import GroundingModule
 
-_REMEDY = "run `dvc repro train_grounding`"
+_REMEDY = "run `dvc repro train_grounding` (or `diffground import-released`)"
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,18 @@ class GroundingSpec:
     """Timesteps at which each word's denoising gain is read; its maps are the last of the attention maps."""
     generator_id: str
     """Generator on whose features it was trained."""
+    architecture: str = "diffground"
+    """Of visual encoder and fusion: 'diffground', or 'released' for those of the published checkpoint."""
 
     def build(self) -> GroundingModule:
-        """A module with fresh weights. Raises: UserError when sizes do not fit each other."""
+        """A module with fresh weights. Raises: UserError when sizes do not fit each other, ValueError for another
+        architecture.
+        """
         return GroundingModule(
             feature_channels=self.feature_channels, text_dim=self.text_dim,
             num_attention_maps=self.num_attention_maps, reduced_channels=self.reduced_channels,
             embed_dim=self.embed_dim, num_layers=self.num_layers, num_heads=self.num_heads, ffn_dim=self.ffn_dim,
-            patch_size=self.patch_size, tokens_at=self.tokens_at,
+            patch_size=self.patch_size, tokens_at=self.tokens_at, architecture=self.architecture,
         )  # fmt: skip
 
 

@@ -10,8 +10,15 @@ from torch import Tensor, nn
 
 from diffground.errors import UserError
 from diffground.grounding.fusion import Fusion, to_patches
+from diffground.grounding.released import ReleasedFusion, ReleasedVisualEncoder
 from diffground.grounding.visual_encoder import VisualEncoder
 from diffground.grounding.word_evidence import WordEvidence
+
+_ENCODERS: dict[str, type[VisualEncoder | ReleasedVisualEncoder]] = {
+    "diffground": VisualEncoder,
+    "released": ReleasedVisualEncoder,
+}
+_FUSIONS: dict[str, type[Fusion | ReleasedFusion]] = {"diffground": Fusion, "released": ReleasedFusion}
 
 
 class GroundingModule(nn.Module):
@@ -23,9 +30,10 @@ class GroundingModule(nn.Module):
         paper's module.
     tokens_at: 'features' takes the visual tokens from the fused map (released code), 'image' from the map upsampled
         to image size (paper).
+    architecture: 'diffground', or 'released' for visual encoder and fusion of the published checkpoint.
     The other arguments are those of params.yaml, section grounding.
 
-    Raises: UserError when the sizes do not fit each other.
+    Raises: UserError when the sizes do not fit each other, ValueError for another architecture.
     """
 
     def __init__(
@@ -41,8 +49,11 @@ class GroundingModule(nn.Module):
         ffn_dim: int,
         patch_size: int,
         tokens_at: str,
+        architecture: str = "diffground",
     ) -> None:
         super().__init__()
+        if architecture not in _ENCODERS:
+            raise ValueError(f"architecture must be one of {', '.join(_ENCODERS)}, got '{architecture}'")
         if embed_dim % num_heads:
             raise UserError(f"grounding.embed_dim must be a multiple of num_heads {num_heads}, got {embed_dim}")
         if tokens_at not in ("features", "image"):
@@ -52,9 +63,11 @@ class GroundingModule(nn.Module):
             raise UserError(f"grounding.patch_size must divide the finest feature size {finest}, got {patch_size}")
         self.patch_size = patch_size
         self.tokens_at = tokens_at
-        self.visual_encoder = VisualEncoder(feature_channels=feature_channels, reduced_channels=reduced_channels)
+        self.visual_encoder = _ENCODERS[architecture](
+            feature_channels=feature_channels, reduced_channels=reduced_channels
+        )
         visual_dim = self.visual_encoder.out_channels
-        self.fusion = Fusion(
+        self.fusion = _FUSIONS[architecture](
             text_dim=text_dim, token_dim=visual_dim * patch_size**2, mask_dim=visual_dim, embed_dim=embed_dim,
             num_layers=num_layers, num_heads=num_heads, ffn_dim=ffn_dim,
         )  # fmt: skip

@@ -62,7 +62,8 @@ class Grounder:
         if channels != spec.feature_channels or generator.text_dim != spec.text_dim:
             raise UserError(
                 f"{folder}: reads features {spec.feature_channels} with words of {spec.text_dim} numbers, but the "
-                f"generator gives {channels} and {generator.text_dim}; run `dvc repro train_grounding`"
+                f"generator gives {channels} and {generator.text_dim}; run `dvc repro train_grounding`, or set "
+                f"generator.checkpoint and generator.image_size to those that it was made for"
             )
         return cls(
             generator=generator, module=module.to(device), branches=spec.branches, gain_timesteps=spec.gain_timesteps

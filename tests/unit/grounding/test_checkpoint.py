@@ -65,3 +65,17 @@ def test_a_foreign_config_is_refused(folder: Path) -> None:
     (folder / "config.json").write_text("{}")
     with pytest.raises(UserError, match="not a complete grounding module"):
         load_grounding(folder)
+
+
+def test_a_folder_from_before_there_were_two_architectures_loads(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    assert config.pop("architecture") == "diffground"
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load_grounding(folder)[1] == SPEC
+
+
+def test_an_unknown_architecture_is_refused(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architecture": "later"}))
+    with pytest.raises(UserError, match="architecture must be one of diffground, released, got 'later'"):
+        load_grounding(folder)
