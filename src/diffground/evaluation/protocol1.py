@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from diffground.evaluation.boundary import BoundaryCounts
 from diffground.evaluation.confusion import MaskCounts
 from diffground.evaluation.miou import IouTable, iou_of_masks, mask_iou
+from diffground.evaluation.nmi import NmiScores
 from diffground.grounding.oracle import LabelledSample
 from diffground.runtime.progress import Progress
 from diffground.runtime.workers import Advance, Workers
@@ -45,17 +47,30 @@ class GroupScores:
     """Counts of one method, by group; a category is scored in the images whose prompt names it."""
 
     counts: dict[str, MaskCounts] = field(default_factory=dict)
+    boundary: dict[str, BoundaryCounts] = field(default_factory=dict)
+    nmi: dict[str, NmiScores] = field(default_factory=dict)
 
     def update(self, *, group: str, predictions: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray]) -> None:
         """Add one image. `predictions` and `targets` map its categories to masks, bool (H, W)."""
         for category, target in targets.items():
-            self.counts.setdefault(group, MaskCounts()).update(
-                category=category, prediction=predictions[category], target=target
-            )
+            masks = {"prediction": predictions[category], "target": target}
+            self.counts.setdefault(group, MaskCounts()).update(category=category, **masks)
+            self.boundary.setdefault(group, BoundaryCounts()).update(category=category, **masks)
+        self.nmi.setdefault(group, NmiScores()).update_masks(
+            targets=list(targets.values()), predictions=[predictions[category] for category in targets]
+        )
 
     def table(self, group: str) -> IouTable:
         """IoU by category of `group`, empty when it has no image."""
         return iou_of_masks(self.counts.get(group, MaskCounts()))
+
+    def boundary_table(self, group: str) -> IouTable:
+        """Boundary IoU by category of `group`, empty when it has no image."""
+        return self.boundary.get(group, BoundaryCounts()).table()
+
+    def mean_nmi(self, group: str) -> float | None:
+        """Mean NMI of the images of `group`, 0..1: the parts are the sets of categories that a pixel shows."""
+        return self.nmi.get(group, NmiScores()).mean
 
 
 def foreground_only(targets: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -81,15 +96,24 @@ class Protocol1Result:
     """Samples that were not judged, by the reason that quality_problem gives."""
 
     def metrics(self) -> dict[str, Any]:
-        """mIoU in percent by method and group (None where a group has no image), counts, IoU by category."""
+        """mIoU in percent by method and group (None where a group has no image), counts, IoU by category.
+
+        `boundary_miou` and `nmi`, in percent too, are by method and group as well.
+        """
         tables = {m: {group: s.table(group) for group in self.num_images} for m, s in self.scores.items()}
         miou = {m: {group: _percent(table.mean) for group, table in groups.items()} for m, groups in tables.items()}
         per_category = {
             m: {group: {c: _percent(iou) for c, iou in table.iou.items()} for group, table in groups.items()}
             for m, groups in tables.items()
         }
+        boundary_miou = {
+            m: {group: _percent(s.boundary_table(group).mean) for group in self.num_images}
+            for m, s in self.scores.items()
+        }
+        nmi = {m: {group: _percent(s.mean_nmi(group)) for group in self.num_images} for m, s in self.scores.items()}
         return {
-            **miou, "num_images": self.num_images, "num_rejected": self.num_rejected, "per_category": per_category
+            **miou, "boundary_miou": boundary_miou, "nmi": nmi, "num_images": self.num_images,
+            "num_rejected": self.num_rejected, "per_category": per_category,
         }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from sklearn.metrics import normalized_mutual_info_score
 
 from diffground.data.shards import encode_mask, encode_png
 from diffground.evaluation.methods import foreground_method
@@ -79,9 +80,30 @@ def test_scores_worked_by_hand() -> None:
     assert metrics["per_category"]["left"]["one_seen"] == {"dog": pytest.approx(75), "cat": 0}
 
 
+def test_boundary_iou_and_nmi_worked_by_hand() -> None:
+    samples = [
+        sample("a", "one_seen", {"dog": LEFT}, ("dog",)),
+        sample("b", "two_seen", {"dog": LEFT, "cat": RIGHT}, ("dog", "cat")),
+    ]
+
+    def half_of_the_dog(batch: Sequence[LabelledSample]) -> list[dict[str, np.ndarray]]:
+        return [{"dog": HALF_LEFT, "cat": RIGHT} for _ in batch]
+
+    metrics = run_protocol1(samples, {"half": half_of_the_dog}, groups=GROUPS, batch_size=2).metrics()
+    # strips of 1 px: of 10 x 4 pixels the rim is 24, of 5 x 4 it is 14; they share 12 and differ in the rest
+    assert metrics["boundary_miou"]["half"]["one_seen"] == pytest.approx(100 * 12 / 26)
+    assert metrics["boundary_miou"]["half"]["two_seen"] == pytest.approx(50 * (12 / 26 + 1))
+    one = normalized_mutual_info_score(LEFT.ravel(), HALF_LEFT.ravel())
+    two = normalized_mutual_info_score((LEFT + 2 * RIGHT).ravel(), (HALF_LEFT + 2 * RIGHT).ravel())
+    assert metrics["nmi"]["half"] == {
+        "one_seen": pytest.approx(100 * one), "one_unseen": None, "two_seen": pytest.approx(100 * two)
+    }  # fmt: skip
+
+
 def test_nothing_to_judge_scores_nothing() -> None:
     metrics = run_protocol1([], {"foreground_only": foreground_method}, groups=GROUPS, batch_size=4).metrics()
     assert metrics["foreground_only"] == dict.fromkeys(GROUPS)
+    assert metrics["nmi"]["foreground_only"] == metrics["boundary_miou"]["foreground_only"] == dict.fromkeys(GROUPS)
     assert metrics["num_images"] == dict.fromkeys(GROUPS, 0)
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from statistics import harmonic_mean
+
 import numpy as np
 import pytest
+import torch
+from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from diffground.evaluation.zs3 import ZeroShotScores
 
@@ -87,3 +91,20 @@ def test_counts_are_summed_over_images_before_dividing() -> None:
     scores.update(label=_label(1, 3), scores=_scores([3, 3]))
     # bird 4 of 5, dog 1 of 2: not the means over images, 50 and 50
     assert scores.table().per_category == {"bird": pytest.approx(80.0), "dog": pytest.approx(50.0)}
+
+
+def test_scores_are_those_of_torchmetrics() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.choice([0, 1, 2, 3, 255], size=(5, 8, 8)).astype(np.uint8)
+    chosen = np.where(rng.random(labels.shape) < 0.6, labels % 255, rng.integers(0, 4, labels.shape))
+    scores = ZeroShotScores(categories=CATEGORIES, seen=["bird", "cat"], unseen=["dog"])
+    for label, choice in zip(labels, chosen, strict=True):
+        scores.update(label=label, scores=np.moveaxis(np.eye(4, dtype=np.float32)[choice], -1, 0))
+    iou = multiclass_jaccard_index(
+        torch.from_numpy(chosen), torch.from_numpy(labels).long(), num_classes=4, ignore_index=255, average=None
+    ).double() * 100  # fmt: skip
+    table = scores.table_with_background()
+    assert table.background == pytest.approx(iou[0].item(), abs=1e-3)
+    assert table.seen == pytest.approx(iou[1:3].mean().item(), abs=1e-3)
+    assert table.unseen == pytest.approx(iou[3].item(), abs=1e-3)
+    assert table.harmonic == pytest.approx(harmonic_mean([iou[1:3].mean().item(), iou[3].item()]), abs=1e-3)

@@ -1,0 +1,71 @@
+"""Boundary IoU (Cheng et al., CVPR 2021): IoU of the strips along the outlines of masks.
+
+Mask IoU of a large object hardly notices how exact its outline is; this does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import hypot
+
+import numpy as np
+
+from diffground.evaluation.confusion import IGNORE_LABEL, MaskCounts
+from diffground.evaluation.miou import IouTable, iou_of_masks, mask_iou
+
+DILATION_RATIO = 0.02
+"""Width of the strip as a share of the image's diagonal, the authors' choice."""
+
+
+def strip_width_px(shape: tuple[int, ...], *, dilation_ratio: float = DILATION_RATIO) -> int:
+    """The strip's width in an image (H, W), 1 px or more."""
+    return max(1, round(dilation_ratio * hypot(*shape)))
+
+
+def strip_of(mask: np.ndarray, *, width_px: int) -> np.ndarray:
+    """The pixels of a mask, bool (H, W), within `width_px` of its outside (chessboard distance).
+
+    What lies beyond the image is outside, so the strip also follows the image's border.
+    """
+    inner = mask
+    for axis in (0, 1):  # erosion by a square, one side after the other
+        padding = [(width_px, width_px) if a == axis else (0, 0) for a in (0, 1)]
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(inner, padding), 2 * width_px + 1, axis=axis)
+        inner = np.asarray(windows.all(axis=-1))
+    return mask & ~inner
+
+
+def boundary_iou(a: np.ndarray, b: np.ndarray, *, dilation_ratio: float = DILATION_RATIO) -> float:
+    """Boundary IoU of two boolean masks (H, W), 0..1; 0 when both are empty."""
+    width_px = strip_width_px(a.shape, dilation_ratio=dilation_ratio)
+    return mask_iou(strip_of(a, width_px=width_px), strip_of(b, width_px=width_px))
+
+
+class BoundaryCounts:
+    """Pixels of strips by category, summed over all images added."""
+
+    def __init__(self, *, dilation_ratio: float = DILATION_RATIO) -> None:
+        self._dilation_ratio = dilation_ratio
+        self._counts = MaskCounts()
+
+    def update(self, *, category: str, prediction: np.ndarray, target: np.ndarray) -> None:
+        """Add the masks of `category` in one image, bool (H, W). Raises: ValueError as MaskCounts does."""
+        width_px = strip_width_px(target.shape, dilation_ratio=self._dilation_ratio)
+        self._counts.update(
+            category=category,
+            prediction=strip_of(prediction, width_px=width_px),
+            target=strip_of(target, width_px=width_px),
+        )
+
+    def update_labels(self, *, label: np.ndarray, prediction: np.ndarray, names: Sequence[str]) -> None:
+        """Add one image's label maps, integers (H, W); `names[i]` is the name of label i.
+
+        Pixels whose label is IGNORE_LABEL belong to no mask on either side, so they cut both outlines alike.
+        """
+        scored = label != IGNORE_LABEL
+        for value, name in enumerate(names):
+            self.update(category=name, prediction=(prediction == value) & scored, target=label == value)
+
+    def table(self) -> IouTable:
+        """Boundary IoU by category."""
+        return iou_of_masks(self._counts)
