@@ -42,20 +42,25 @@ def daam_maps(
     return normalised.cpu().numpy()
 
 
-def choose_threshold(maps: Iterable[np.ndarray], masks: Iterable[np.ndarray]) -> float:
+def choose_threshold(
+    maps: Iterable[np.ndarray], masks: Iterable[np.ndarray], *, setting: str = "daam.num_calibration"
+) -> float:
     """The threshold, a multiple of 0.01, at which `maps >= threshold` has the largest IoU with `masks`.
 
-    maps: float in 0..1, masks: bool, pairs of equal shape; intersections and unions are summed over all pairs. Give it
-    training samples only. Equal IoUs: the smaller threshold.
+    maps: float in 0..1, negative where a pixel is never to be predicted, masks: bool, pairs of equal shape;
+    intersections and unions are summed over all pairs. Give it training samples only. Equal IoUs: the smaller
+    threshold. setting: the parameter that says how many samples these are.
     Raises: UserError without a single mask pixel to go by.
     """
     edges = np.linspace(0, 1, _NUM_BINS + 1)
     inside, outside = np.zeros(_NUM_BINS), np.zeros(_NUM_BINS)
+    num_inside = 0
     for values, mask in zip(maps, masks, strict=True):
+        num_inside += int(mask.sum())
         inside += np.histogram(values[mask], bins=edges)[0]
         outside += np.histogram(values[~mask], bins=edges)[0]
-    if not inside.any():
-        raise UserError("daam.num_calibration: no oracle mask among these training samples to choose by; raise it")
+    if not num_inside:
+        raise UserError(f"{setting}: no mask among these training samples to choose a threshold by; raise it")
     hits = inside[::-1].cumsum()[::-1]  # mask pixels at or above each edge
     false_alarms = outside[::-1].cumsum()[::-1]
-    return float(edges[np.argmax(hits / (inside.sum() + false_alarms))])
+    return float(edges[np.argmax(hits / (num_inside + false_alarms))])

@@ -102,9 +102,14 @@ class WordMaps:
         self._passes[layer] = self._passes.get(layer, 0) + 1
 
     @property
+    def sizes(self) -> list[int]:
+        """Side of the maps of each layer, in the order of cross_attention_layers."""
+        return [self._sums[layer].shape[-1] for layer in sorted(self._sums)]
+
+    @property
     def finest_size(self) -> int:
         """Side of the largest layer's maps."""
-        return max(maps.shape[-1] for maps in self._sums.values())
+        return max(self.sizes)
 
     def resized(self, size: int, *, mode: str) -> Tensor:
         """float32 (B, Q, L, size, size), layers in the order of cross_attention_layers, resized with `mode`."""

@@ -19,6 +19,7 @@ from diffground.vocabulary import photograph_of
 
 from .checkpoint import load_pipeline
 from .cross_attention import Observer, WordMaps, cross_attention_layers, observe_cross_attention
+from .self_attention import PixelAffinity, observe_self_attention
 from .unet_features import group_by_size, stack_branches, tap_features
 
 _BRANCHES = {"conditional": 1, "both": 2}
@@ -203,9 +204,28 @@ class Generator:
         return scheduler.add_noise(clean, self.noise(seeds), torch.tensor([timestep], device=clean.device))
 
     @torch.no_grad()
-    def denoise(self, latents: Tensor, prompts: Sequence[str], *, timestep: int) -> Tensor:
-        """The clean latents, float32 (B, C, h, w), that one pass predicts from `latents` at `timestep`, no guidance."""
-        return self._clean(self._predict(latents, timestep, self.embed(prompts)), latents, timestep)
+    def denoise(
+        self,
+        latents: Tensor,
+        prompts: Sequence[str],
+        *,
+        timestep: int,
+        recorder: Observer | None = None,
+        affinity: PixelAffinity | None = None,
+        max_affinity_size: int = 0,
+    ) -> Tensor:
+        """The clean latents, float32 (B, C, h, w), that one pass predicts from `latents` at `timestep`, no guidance.
+
+        recorder: observes cross-attention. affinity: observes self-attention up to `max_affinity_size` pixels a side.
+        """
+        text = self.embed(prompts)
+        with ExitStack() as stack:
+            if recorder is not None:
+                stack.enter_context(observe_cross_attention(self._unet, recorder))
+            if affinity is not None:
+                stack.enter_context(observe_self_attention(self._unet, affinity, max_size=max_affinity_size))
+            predicted = self._predict(latents, timestep, text)
+        return self._clean(predicted, latents, timestep)
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:
@@ -245,6 +265,18 @@ class Generator:
                     continue
                 weights[b, positions, q] = 1 / len(positions)
         return weights.to(self.device)
+
+    @torch.no_grad()
+    def encode(self, images: np.ndarray) -> Tensor:
+        """Images uint8 (B, S, S, 3), S = image_size -> clean latents float32 (B, C, h, w), the mean that the VAE gives.
+
+        Raises: ValueError for another shape or dtype.
+        """
+        if images.dtype != np.uint8 or images.shape[1:] != (self.image_size, self.image_size, 3):
+            size = self.image_size
+            raise ValueError(f"images must be uint8 (B, {size}, {size}, 3), got {images.dtype} {images.shape}")
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device, self._vae.dtype) / 127.5 - 1
+        return self._vae.encode(pixels).latent_dist.mode().float() * self._vae.config.scaling_factor
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> np.ndarray:

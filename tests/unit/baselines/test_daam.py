@@ -81,6 +81,12 @@ def test_threshold_agrees_with_trying_them_all() -> None:
     assert choose_threshold(maps, masks) == max(grid, key=iou)
 
 
+def test_pixels_below_zero_are_never_predicted_but_missed() -> None:
+    # At 0.7: 1 of 3 mask pixels, no other. At 0.1 the other value joins, which is wrong; the two at -1 stay out.
+    maps, masks = [np.array([0.7, -1.0, -1.0, 0.1, 0.1])], [np.array([True, True, True, False, False])]
+    assert 0.1 < choose_threshold(maps, masks) <= 0.7
+
+
 def test_threshold_without_any_mask_is_refused() -> None:
     with pytest.raises(UserError, match=r"daam.num_calibration"):
         choose_threshold([np.zeros((2, 2))], [np.zeros((2, 2), dtype=bool)])

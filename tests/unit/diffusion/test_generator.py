@@ -190,6 +190,17 @@ def test_category_embedding_is_the_mean_state_of_the_phrases_tokens(generator: G
     torch.testing.assert_close(both[1], expected, atol=1e-5, rtol=1e-5)
 
 
+def test_encoding_is_that_of_the_diffusers_pipelines(checkpoint: Path, generator: Generator) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    pipeline = StableDiffusionPipeline.from_pretrained(checkpoint, safety_checker=None)
+    pixels = pipeline.image_processor.preprocess((images / 255).astype(np.float32))
+    expected = pipeline.vae.encode(pixels).latent_dist.mean * pipeline.vae.config.scaling_factor
+    torch.testing.assert_close(generator.encode(images), expected, atol=1e-5, rtol=1e-5)
+    for wrong in (images[:, :16], images / 255, images[0]):
+        with pytest.raises(ValueError, match=r"uint8 \(B, 32, 32, 3\)"):
+            generator.encode(wrong)
+
+
 def test_the_model_is_frozen(generator: Generator) -> None:
     modules = [generator._unet, generator._vae, generator._text_encoder]
     assert not any(module.training for module in modules)
