@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, DiffusionPipeline
 from torch import Tensor
 
 from diffground.errors import UserError
@@ -20,6 +20,7 @@ from diffground.vocabulary import photograph_of
 from .checkpoint import load_pipeline
 from .cross_attention import Observer, WordMaps, cross_attention_layers, observe_cross_attention
 from .self_attention import PixelAffinity, observe_self_attention
+from .text_encoding import EncodedText, TextEncoding
 from .unet_features import group_by_size, stack_branches, tap_features
 
 _BRANCHES = {"conditional": 1, "both": 2}
@@ -56,14 +57,17 @@ class Generator:
     change a result by floating-point error only.
     """
 
-    def __init__(self, pipeline: StableDiffusionPipeline, *, image_size: int, generator_id: str) -> None:
-        """`pipeline` keeps its device and dtype. Raises: UserError for an image size that it cannot make."""
-        self.tokenizer = pipeline.tokenizer
+    def __init__(self, pipeline: DiffusionPipeline, *, image_size: int, generator_id: str) -> None:
+        """`pipeline`: one that load_pipeline gives; it keeps its device and dtype.
+
+        Raises: UserError for an image size that it cannot make.
+        """
         self.generator_id = generator_id
         self.image_size = image_size
-        self._text_encoder, self._unet, self._vae = pipeline.text_encoder, pipeline.unet, pipeline.vae
+        self._text, self._unet, self._vae = TextEncoding(pipeline), pipeline.unet, pipeline.vae
+        self.tokenizer = self._text.tokenizer
         self._scheduler_config = dict(pipeline.scheduler.config)
-        for module in (self._text_encoder, self._unet, self._vae):
+        for module in (*self._text.encoders, self._unet, self._vae):
             module.eval().requires_grad_(False)
         factor = 2 ** (len(self._vae.config.block_out_channels) - 1)
         if image_size < factor or image_size % factor:
@@ -75,7 +79,7 @@ class Generator:
     def load(cls, checkpoint: str, *, device: torch.device, dtype: torch.dtype, image_size: int) -> Generator:
         """Read a diffusers pipeline folder or hub id (safetensors only).
 
-        Raises: UserError when it is missing, pickled or no Stable Diffusion pipeline.
+        Raises: UserError when it is missing, pickled or no Stable Diffusion (1.x, 2.x, XL) pipeline.
         """
         pipeline = load_pipeline(checkpoint, dtype=dtype).to(device)
         fingerprint = checkpoint_fingerprint(checkpoint)
@@ -94,7 +98,7 @@ class Generator:
     @property
     def text_dim(self) -> int:
         """Width of the text states."""
-        return int(self._text_encoder.config.hidden_size)
+        return self._text.dim
 
     @property
     def num_attention_maps(self) -> int:
@@ -121,7 +125,7 @@ class Generator:
         scheduler = self.scheduler(num_steps)
         tapped_timestep = self.timestep(num_steps=num_steps, tapped_step=tapped_step)
         guided = guidance_scale > 1
-        text = self.embed([""] * len(prompts) + list(prompts) if guided else prompts)
+        text = self._text.encode([""] * len(prompts) + list(prompts) if guided else prompts)
         latents = self.noise(seeds) * scheduler.init_noise_sigma
         tapped = latents
         with ExitStack() as stack:
@@ -157,7 +161,7 @@ class Generator:
         """
         both = _BRANCHES[branches] == 2
         latents = latents.to(self.device)
-        text = self.embed([""] * len(prompts) + list(prompts) if both else prompts)
+        text = self._text.encode([""] * len(prompts) + list(prompts) if both else prompts)
         observer = None if words is None else WordMaps(self.token_weights(prompts, words))
         with ExitStack() as stack:
             maps = stack.enter_context(tap_features(self._unet))
@@ -218,7 +222,7 @@ class Generator:
 
         recorder: observes cross-attention. affinity: observes self-attention up to `max_affinity_size` pixels a side.
         """
-        text = self.embed(prompts)
+        text = self._text.encode(prompts)
         with ExitStack() as stack:
             if recorder is not None:
                 stack.enter_context(observe_cross_attention(self._unet, recorder))
@@ -227,21 +231,12 @@ class Generator:
             predicted = self._predict(latents, timestep, text)
         return self._clean(predicted, latents, timestep)
 
-    @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """Text states (B, T, D) in the model's dtype; T is the tokenizer's maximum.
 
         Raises: UserError for a prompt that does not fit (nothing is cut off silently).
         """
-        limit = self.tokenizer.model_max_length
-        distinct = list(dict.fromkeys(prompts))  # with guidance, half of the batch is the same empty prompt
-        token_ids = self.tokenizer(distinct, padding="max_length", max_length=limit).input_ids
-        for prompt, ids in zip(distinct, token_ids, strict=True):
-            if len(ids) > limit:
-                raise UserError(f"prompt must fit into {limit} tokens, got {len(ids)}: '{prompt}'; shorten it")
-        states = self._text_encoder(torch.tensor(token_ids, device=self.device))[0]
-        rows = {prompt: i for i, prompt in enumerate(distinct)}
-        return states[[rows[prompt] for prompt in prompts]]
+        return self._text.encode(prompts).states
 
     def category_embedding(self, phrase: str) -> Tensor:
         """float32 (D): the mean text state over the phrase's tokens in "a photograph of a <phrase>"."""
@@ -290,7 +285,15 @@ class Generator:
         scheduler = self.scheduler(1)
         return scheduler.step(predicted, timestep, latents.to(predicted)).pred_original_sample
 
-    def _predict(self, latents: Tensor, timestep: int, text: Tensor) -> Tensor:
+    def _predict(self, latents: Tensor, timestep: int, text: EncodedText) -> Tensor:
         """The UNet's prediction, float32 (B, C, h, w)."""
-        latents = latents.to(self.dtype)
-        return self._unet(latents, timestep, encoder_hidden_states=text, return_dict=False)[0].float()
+        added = {}
+        if text.pooled is not None:
+            side = self.image_size
+            # height and width before cropping, top and left of the crop, height and width wanted: a whole image
+            time_ids = torch.tensor([[side, side, 0, 0, side, side]], dtype=text.pooled.dtype, device=self.device)
+            conditions = {"text_embeds": text.pooled, "time_ids": time_ids.expand(len(latents), -1)}
+            added = {"added_cond_kwargs": conditions}
+        return self._unet(
+            latents.to(self.dtype), timestep, encoder_hidden_states=text.states, return_dict=False, **added
+        )[0].float()

@@ -202,7 +202,7 @@ def test_encoding_is_that_of_the_diffusers_pipelines(checkpoint: Path, generator
 
 
 def test_the_model_is_frozen(generator: Generator) -> None:
-    modules = [generator._unet, generator._vae, generator._text_encoder]
+    modules = [generator._unet, generator._vae, *generator._text.encoders]
     assert not any(module.training for module in modules)
     assert not any(p.requires_grad for module in modules for p in module.parameters())
 
