@@ -89,9 +89,9 @@ class DetectorConfig:
     """The off-the-shelf detector whose masks are the oracle."""
 
     backend: str
-    """'torchvision'."""
+    """'torchvision', 'transformers' (Mask2Former, MaskFormer) or 'detectron2' (Mask R-CNN; install it yourself)."""
     checkpoint: str
-    """Model folder, or the name of a torchvision weights entry."""
+    """Model folder; or the name of a torchvision weights entry; or a hub id ('transformers')."""
     score_threshold: float
     """Instances below this score are not used, 0..1."""
     mask_threshold: float

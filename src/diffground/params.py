@@ -29,7 +29,7 @@ _CHOICES = {
     "vocabulary.name": ("pascal",),
     "data.source": ("stickers", "voc"),
     "generator.dtype": ("auto", "float32", "bfloat16", "float16"),
-    "detector.backend": ("torchvision",),
+    "detector.backend": ("torchvision", "transformers", "detectron2"),
     "grounding.tokens_at": ("features", "image"),
     "grounding.branches": ("conditional", "both"),
     "grounding.training_type": ("without_zero_masks", "normal"),

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffground.detection.detector import load_detector
+from diffground import params as rules
+from diffground.detection.detector import BACKENDS, load_detector
 from diffground.detection.small_mask_rcnn import build_small_mask_rcnn, targets_from_index_maps
 from diffground.detection.torchvision_backend import MaskRcnnDetector, save_small_mask_rcnn
 from diffground.errors import UserError
@@ -113,8 +114,12 @@ def test_truncated_weights_are_refused(folder: Path) -> None:
         _load(folder)
 
 
+def test_params_know_the_same_backends() -> None:
+    assert rules._CHOICES["detector.backend"] == BACKENDS
+
+
 def test_an_unknown_backend_is_refused() -> None:
-    with pytest.raises(UserError, match=r"detector\.backend must be 'torchvision', got 'yolo'"):
+    with pytest.raises(UserError, match=r"detector\.backend must be one of torchvision, .*, got 'yolo'"):
         load_detector(backend="yolo", checkpoint="x", mask_threshold=0.5, device=CPU)
 
 
