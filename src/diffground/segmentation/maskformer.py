@@ -21,8 +21,9 @@ GROUPS = 32
 """transformers normalises the pixel decoder in this many groups of channels."""
 MIN_IMAGE_SIZE = 64
 """px; at half of it the coarsest map of a ResNet (stride 32) is one pixel, which cannot be normalised in groups."""
+MEAN, STD = 0.5, 0.25
+"""What is subtracted from every channel, 0..1, and by what it is divided."""
 _CONFIG, _WEIGHTS, _CARD = "config.json", "model.safetensors", "README.md"
-_MEAN, _STD = 0.5, 0.25
 
 
 class MaskFormerSegmenter:
@@ -177,7 +178,7 @@ def resize_image(image: np.ndarray, size: int) -> Tensor:
 
 def normalise(images: Tensor) -> Tensor:
     """0..1 -> what the network reads."""
-    return (images - _MEAN) / _STD
+    return (images - MEAN) / STD
 
 
 def _load_backbone(name: str) -> ResNetBackbone:
