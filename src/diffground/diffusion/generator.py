@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,8 +124,7 @@ class Generator:
         """
         scheduler = self.scheduler(num_steps)
         tapped_timestep = self.timestep(num_steps=num_steps, tapped_step=tapped_step)
-        guided = guidance_scale > 1
-        text = self._text.encode([""] * len(prompts) + list(prompts) if guided else prompts)
+        predict = self.predictor(prompts, guidance_scale=guidance_scale)
         latents = self.noise(seeds) * scheduler.init_noise_sigma
         tapped = latents
         with ExitStack() as stack:
@@ -134,12 +133,26 @@ class Generator:
             for timestep in scheduler.timesteps:
                 if int(timestep) == tapped_timestep:
                     tapped = latents
-                predicted = self._predict(torch.cat([latents, latents]) if guided else latents, int(timestep), text)
-                if guided:
-                    unconditional, conditional = predicted.chunk(2)
-                    predicted = unconditional + guidance_scale * (conditional - unconditional)
-                latents = scheduler.step(predicted, timestep, latents).prev_sample
+                latents = scheduler.step(predict(latents, int(timestep)), timestep, latents).prev_sample
         return Samples(images=self.decode(latents), latents=tapped, timestep=tapped_timestep)
+
+    def predictor(self, prompts: Sequence[str], *, guidance_scale: float = 1.0) -> Callable[[Tensor, int], Tensor]:
+        """The UNet for these prompts: latents (B, C, h, w) and a timestep -> its prediction, float32 (B, C, h, w).
+
+        guidance_scale: above 1, the prediction is that of classifier-free guidance against the empty prompt.
+        """
+        guided = guidance_scale > 1
+        text = self._text.encode([""] * len(prompts) + list(prompts) if guided else prompts)
+
+        @torch.no_grad()
+        def predict(latents: Tensor, timestep: int) -> Tensor:
+            predicted = self._predict(torch.cat([latents, latents]) if guided else latents, timestep, text)
+            if not guided:
+                return predicted
+            unconditional, conditional = predicted.chunk(2)
+            return unconditional + guidance_scale * (conditional - unconditional)
+
+        return predict
 
     @torch.no_grad()
     def features(

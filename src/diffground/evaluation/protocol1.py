@@ -143,7 +143,7 @@ def run_protocol1(
             result.num_rejected[problem] += 1
     batches = [good[start : start + batch_size] for start in range(0, len(good), batch_size)]
     with Progress(len(good), description="protocol I") as progress:
-        predicted = (workers or Workers()).map(_Predict(methods), batches, advance=progress.advance)
+        predicted = (workers or Workers()).map(PredictMasks(methods), batches, advance=progress.advance)
         for batch, predictions in zip(batches, predicted, strict=True):
             for i, sample in enumerate(batch):
                 result.num_images[sample.group] += 1
@@ -153,7 +153,7 @@ def run_protocol1(
 
 
 @dataclass(frozen=True)
-class _Predict:
+class PredictMasks:
     """The masks of every method for one batch, in a worker."""
 
     methods: Mapping[str, MaskMethod]

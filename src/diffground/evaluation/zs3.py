@@ -70,15 +70,20 @@ class ZeroShotScores:
         return self._table(iou_of_labels(self._counts_with_background, (_BACKGROUND, *self._names)))
 
     def _table(self, table: IouTable) -> ZeroShotTable:
-        seen, unseen = (_percent(table.subset(names).mean) for names in (self._seen, self._unseen))
-        return ZeroShotTable(
-            seen=seen,
-            unseen=unseen,
-            harmonic=None if seen is None or unseen is None else harmonic_mean(seen, unseen),
-            background=_percent(table.iou.get(_BACKGROUND)),
-            per_category={name: 100 * value for name, value in table.iou.items() if name != _BACKGROUND},
-            absent=tuple(name for name in table.absent if name != _BACKGROUND),
-        )
+        return zero_shot_table(table, seen=self._seen, unseen=self._unseen)
+
+
+def zero_shot_table(table: IouTable, *, seen: Sequence[str], unseen: Sequence[str]) -> ZeroShotTable:
+    """IoU by category, and of 'background' where it is scored -> means over seen and unseen categories."""
+    seen_miou, unseen_miou = (_percent(table.subset(tuple(names)).mean) for names in (seen, unseen))
+    return ZeroShotTable(
+        seen=seen_miou,
+        unseen=unseen_miou,
+        harmonic=None if seen_miou is None or unseen_miou is None else harmonic_mean(seen_miou, unseen_miou),
+        background=_percent(table.iou.get(_BACKGROUND)),
+        per_category={name: 100 * value for name, value in table.iou.items() if name != _BACKGROUND},
+        absent=tuple(name for name in table.absent if name != _BACKGROUND),
+    )
 
 
 def _percent(fraction: float | None) -> float | None:

@@ -69,14 +69,17 @@ def fit_grounding(
     config: GroundingConfig,
     feature_batch_size: int,
     device: torch.device,
+    further: Sequence[tuple[Path, Path]] = (),
 ) -> FittedGrounding:
-    """Read the shards of `generate` and `detect`, train.
+    """Read the shards of `generate` and `detect`, or of real images (grounding.real_images), and train.
 
+    further: more pairs of such folders, (images, oracle), whose samples are added.
     Raises: UserError for shards that do not fit each other and when the oracle found (almost) nothing.
     """
-    samples, counts = keep_labelled(
-        list(read_labelled_samples(generated=generated, oracle=oracle)), config.training_type
-    )
+    pairs = [(generated, oracle), *further]
+    everything = [s for images, masks in pairs for s in read_labelled_samples(generated=images, oracle=masks)]
+    _require_one_timestep(everything)
+    samples, counts = keep_labelled(everything, config.training_type)
     if not samples or counts.skipped_frac > MAX_SKIPPED_FRAC:
         raise UserError(
             f"{oracle}: the detector may miss at most {MAX_SKIPPED_FRAC:.0%} of the named objects, it missed "
@@ -106,6 +109,16 @@ def fit_grounding(
         seed=config.seed,
     )
     return FittedGrounding(module=module, spec=spec, curve=curve, counts=counts)
+
+
+def _require_one_timestep(samples: Sequence[LabelledSample]) -> None:
+    """The features of a batch are read at one timestep. Raises: UserError when the latents are of several."""
+    timesteps = sorted({s.timestep for s in samples})
+    if len(timesteps) > 1:
+        raise UserError(
+            f"train_grounding: all latents must be of one timestep, got {', '.join(map(str, timesteps))}; make all "
+            f"samples with the same generator.num_steps and generator.tapped_step"
+        )
 
 
 def keep_labelled(samples: Sequence[LabelledSample], training_type: str) -> tuple[list[LabelledSample], SkipCounts]:
@@ -176,10 +189,14 @@ def training_set(
     def masks(i: int) -> Mapping[str, np.ndarray]:
         return samples[i].masks()
 
+    def ignored(i: int) -> np.ndarray | None:
+        return samples[i].ignored()
+
     return TrainingSet(
         words=[s.categories for s in samples],
         embeddings=dict(zip(used, vectors, strict=True)),
         features=gather_features(extract, num_samples=len(samples), batch_size=batch_size, device=device),
         masks=masks,
+        ignored=ignored,
         image_size=samples[0].image().shape[0],
     )

@@ -25,11 +25,17 @@ def judged_queries(*, exists: Tensor, found: Tensor, training_type: str) -> Tens
     return exists & found if training_type == "without_zero_masks" else exists
 
 
-def grounding_loss(logits: Tensor, masks: Tensor, *, judged: Tensor) -> Tensor:
-    """Mean binary cross-entropy over the pixels of judged queries; 0 when there is none.
+def grounding_loss(logits: Tensor, masks: Tensor, *, judged: Tensor, ignored: Tensor | None = None) -> Tensor:
+    """Mean over judged queries of the mean binary cross-entropy of their pixels; 0 when there is none.
 
-    Args: logits float (B, Q, H, W); masks the same shape, 0 or 1; judged bool (B, Q).
+    Args: logits float (B, Q, H, W); masks the same shape, 0 or 1; judged bool (B, Q); ignored bool (B, H, W), pixels
+        that count in no query of their sample, None: all count.
     """
-    per_query = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean(dim=(2, 3))  # (B, Q)
+    per_pixel = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")  # (B, Q, H, W)
+    if ignored is None:
+        per_query = per_pixel.mean(dim=(2, 3))  # (B, Q)
+    else:
+        kept = (~ignored)[:, None].to(per_pixel.dtype)  # (B, 1, H, W)
+        per_query = (per_pixel * kept).sum(dim=(2, 3)) / kept.sum(dim=(2, 3)).clamp(min=1)
     weights = judged.to(per_query.dtype)
     return (per_query * weights).sum() / weights.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""Generated samples joined with the oracle's masks: what grounding is trained on and judged by."""
+"""Samples joined with the oracle's masks: what grounding is trained on and judged by."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import numpy as np
 from diffground.data.shards import Sample, decode_array, decode_json, decode_mask, decode_png, list_shards, read_shard
 from diffground.errors import UserError
 
+IGNORED_MEMBER = "ignored.png"
+"""Of an oracle's sample: 1-bit PNG of the pixels that nobody labelled; not there where all are."""
 _MASK_PREFIX = "mask."
 
 
 @dataclass(frozen=True)
 class LabelledSample:
-    """One generated image and the masks that the detector found in it. They stay encoded until asked for."""
+    """One image and the masks that the oracle gives of it. They stay encoded until asked for."""
 
     key: str
     prompt: str
@@ -29,6 +31,7 @@ class LabelledSample:
     """float16 (C, h, w)."""
     image_png: bytes
     mask_pngs: dict[str, bytes]
+    ignored_png: bytes | None = None
 
     def image(self) -> np.ndarray:
         """uint8 (H, W, 3)."""
@@ -37,6 +40,10 @@ class LabelledSample:
     def masks(self) -> dict[str, np.ndarray]:
         """Category -> bool (H, W), for those named categories that the detector found."""
         return {category: decode_mask(content) for category, content in self.mask_pngs.items()}
+
+    def ignored(self) -> np.ndarray | None:
+        """Pixels that nobody labelled, bool (H, W), in no mask; None where all are labelled, as by a detector."""
+        return None if self.ignored_png is None else decode_mask(self.ignored_png)
 
 
 def read_labelled_samples(*, generated: Path, oracle: Path) -> Iterator[LabelledSample]:
@@ -75,4 +82,5 @@ def _join(image: Sample, found: Sample) -> LabelledSample:
         latent=decode_array(image.members["latent.npy"]),
         image_png=image.members["image.png"],
         mask_pngs={category: content for category, content in masks.items() if category in meta["categories"]},
+        ignored_png=found.members.get(IGNORED_MEMBER),
     )

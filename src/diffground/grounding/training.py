@@ -30,6 +30,8 @@ class TrainingSet:
     masks: Callable[[int], Mapping[str, np.ndarray]]
     """Masks of sample i: word -> bool (H, W); a word that was not found has none."""
     image_size: int
+    ignored: Callable[[int], np.ndarray | None] = lambda i: None
+    """Pixels of sample i that nobody labelled, bool (H, W); None where all are labelled."""
 
 
 def train_module(
@@ -82,7 +84,11 @@ def train_module(
                 image_size=data.image_size, exists=exists.to(device), text_kept=text_kept,
             )  # fmt: skip
             judged = judged_queries(exists=exists, found=found, training_type=training_type)
-            loss = grounding_loss(logits, masks.to(device), judged=judged.to(device))
+            ignored = stack_ignored([data.ignored(i) for i in indices], data.image_size)
+            loss = grounding_loss(
+                logits, masks.to(device), judged=judged.to(device),
+                ignored=None if ignored is None else ignored.to(device),
+            )  # fmt: skip
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -105,3 +111,11 @@ def stack_masks(
                 stacked[i, j] = torch.from_numpy(masks[i][word])
                 found[i, j] = True
     return stacked, found
+
+
+def stack_ignored(ignored: Sequence[np.ndarray | None], image_size: int) -> Tensor | None:
+    """bool (H, W) a sample -> bool (B, H, W), False for a sample that ignores nothing; None when none does."""
+    if all(pixels is None for pixels in ignored):
+        return None
+    nothing = np.zeros((image_size, image_size), dtype=np.bool_)
+    return torch.from_numpy(np.stack([nothing if pixels is None else pixels for pixels in ignored]))

@@ -54,3 +54,25 @@ def test_a_batch_without_a_judged_query_has_loss_zero() -> None:
     loss = grounding_loss(logits, torch.ones(2, 1, 2, 2), judged=torch.zeros(2, 1, dtype=torch.bool))
     loss.backward()
     assert float(loss) == 0
+
+
+def test_ignored_pixels_count_in_no_query_of_their_sample() -> None:
+    """Sample 0 ignores its right column: query 0, mask 1 on the left: ln 2 and ln(4/3). Sample 1 counts whole: ln 2."""
+    logits = torch.tensor([[[[0.0, 9.0], [math.log(3), -9.0]]], [[[0.0, 0.0], [0.0, 0.0]]]], requires_grad=True)
+    masks = torch.tensor([[[[1.0, 0.0], [1.0, 1.0]]], [[[0.0, 1.0], [0.0, 1.0]]]])
+    ignored = torch.tensor([[[False, True], [False, True]], [[False, False], [False, False]]])
+    judged = torch.ones(2, 1, dtype=torch.bool)
+    loss = grounding_loss(logits, masks, judged=judged, ignored=ignored)
+    assert float(loss) == pytest.approx(((math.log(2) + math.log(4 / 3)) / 2 + math.log(2)) / 2)
+    loss.backward()
+    assert logits.grad is not None
+    assert (logits.grad != 0)[0, 0].tolist() == [[True, False], [True, False]]
+    nothing = torch.zeros_like(ignored)
+    everywhere = grounding_loss(logits, masks, judged=judged)
+    torch.testing.assert_close(grounding_loss(logits, masks, judged=judged, ignored=nothing), everywhere)
+
+
+def test_a_sample_without_a_labelled_pixel_adds_nothing() -> None:
+    logits, masks = torch.randn(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
+    ignored = torch.ones(1, 2, 2, dtype=torch.bool)
+    assert float(grounding_loss(logits, masks, judged=torch.ones(1, 1, dtype=torch.bool), ignored=ignored)) == 0

@@ -44,6 +44,7 @@ def test_samples_are_joined_and_hold_masks_of_named_categories_only(tmp_path: Pa
     assert sample.image().tolist() == [[[9] * 3] * 4] * 4
     assert list(sample.masks()) == ["dog"]
     assert np.array_equal(sample.masks()["dog"], DOG)
+    assert sample.ignored() is None, "a detector leaves no pixel out"
 
 
 def test_shards_of_different_samples_are_refused(tmp_path: Path) -> None:

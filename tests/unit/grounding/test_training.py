@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from diffground.errors import UserError
 from diffground.grounding.features import CachedFeatures
-from diffground.grounding.training import TrainingSet, stack_masks, train_module
+from diffground.grounding.training import TrainingSet, stack_ignored, stack_masks, train_module
 from tests.unit.grounding.toy_world import NUM_MAPS, Toy, make_module, make_toy, toy_miou
 
 SEEN = [f"seen{i}" for i in range(40)]
@@ -87,3 +90,32 @@ def test_masks_are_stacked_in_the_order_of_the_words_with_zeros_for_what_was_not
     masks, found = stack_masks([{"dog": dog}, {}], [("cat", "dog"), ("dog",)], 2)
     assert masks.tolist() == [[[[0, 0], [0, 0]], [[1, 0], [0, 1]]], [[[0, 0], [0, 0]], [[0, 0], [0, 0]]]]
     assert found.tolist() == [[False, True], [False, False]]
+
+
+def test_ignored_pixels_are_stacked_and_none_where_all_are_labelled() -> None:
+    border = torch.eye(2, dtype=torch.bool).numpy()
+    stacked = stack_ignored([None, border], 2)
+    assert stacked is not None
+    assert stacked.tolist() == [[[False, False], [False, False]], [[True, False], [False, True]]]
+    assert stack_ignored([None, None], 2) is None
+
+
+def test_what_stands_in_ignored_pixels_is_not_learned() -> None:
+    toy = make_toy(SEEN[:8], num_samples=40, seed=1, text_tells=True)
+    border = np.zeros((16, 16), dtype=bool)
+    border[3:9] = True
+    wrong = [{word: mask ^ border for word, mask in masks.items()} for masks in toy.masks]
+
+    def trained(masks: list, ignored: np.ndarray | None) -> dict:
+        torch.manual_seed(0)
+        module = make_module(num_attention_maps=0)
+        data = replace(toy.training_set(with_attention=False), masks=masks.__getitem__, ignored=lambda i: ignored)
+        train_module(
+            module, data, training_type="normal", iterations=5, batch_size=8, learning_rate=1e-3, weight_decay=0.0,
+            decay_frac=0.0, query_noise=0.0, text_drop=0.0, seed=0,
+        )  # fmt: skip
+        return module.state_dict()
+
+    right, misled, unmoved = trained(toy.masks, border), trained(wrong, None), trained(wrong, border)
+    assert all(torch.equal(right[name], tensor) for name, tensor in unmoved.items())
+    assert not all(torch.equal(right[name], tensor) for name, tensor in misled.items())

@@ -1,0 +1,178 @@
+"""DDIM inversion: an image -> the latent from which deterministic sampling makes it again.
+
+Song et al., "Denoising Diffusion Implicit Models" (ICLR 2021), section 4.3; paper, supplementary (dataset construction
+via DDIM inverse). A step of sampling is linear in the latent that enters it and in what the UNet predicts of that
+latent. Solved for the latent, it says what entered, if only the prediction were known: plain inversion takes that of
+the latent which the step left behind, fixed-point iterations then that of the latent found so far.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from diffground.errors import UserError
+
+from .generator import Generator
+
+_PURE_NOISE = 1e-4
+"""Cosine below which nothing of the clean latent is left."""
+
+
+def invert(
+    generator: Generator,
+    images: np.ndarray,
+    prompts: Sequence[str],
+    *,
+    num_steps: int,
+    tapped_step: int,
+    fixed_point_iterations: int = 0,
+    guidance_scale: float = 1.0,
+) -> Tensor:
+    """Images uint8 (B, S, S, 3), S = generator.image_size, one a prompt -> invert_latents of their clean latents.
+
+    Raises: UserError as invert_latents does; ValueError for images of another shape or dtype.
+    """
+    return invert_latents(
+        generator, generator.encode(images), prompts, num_steps=num_steps, tapped_step=tapped_step,
+        fixed_point_iterations=fixed_point_iterations, guidance_scale=guidance_scale,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def invert_latents(
+    generator: Generator,
+    clean: Tensor,
+    prompts: Sequence[str],
+    *,
+    num_steps: int,
+    tapped_step: int,
+    fixed_point_iterations: int = 0,
+    guidance_scale: float = 1.0,
+) -> Tensor:
+    """What enters the UNet at the tapped step when sampling with `num_steps` steps ends in `clean`.
+
+    Args:
+        clean: float (B, C, h, w), as Generator.encode gives.
+        tapped_step: counted from the clean end as in Generator.sample: 1 inverts one step, num_steps all of them.
+        fixed_point_iterations: UNet passes a step beyond the first; 0 is the plain inversion.
+        guidance_scale: of the sampling to be undone; above 1 plain inversion errs more and iterations may diverge.
+    Returns: float32 (B, C, h, w), on the model's device; `resample` goes back. A sample does not depend on its batch.
+    Raises: UserError for settings out of range, and for a scheduler or a step that cannot be undone.
+    """
+    check_inversion(
+        generator, num_steps=num_steps, tapped_step=tapped_step, fixed_point_iterations=fixed_point_iterations
+    )
+    scheduler = generator.scheduler(num_steps)
+    kind = scheduler.config.prediction_type
+    predict = generator.predictor(prompts, guidance_scale=guidance_scale)
+    latents = clean.to(generator.device, torch.float32)
+    for step in _last_steps(scheduler, tapped_step):
+        left_behind = latents
+        for _ in range(1 + fixed_point_iterations):
+            predicted = predict(latents, step.timestep)
+            latents = _undo(step, left_behind, predicted=predicted, predicted_of=latents, kind=kind)
+    return latents
+
+
+def check_inversion(generator: Generator, *, num_steps: int, tapped_step: int, fixed_point_iterations: int) -> None:
+    """Raises: UserError for settings out of range, and for a scheduler or a step that cannot be undone."""
+    if fixed_point_iterations < 0:
+        raise UserError(f"fixed_point_iterations must not be negative, got {fixed_point_iterations}")
+    generator.timestep(num_steps=num_steps, tapped_step=tapped_step)  # says what is out of range
+    scheduler = generator.scheduler(num_steps)
+    for setting in ("clip_sample", "thresholding"):
+        if scheduler.config[setting]:
+            raise UserError(
+                f"generator.checkpoint: sampling with the scheduler's {setting} cannot be inverted; set it to false in "
+                f"scheduler/scheduler_config.json or take another checkpoint"
+            )
+    for step in _last_steps(scheduler, tapped_step):
+        if math.cos(step.before - step.after) < _PURE_NOISE:
+            raise UserError(
+                f"generator.num_steps is {num_steps}: a step from pure noise to the clean latent cannot be inverted; "
+                f"take more steps"
+            )
+        if scheduler.config.prediction_type == "epsilon" and math.cos(step.before) < _PURE_NOISE:
+            raise UserError(
+                f"generator.checkpoint: a model that predicts noise says nothing at timestep {step.timestep}, which is "
+                f"pure noise (rescale_betas_zero_snr); take a smaller generator.tapped_step"
+            )
+
+
+@torch.no_grad()
+def resample(
+    generator: Generator,
+    latents: Tensor,
+    prompts: Sequence[str],
+    *,
+    num_steps: int,
+    from_step: int,
+    guidance_scale: float = 1.0,
+) -> Tensor:
+    """Go on sampling from the latents that enter the UNet at `from_step`, counted from the clean end.
+
+    Returns: clean latents float32 (B, C, h, w) for Generator.decode; from the tapped latents of Generator.sample, those
+        of its images. Raises: UserError for settings out of range.
+    """
+    generator.timestep(num_steps=num_steps, tapped_step=from_step)
+    scheduler = generator.scheduler(num_steps)
+    predict = generator.predictor(prompts, guidance_scale=guidance_scale)
+    latents = latents.to(generator.device, torch.float32)
+    for timestep in scheduler.timesteps[-from_step:]:
+        latents = scheduler.step(predict(latents, int(timestep)), timestep, latents).prev_sample
+    return latents
+
+
+def round_trip_error(clean: Tensor, returned: Tensor) -> Tensor:
+    """How far inversion and sampling lead from clean latents (B, C, h, w): distance over their norm, float32 (B)."""
+    return (returned - clean).flatten(1).norm(dim=1) / clean.flatten(1).norm(dim=1)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One step of sampling; angles in radians, 0 is clean, pi / 2 pure noise."""
+
+    timestep: int
+    before: float
+    """Angle of the latent that enters the UNet."""
+    after: float
+    """Angle of the latent that the step makes of it."""
+
+
+def _last_steps(scheduler: DDIMScheduler, num: int) -> list[_Step]:
+    """The last `num` steps as DDIMScheduler.step does them, the very last one first."""
+    stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
+    steps = []
+    for timestep in scheduler.timesteps.tolist()[: -num - 1 : -1]:
+        next_timestep = timestep - stride
+        next_alpha = scheduler.alphas_cumprod[next_timestep] if next_timestep >= 0 else scheduler.final_alpha_cumprod
+        before, after = (_angle(float(alpha)) for alpha in (scheduler.alphas_cumprod[timestep], next_alpha))
+        steps.append(_Step(timestep=timestep, before=before, after=after))
+    return steps
+
+
+def _angle(alpha: float) -> float:
+    """Of a latent whose share of clean variance is `alpha`, 0..1."""
+    return math.atan2(math.sqrt(1 - alpha), math.sqrt(alpha))
+
+
+def _undo(step: _Step, left_behind: Tensor, *, predicted: Tensor, predicted_of: Tensor, kind: str) -> Tensor:
+    """The latent that entered a step which left `left_behind`, if `predicted` were the UNet's prediction of it.
+
+    kind: what is predicted, DDIMScheduler's prediction_type. With the velocity v = cos(a) noise - sin(a) clean, a step
+    from angle a to b is cos(a - b) x - sin(a - b) v.
+    """
+    turn = step.before - step.after
+    if kind == "epsilon":
+        return (math.cos(step.before) * left_behind + math.sin(turn) * predicted) / math.cos(step.after)
+    velocity = predicted
+    if kind == "sample":
+        velocity = (math.cos(step.before) * predicted_of - predicted) / math.sin(step.before)
+    return (left_behind + math.sin(turn) * velocity) / math.cos(turn)

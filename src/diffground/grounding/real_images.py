@@ -1,0 +1,223 @@
+"""Real images with label maps -> samples for the grounding module: latents by DDIM inversion, masks from the labels.
+
+The paper's training data "real" (supplementary, dataset construction via DDIM inverse). The shards have the format of
+those of `generate` and `detect`, so training and Protocol I read them alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffground.data.palette import IGNORE
+from diffground.data.shards import (
+    Sample,
+    count_samples,
+    decode_json,
+    decode_label,
+    encode_array,
+    encode_json,
+    encode_label,
+    encode_mask,
+    encode_png,
+    list_shards,
+    read_shard,
+)
+from diffground.data.voc import VocDataset
+from diffground.diffusion.generate import sampler_settings
+from diffground.diffusion.generator import Generator
+from diffground.diffusion.inversion import check_inversion, invert_latents, resample, round_trip_error
+from diffground.errors import UserError
+from diffground.grounding.oracle import IGNORED_MEMBER
+from diffground.grounding.real_prompts import RealImage, plan_real_images, squeeze
+from diffground.runtime.shard_map import ShardJob, checkpoint_fingerprint, map_shards, shard_jobs
+from diffground.runtime.workers import Workers
+from diffground.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class InversionSummary:
+    """What real_shards wrote."""
+
+    num_images: int
+    num_skipped: int
+    num_cut: int
+    mean_inversion_error: float
+    """Mean distance of the clean latents after inversion and sampling, over their norm."""
+
+    def metrics(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def real_shards(
+    dataset: VocDataset,
+    *,
+    images_dir: Path,
+    oracle_dir: Path,
+    generator: Generator,
+    vocabulary: Vocabulary,
+    named: Sequence[str],
+    min_area_frac: float,
+    num_steps: int,
+    tapped_step: int,
+    fixed_point_iterations: int,
+    batch_size: int,
+    shard_size: int,
+    guidance_scale: float = 1.0,
+    workers: Workers | None = None,
+) -> InversionSummary:
+    """Invert the images of `dataset` that show a category of `named`, and write their masks.
+
+    images_dir, a sample: image.png (uint8 RGB, the whole image, squeezed to the generator's square), label.png (uint8,
+    VOC palette), latent.npy (float16 (C, h, w), what enters the UNet at the tapped step), meta.json (prompt record,
+    settings, the image's id, its inversion_error). oracle_dir: mask.<category>.png for every named category, meta.json,
+    and where pixels are 255 ignored.png. Shards that are there and complete are kept.
+
+    Args:
+        named: categories that a prompt may name: vocabulary.seen to train on, all used ones to evaluate on. Pixels of
+            any other category become 255, which is judged nowhere: nobody labelled them.
+        min_area_frac: share of the image, 0..1, from which a category is named.
+        num_steps, tapped_step: as for `generate`, so that generated and real latents are of one timestep.
+        fixed_point_iterations, guidance_scale: as for invert.
+        workers: None is this process alone.
+    Raises: UserError for settings out of range, when no image shows a category of `named`, and when inversion diverges.
+    """
+    check_inversion(
+        generator, num_steps=num_steps, tapped_step=tapped_step, fixed_point_iterations=fixed_point_iterations
+    )
+    settings = {
+        **sampler_settings(generator, num_steps=num_steps, guidance_scale=guidance_scale, tapped_step=tapped_step),
+        "sampler": "ddim_inversion",
+        "fixed_point_iterations": fixed_point_iterations,
+    }
+    plan = plan_real_images(
+        dataset, vocabulary=vocabulary, named=named, min_area_frac=min_area_frac, image_size=generator.image_size
+    )
+    records = json.dumps([image.record.to_json() for image in plan.images], sort_keys=True)
+    map_shards(
+        shard_jobs(plan.images, shard_size=shard_size),
+        out_dir=images_dir,
+        fingerprint={
+            **settings,
+            "shard_size": shard_size,
+            "images": plan.digest,
+            "named": list(named),
+            "prompts": hashlib.sha256(records.encode()).hexdigest(),
+        },
+        process=_InvertShard(
+            dataset=dataset, generator=generator, settings=settings, hidden=_labels_without(vocabulary, named),
+            batch_size=batch_size,
+        ),
+        description="invert",
+        num_samples=len(plan.images),
+        workers=workers,
+    )  # fmt: skip
+    _mask_shards(images_dir, oracle_dir, vocabulary=vocabulary, workers=workers)
+    errors = [
+        decode_json(sample.members["meta.json"])["inversion_error"]
+        for path in list_shards(images_dir)
+        for sample in read_shard(path)
+    ]
+    return InversionSummary(
+        num_images=len(plan.images), num_skipped=plan.num_skipped, num_cut=plan.num_cut,
+        mean_inversion_error=sum(errors) / len(errors),
+    )  # fmt: skip
+
+
+def _labels_without(vocabulary: Vocabulary, named: Sequence[str]) -> tuple[int, ...]:
+    return tuple(i + 1 for i, category in enumerate(vocabulary.categories) if category not in named)
+
+
+@dataclass(frozen=True)
+class _InvertShard:
+    """The images of one shard -> its samples."""
+
+    dataset: VocDataset
+    generator: Generator
+    settings: dict[str, Any]
+    hidden: tuple[int, ...]
+    """Labels that become 255."""
+    batch_size: int
+
+    def __call__(self, shard: Sequence[RealImage]) -> Iterator[Sample]:
+        for start in range(0, len(shard), self.batch_size):
+            yield from self._batch(shard[start : start + self.batch_size])
+
+    def _batch(self, batch: Sequence[RealImage]) -> Iterator[Sample]:
+        size = self.generator.image_size
+        pairs = [squeeze(*self.dataset[real.index], image_size=size) for real in batch]
+        prompts = [real.record.prompt for real in batch]
+        clean = self.generator.encode(np.stack([image for image, _ in pairs]))  # (B, C, h, w)
+        sampling = {key: self.settings[key] for key in ("num_steps", "guidance_scale")}
+        tapped_step = self.settings["tapped_step"]
+        latents = invert_latents(
+            self.generator, clean, prompts, tapped_step=tapped_step,
+            fixed_point_iterations=self.settings["fixed_point_iterations"], **sampling,
+        )  # fmt: skip
+        returned = resample(self.generator, latents, prompts, from_step=tapped_step, **sampling)
+        errors = round_trip_error(clean, returned).tolist()
+        for real, error in zip(batch, errors, strict=True):
+            if not math.isfinite(error):
+                raise UserError(
+                    f"image '{self.dataset.ids[real.index]}': DDIM inversion diverged with guidance_scale "
+                    f"{sampling['guidance_scale']:g} and fixed_point_iterations "
+                    f"{self.settings['fixed_point_iterations']}; take 1 and 0"
+                )
+        stored = latents.cpu().numpy().astype(np.float16)
+        for real, (image, label), latent, error in zip(batch, pairs, stored, errors, strict=True):
+            judged = np.where(np.isin(label, self.hidden), np.uint8(IGNORE), label)
+            meta = {
+                **real.record.to_json(), **self.settings,
+                "image_id": self.dataset.ids[real.index], "inversion_error": round(error, 4),
+            }  # fmt: skip
+            yield Sample(
+                key=real.record.id,
+                members={
+                    "image.png": encode_png(image),
+                    "label.png": encode_label(judged),
+                    "latent.npy": encode_array(latent),
+                    "meta.json": encode_json(meta),
+                },
+            )
+
+
+def _mask_shards(images_dir: Path, oracle_dir: Path, *, vocabulary: Vocabulary, workers: Workers | None) -> None:
+    """One shard of masks for each shard of images; what detect_shards does, by the label maps."""
+    shards = list_shards(images_dir)
+    map_shards(
+        [ShardJob(name=path.stem, payload=path) for path in shards],
+        out_dir=oracle_dir,
+        fingerprint={"images": checkpoint_fingerprint(images_dir), "categories": list(vocabulary.categories)},
+        process=_MaskShard(vocabulary=vocabulary),
+        description="masks of labels",
+        num_samples=sum(count_samples(path) for path in shards),
+        workers=workers,
+    )
+
+
+@dataclass(frozen=True)
+class _MaskShard:
+    """A shard of images with label maps -> samples of their masks."""
+
+    vocabulary: Vocabulary
+
+    def __call__(self, path: Path) -> Iterator[Sample]:
+        for sample in read_shard(path):
+            label = decode_label(sample.members["label.png"])
+            categories = decode_json(sample.members["meta.json"])["categories"]
+            masks = {
+                f"mask.{category}.png": encode_mask(label == self.vocabulary.index(category) + 1)
+                for category in categories
+            }
+            meta = {"id": sample.key, "categories": categories, "found": categories}
+            members = {**masks, "meta.json": encode_json(meta)}
+            if (label == IGNORE).any():
+                members[IGNORED_MEMBER] = encode_mask(label == IGNORE)
+            yield Sample(key=sample.key, members=members)
