@@ -26,7 +26,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from diffground.data.stickers.backgrounds import PLACES
 from diffground.data.stickers.scenes import caption
 from diffground.data.stickers.sprites import SpriteBook, read_sprites
-from diffground.vocabulary import PASCAL_PHRASES, with_article
+from diffground.vocabulary import PHRASES, with_article
 
 STATE = HERE / "state" / "diffusion.safetensors"
 LATENTS = HERE / "state" / "latents.safetensors"
@@ -35,7 +35,7 @@ _SUSPENDED_S = 10.0  # a step that took longer was interrupted: the pause is not
 
 def build_tokenizer(book: SpriteBook, *, max_tokens: int) -> CLIPTokenizer:
     """A CLIP tokenizer that makes one token of every word of the captions; other words fall apart into letters."""
-    phrases = [PASCAL_PHRASES.get(c, c) for c in [*book.train, *book.further]] + list(PLACES)
+    phrases = [PHRASES.get(c, c) for c in [*book.train, *book.further]] + list(PLACES)
     sentences = [f"a photograph of {with_article(phrase)} and an apple" for phrase in phrases]
     letters = [chr(code) for code in range(33, 127)]
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
@@ -102,7 +102,7 @@ def encode_scenes(
             book, seed=params["seed"] + 3, index=i, num_objects=num_objects,
             further_frac=p["further_frac"], image_size=params["image_size"],
         )  # fmt: skip
-        captions.append(caption(scene, phrases=PASCAL_PHRASES, with_place=choice.random() < p["place_frac"]))
+        captions.append(caption(scene, phrases=PHRASES, with_place=choice.random() < p["place_frac"]))
         images.append(scene.image)
         if len(images) == 128 or i + 1 == p["num_train"]:
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):

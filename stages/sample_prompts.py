@@ -1,4 +1,4 @@
-"""-> data/prompts/{train,test,synthesis}.jsonl: prompt records of the vocabulary."""
+"""data/real -> data/prompts/{train,test,synthesis}.jsonl: prompt records of the vocabulary."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from _stage import run_stage
 
 from diffground import paths
 from diffground.config import Params
+from diffground.data.voc import VocDataset, coappearing_labels
 from diffground.prompts import (
     GROUPS,
     sample_synthesis_prompts,
@@ -22,6 +23,11 @@ from diffground.vocabulary import load_vocabulary
 def main(params: Params, run: TrackingRun) -> None:
     p = params.prompts
     vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
+    if params.vocabulary.pairs == "data":
+        real = VocDataset(paths.REAL, params.data.train_list, num_categories=len(vocabulary.categories))
+        vocabulary = vocabulary.with_pairs(
+            (vocabulary.categories[a - 1], vocabulary.categories[b - 1]) for a, b in coappearing_labels(real)
+        )
     sets = {
         "train": sample_training_prompts(vocabulary, num_one=p.num_train_one, num_two=p.num_train_two, seed=p.seed),
         "test": sample_test_prompts(
@@ -31,6 +37,7 @@ def main(params: Params, run: TrackingRun) -> None:
             vocabulary, per_category=p.synthesis_per_category, per_pair=p.synthesis_per_pair, seed=p.seed
         ),
     }
+    run.log_metrics({"sample_prompts/num_pairs": len(vocabulary.pairs)})
     for name, records in sets.items():
         write_prompts(paths.PROMPTS[name], records)
         groups = Counter(record.group for record in records)

@@ -13,7 +13,10 @@ class VocabularyConfig:
     """Which categories there are and which of them are unseen."""
 
     name: str
-    """Table of categories: 'pascal' (20, VOC order)."""
+    """Table of categories: 'pascal' (20), 'coco' (79)."""
+    pairs: str
+    """Which categories appear together in prompts: those of the 'table' (pascal has one), or those that share a real
+    image of `data.train_list` ('data')."""
     unseen: tuple[str, ...]
     """Categories without labels. Supplementary B.1 of the paper gives three splits."""
     seen: tuple[str, ...]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from diffground.errors import UserError
-from diffground.vocabulary import load_vocabulary
+from diffground.vocabulary import TABLES, load_vocabulary
 
 P = TypeVar("P")
 
@@ -26,7 +26,8 @@ _FRACTIONS = {
     "grounding.mask_threshold", "grounding.text_drop", "grounding.decay_frac",
 }  # fmt: skip
 _CHOICES = {
-    "vocabulary.name": ("pascal",),
+    "vocabulary.name": TABLES,
+    "vocabulary.pairs": ("table", "data"),
     "data.source": ("stickers", "voc"),
     "generator.dtype": ("auto", "float32", "bfloat16", "float16"),
     "detector.backend": ("torchvision", "transformers", "detectron2"),
@@ -128,6 +129,10 @@ def _check_together(params: Any) -> None:
     """Rules that concern more than one key."""
     vocabulary, data, generator, grounding = params.vocabulary, params.data, params.generator, params.grounding
     load_vocabulary(vocabulary.name, unseen=vocabulary.unseen, seen=vocabulary.seen)
+    if vocabulary.pairs == "table" and vocabulary.name != "pascal":
+        raise UserError(f"vocabulary.pairs must be 'data' for '{vocabulary.name}', which has no table of pairs")
+    if data.source == "stickers" and vocabulary.name != "pascal":
+        raise UserError(f"vocabulary.name must be 'pascal' where data.source is 'stickers', got '{vocabulary.name}'")
     if data.source == "voc" and not data.root:
         raise UserError("data.root must not be empty where data.source is 'voc'; name the folder of the devkit")
     if generator.tapped_step > generator.num_steps:

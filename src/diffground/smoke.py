@@ -17,7 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from diffground.detection.small_mask_rcnn import build_small_mask_rcnn
 from diffground.detection.torchvision_backend import save_small_mask_rcnn
-from diffground.vocabulary import PASCAL_CATEGORIES, PASCAL_COCO_NAMES
+from diffground.vocabulary import COCO_NAMES, PASCAL_CATEGORIES
 
 IMAGE_SIZE = 32
 """px; the autoencoder's factor is 4, so latents are 8 x 8 and UNet features 8, 4 and 2."""
@@ -88,7 +88,7 @@ def build_backbone() -> ResNetModel:
 
 
 def _save_detector(folder: Path) -> None:
-    names = [PASCAL_COCO_NAMES.get(category, category) for category in PASCAL_CATEGORIES]
+    names = [COCO_NAMES.get(category, category) for category in PASCAL_CATEGORIES]
     settings: dict[str, Any] = {
         "num_categories": len(names), "image_size": IMAGE_SIZE, "stem_channels": 8, "channels": [8, 16, 16],
         "blocks": [1, 1, 1], "fpn_channels": 16, "anchor_sizes": [[8, 12], [16, 20]], "anchor_ratios": [1.0],

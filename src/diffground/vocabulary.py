@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import difflib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
+
+import yaml
 
 from diffground.errors import UserError
 
@@ -16,14 +18,14 @@ PASCAL_CATEGORIES = (
 )  # fmt: skip
 """VOC order: category i has VOC label i + 1."""
 
-PASCAL_PHRASES = {
+PHRASES = {
     "diningtable": "dining table",
     "pottedplant": "potted plant",
     "tvmonitor": "tv monitor",
 }
 """Words of a category in a prompt, where they are not its name."""
 
-PASCAL_COCO_NAMES = {
+COCO_NAMES = {
     "aeroplane": "airplane",
     "diningtable": "dining table",
     "motorbike": "motorcycle",
@@ -32,6 +34,19 @@ PASCAL_COCO_NAMES = {
     "tvmonitor": "tv",
 }
 """COCO's label of a category, where it is not its name."""
+
+TABLES = ("pascal", "coco")
+"""Names of the tables: PASCAL's 20 categories, the 79 of COCO-sim (supplementary B.1)."""
+
+
+def table_categories(name: str) -> tuple[str, ...]:
+    """The categories of a table, in label order. Raises: UserError for a name that is not one of TABLES."""
+    if name == "pascal":
+        return PASCAL_CATEGORIES
+    if name not in TABLES:
+        raise UserError(f"vocabulary.name must be one of {', '.join(TABLES)}, got '{name}'")
+    splits = yaml.safe_load(files("diffground").joinpath("tables/category_splits.yaml").read_text(encoding="utf-8"))
+    return tuple(splits["COCO-sim"]["categories"])
 
 
 def with_article(phrase: str) -> str:
@@ -69,40 +84,43 @@ class Vocabulary:
             raise UserError(f"vocabulary '{self.name}': {_unknown(category, self.categories)}")
         return self.categories.index(category)
 
+    def with_pairs(self, pairs: Iterable[tuple[str, str]]) -> Vocabulary:
+        """The same with other co-appearing pairs; those with a category that is not used are left out."""
+        used = {*self.seen, *self.unseen}
+        return replace(self, pairs=tuple((a, b) for a, b in pairs if a in used and b in used))
+
     def embedding_prompt(self, category: str) -> str:
         """The prompt that a category's text embedding is taken from. Raises: UserError for an unknown category."""
         return photograph_of(self.phrases[self.categories[self.index(category)]])
 
 
 def load_vocabulary(name: str, *, unseen: Sequence[str], seen: Sequence[str] = ()) -> Vocabulary:
-    """The table `name` ('pascal') with a split. Without `seen`, all that is not unseen is seen.
+    """A table of TABLES with a split. Without `seen`, all that is not unseen is seen. Only 'pascal' has pairs.
 
     Raises: UserError for an unknown table or category, one named twice, one both seen and unseen, and no seen one left.
     """
-    if name != "pascal":
-        raise UserError(f"vocabulary.name must be 'pascal', got '{name}'")
+    categories = table_categories(name)
     for field, given in (("unseen", unseen), ("seen", seen)):
         for i, category in enumerate(given):
-            if category not in PASCAL_CATEGORIES:
-                raise UserError(f"vocabulary.{field}: {_unknown(category, PASCAL_CATEGORIES)}")
+            if category not in categories:
+                raise UserError(f"vocabulary.{field}: {_unknown(category, categories)}")
             if category in given[:i]:
                 raise UserError(f"vocabulary.{field}: '{category}' is named twice; name it once")
     both = [category for category in seen if category in unseen]
     if both:
         raise UserError(f"vocabulary: '{', '.join(both)}' is both seen and unseen; take it out of one of the lists")
-    kept_seen = tuple(c for c in PASCAL_CATEGORIES if (c in seen if seen else c not in unseen))
+    kept_seen = tuple(c for c in categories if (c in seen if seen else c not in unseen))
     if not kept_seen:
         raise UserError(f"vocabulary.unseen names all {len(unseen)} categories; at least one must stay seen")
-    used = {*kept_seen, *unseen}
     return Vocabulary(
         name=name,
-        categories=PASCAL_CATEGORIES,
-        phrases={c: PASCAL_PHRASES.get(c, c) for c in PASCAL_CATEGORIES},
+        categories=categories,
+        phrases={c: PHRASES.get(c, c) for c in categories},
         seen=kept_seen,
-        unseen=tuple(c for c in PASCAL_CATEGORIES if c in unseen),
-        pairs=tuple((a, b) for a, b in _read_pascal_pairs() if a in used and b in used),
-        detector_names={c: PASCAL_COCO_NAMES.get(c, c) for c in PASCAL_CATEGORIES},
-    )
+        unseen=tuple(c for c in categories if c in unseen),
+        pairs=(),
+        detector_names={c: COCO_NAMES.get(c, c) for c in categories},
+    ).with_pairs(_read_pascal_pairs() if name == "pascal" else ())
 
 
 def _read_pascal_pairs() -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 import pytest
 
 from diffground.errors import UserError
-from diffground.vocabulary import load_vocabulary, photograph_of, with_article
+from diffground.vocabulary import load_vocabulary, photograph_of, table_categories, with_article
 
 SPLIT1 = ["tvmonitor", "car", "dog", "sofa", "train"]
 
@@ -85,7 +85,23 @@ def test_at_least_one_category_stays_seen():
 
 
 def test_unknown_table_and_unknown_category():
-    with pytest.raises(UserError, match=r"vocabulary\.name must be 'pascal', got 'coco2'"):
+    with pytest.raises(UserError, match=r"vocabulary\.name must be one of pascal, coco, got 'coco2'"):
         load_vocabulary("coco2", unseen=[])
     with pytest.raises(UserError, match="'zebra' is not one of the 20"):
         load_vocabulary("pascal", unseen=[]).index("zebra")
+
+
+def test_the_coco_table():
+    assert len(table_categories("coco")) == 79  # 'mouse' is left out: the generator draws the animal
+    vocabulary = load_vocabulary("coco", unseen=["cat"])
+    assert vocabulary.index("person") == 0
+    assert vocabulary.detector_names["sofa"] == "couch"
+    assert vocabulary.detector_names["hot dog"] == vocabulary.phrases["hot dog"] == "hot dog"
+
+
+def test_pairs_of_the_data_replace_those_of_the_table():
+    vocabulary = load_vocabulary("coco", unseen=["cat"], seen=["dog", "pizza"])
+    assert vocabulary.pairs == ()
+    paired = vocabulary.with_pairs([("cat", "dog"), ("dog", "zebra"), ("dog", "pizza")])
+    assert paired.pairs == (("cat", "dog"), ("dog", "pizza"))
+    assert paired.seen == vocabulary.seen

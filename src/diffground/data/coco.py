@@ -25,7 +25,7 @@ from pycocotools.coco import COCO
 
 from diffground.errors import UserError
 from diffground.runtime.progress import Progress
-from diffground.vocabulary import PASCAL_COCO_NAMES
+from diffground.vocabulary import COCO_NAMES
 
 from .palette import IGNORE
 from .voc import VocItem, count_pairs, write_voc
@@ -58,7 +58,7 @@ def coco_labels() -> dict[str, int]:
     """
     table = yaml.safe_load(files("diffground").joinpath("tables/category_splits.yaml").read_text(encoding="utf-8"))
     names = table["COCO-sim"]["categories"]
-    return {PASCAL_COCO_NAMES.get(name, name): i + 1 for i, name in enumerate(names)}
+    return {COCO_NAMES.get(name, name): i + 1 for i, name in enumerate(names)}
 
 
 def convert_coco(
