@@ -13,12 +13,12 @@ from diffusers import DDIMScheduler, DiffusionPipeline
 from torch import Tensor
 
 from diffground.errors import UserError
-from diffground.prompts import token_spans
 from diffground.runtime.shard_map import checkpoint_fingerprint
 from diffground.vocabulary import photograph_of
 
 from .checkpoint import load_pipeline
 from .cross_attention import Observer, WordMaps, cross_attention_layers, observe_cross_attention
+from .schedule import ddim_scheduler
 from .self_attention import PixelAffinity, observe_self_attention
 from .text_encoding import EncodedText, TextEncoding
 from .unet_features import group_by_size, stack_branches, tap_features
@@ -195,12 +195,7 @@ class Generator:
 
     def scheduler(self, num_steps: int) -> DDIMScheduler:
         """The checkpoint's noise schedule as a DDIM sampler of `num_steps` steps. Raises: UserError out of range."""
-        scheduler = DDIMScheduler.from_config(self._scheduler_config)
-        if not 1 <= num_steps <= scheduler.config.num_train_timesteps:
-            limit = scheduler.config.num_train_timesteps
-            raise UserError(f"generator.num_steps must be 1 to {limit}, got {num_steps}")
-        scheduler.set_timesteps(num_steps)
-        return scheduler
+        return ddim_scheduler(self._scheduler_config, num_steps=num_steps)
 
     def timestep(self, *, num_steps: int, tapped_step: int) -> int:
         """The timestep of a step counted from the clean end; 1 is the last one. Raises: UserError out of range."""
@@ -263,16 +258,7 @@ class Generator:
 
     def token_weights(self, prompts: Sequence[str], words: Sequence[Sequence[str]]) -> Tensor:
         """float32 (B, T, Q): 1/n at the n token positions of word q in prompt b; zeros for a word that is not there."""
-        num_words = max((len(w) for w in words), default=0)
-        weights = torch.zeros(len(prompts), self.tokenizer.model_max_length, num_words)
-        for b, (prompt, phrases) in enumerate(zip(prompts, words, strict=True)):
-            for q, phrase in enumerate(phrases):
-                try:
-                    positions = token_spans(self.tokenizer, prompt, phrase)
-                except UserError:
-                    continue
-                weights[b, positions, q] = 1 / len(positions)
-        return weights.to(self.device)
+        return self._text.token_weights(prompts, words).to(self.device)
 
     @torch.no_grad()
     def encode(self, images: np.ndarray) -> Tensor:
@@ -300,13 +286,7 @@ class Generator:
 
     def _predict(self, latents: Tensor, timestep: int, text: EncodedText) -> Tensor:
         """The UNet's prediction, float32 (B, C, h, w)."""
-        added = {}
-        if text.pooled is not None:
-            side = self.image_size
-            # height and width before cropping, top and left of the crop, height and width wanted: a whole image
-            time_ids = torch.tensor([[side, side, 0, 0, side, side]], dtype=text.pooled.dtype, device=self.device)
-            conditions = {"text_embeds": text.pooled, "time_ids": time_ids.expand(len(latents), -1)}
-            added = {"added_cond_kwargs": conditions}
         return self._unet(
-            latents.to(self.dtype), timestep, encoder_hidden_states=text.states, return_dict=False, **added
-        )[0].float()
+            latents.to(self.dtype), timestep, encoder_hidden_states=text.states, return_dict=False,
+            added_cond_kwargs=text.added_conditions(image_size=self.image_size),
+        )[0].float()  # fmt: skip

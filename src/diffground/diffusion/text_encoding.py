@@ -11,6 +11,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from diffground.errors import UserError
+from diffground.prompts import token_spans
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,15 @@ class EncodedText:
     """(B, T, D), a row a token; of several encoders side by side."""
     pooled: Tensor | None
     """(B, P), the whole prompt in one vector; None where the UNet does not read it."""
+
+    def added_conditions(self, *, image_size: int) -> dict[str, Tensor] | None:
+        """What the UNet of Stable Diffusion XL reads besides the states, for whole square images; None elsewhere."""
+        if self.pooled is None:
+            return None
+        # height and width before cropping, top and left of the crop, height and width wanted
+        sizes = [image_size, image_size, 0, 0, image_size, image_size]
+        time_ids = torch.tensor([sizes], dtype=self.pooled.dtype, device=self.pooled.device)
+        return {"text_embeds": self.pooled, "time_ids": time_ids.expand(len(self.pooled), -1)}
 
 
 class TextEncoding:
@@ -68,6 +78,19 @@ class TextEncoding:
         rows = {prompt: i for i, prompt in enumerate(distinct)}
         order = [rows[prompt] for prompt in prompts]
         return EncodedText(states=states[order], pooled=None if pooled is None else pooled[order])
+
+    def token_weights(self, prompts: Sequence[str], words: Sequence[Sequence[str]]) -> Tensor:
+        """float32 (B, T, Q): 1/n at the n token positions of word q in prompt b; zeros for a word that is not there."""
+        num_words = max((len(w) for w in words), default=0)
+        weights = torch.zeros(len(prompts), self.tokenizer.model_max_length, num_words)
+        for b, (prompt, phrases) in enumerate(zip(prompts, words, strict=True)):
+            for q, phrase in enumerate(phrases):
+                try:
+                    positions = token_spans(self.tokenizer, prompt, phrase)
+                except UserError:
+                    continue
+                weights[b, positions, q] = 1 / len(positions)
+        return weights
 
 
 def _token_ids(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
