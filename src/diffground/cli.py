@@ -36,6 +36,10 @@ def _parser() -> argparse.ArgumentParser:
         "-c", "--category", action="append", required=True, metavar="WORDS", help="words of the prompt; may be repeated"
     )
     ground.add_argument("--seed", type=int, default=0, help="seed of the image's noise")
+    ground.add_argument(
+        "--grounding", type=Path, default=paths.GROUNDING_MODEL, metavar="FOLDER",
+        help=f"grounding module, e.g. of import-released; default: {paths.GROUNDING_MODEL}",
+    )  # fmt: skip
     ground.add_argument("-o", "--out", type=Path, default=Path("ground.png"), help="overlay image (PNG)")
     ground.set_defaults(run=_ground)
 
@@ -49,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
 
     released = commands.add_parser("import-released", help="make a model folder of the paper authors' weights")
     released.add_argument("file", type=Path, help="the published file, grounding_module.pth")
-    read_from = f"model folder to write; `ground` and the stages read {paths.GROUNDING_MODEL}"
+    read_from = f"model folder to write; `ground --grounding FOLDER` reads it, the stages read {paths.GROUNDING_MODEL}"
     released.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help=read_from)
     released.set_defaults(run=_import_released)
     return parser
@@ -76,7 +80,7 @@ def _ground(args: argparse.Namespace) -> None:
     # imported late: torch takes seconds, a wrong argument should not
     from diffground.grounding.free_form import ground_image
 
-    ground_image(args.prompt, args.category, seed=args.seed, out=args.out, params=params)
+    ground_image(args.prompt, args.category, seed=args.seed, grounding=args.grounding, out=args.out, params=params)
 
 
 def _fetch(args: argparse.Namespace) -> None:

@@ -59,6 +59,14 @@ def test_a_negative_seed_is_one_line(clone):
     assert result.stderr.splitlines()[-1].endswith("--seed must not be negative, got -1")
 
 
+def test_ground_reads_the_grounding_module_that_it_is_told(clone):
+    assert call(clone, "profile", "smoke").returncode == 0
+    for arguments, folder in (([], "models/grounding"), (["--grounding", "models/released"], "models/released")):
+        result = call(clone, "ground", "a photograph of a dog", "-c", "dog", *arguments)
+        assert result.returncode == 2
+        assert f"error: {folder}: no grounding module (config.json is missing)" in result.stderr
+
+
 def test_ground_without_words_shows_the_usage(tmp_path):
     result = call(tmp_path, "ground", "a photograph of a dog")
     assert result.returncode == 2

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from diffground import paths
 from diffground.config import Params
 from diffground.data.palette import VOC_PALETTE
 from diffground.data.shards import encode_mask, encode_png
@@ -23,9 +22,12 @@ _MIN_SIDE_PX = 256
 _OPACITY = 0.55
 
 
-def ground_image(prompt: str, words: Sequence[str], *, seed: int, out: Path, params: Params) -> list[Path]:
+def ground_image(
+    prompt: str, words: Sequence[str], *, seed: int, grounding: Path, out: Path, params: Params
+) -> list[Path]:
     """Sample one image and write `out` (the image beside its masks), and next to it the image and a mask a word.
 
+    grounding: model folder, as stage train_grounding or `diffground import-released` writes it.
     `out` "cow.png" gives cow.png, cow.image.png and cow.<word>.png for each word. Returns the files written.
     Raises: UserError for a word that the prompt does not hold, and when generator or grounding module is missing.
     """
@@ -39,7 +41,7 @@ def ground_image(prompt: str, words: Sequence[str], *, seed: int, out: Path, par
     generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
     for word in words:
         token_spans(generator.tokenizer, prompt, word)  # says which word is missing
-    grounder = Grounder.load(paths.GROUNDING_MODEL, generator=generator, device=device)
+    grounder = Grounder.load(grounding, generator=generator, device=device)
     samples = generator.sample(
         [prompt], [seed], num_steps=p.num_steps, guidance_scale=p.guidance_scale, tapped_step=p.tapped_step
     )
