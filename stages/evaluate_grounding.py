@@ -1,4 +1,4 @@
-"""data/{generated,oracle}/test + models/grounding -> reports/metrics/evaluate_grounding.json: Protocol I, with DAAM."""
+"""models/grounding, generated and real images -> reports/metrics/evaluate_grounding.json: Protocol I, with DAAM."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from diffground import paths
 from diffground.config import Params
 from diffground.diffusion.generator import Generator
 from diffground.evaluation.methods import DaamMaps, GroundingMethod, calibrate_daam, foreground_method
-from diffground.evaluation.protocol1 import run_protocol1
+from diffground.evaluation.protocol1 import MaskMethod, run_protocol1
+from diffground.evaluation.real_images import score_real_images
 from diffground.grounding.oracle import read_labelled_samples
 from diffground.grounding.prediction import Grounder
 from diffground.prompts import GROUPS
@@ -31,6 +32,14 @@ def main(params: Params, run: TrackingRun) -> None:
     maps = DaamMaps(
         generator=generator, phrases=vocabulary.phrases, num_steps=p.num_steps, guidance_scale=p.guidance_scale
     )
+    methods: dict[str, MaskMethod] = {
+        "grounding": GroundingMethod(
+            grounder=grounder, phrases=vocabulary.phrases, image_size=p.image_size,
+            mask_threshold=params.grounding.mask_threshold,
+        ),
+        "foreground_only": foreground_method,
+    }  # fmt: skip
+    real = None
     with Workers.of(params.runtime, device) as workers:
         daam = calibrate_daam(
             maps,
@@ -40,19 +49,23 @@ def main(params: Params, run: TrackingRun) -> None:
         )
         result = run_protocol1(
             read_labelled_samples(generated=paths.GENERATED["test"], oracle=paths.ORACLE["test"]),
-            {
-                "grounding": GroundingMethod(
-                    grounder=grounder, phrases=vocabulary.phrases, image_size=p.image_size,
-                    mask_threshold=params.grounding.mask_threshold,
-                ),
-                "daam": daam,
-                "foreground_only": foreground_method,
-            },
+            {**methods, "daam": daam},
             groups=GROUPS,
             batch_size=params.daam.batch_size,
             workers=workers,
-        )  # fmt: skip
+        )
+        if params.inversion.num_val:
+            real = score_real_images(
+                read_labelled_samples(generated=paths.INVERTED["val"], oracle=paths.INVERTED_ORACLE["val"]),
+                methods,  # without DAAM, which needs every step of a sampling
+                seen=vocabulary.seen,
+                unseen=vocabulary.unseen,
+                batch_size=params.daam.batch_size,
+                workers=workers,
+            )
     metrics = {**result.metrics(), "daam_threshold": daam.threshold}
+    if real is not None:
+        metrics["real_images"] = real.metrics()
     write_metrics("evaluate_grounding", metrics)
     run.log_metrics(flatten(metrics, prefix="evaluate_grounding"))
 

@@ -1,4 +1,4 @@
-"""data/generated/train + data/oracle/train -> models/grounding: the grounding module, trained on seen categories."""
+"""Images and masks of seen categories, generated, real or both -> models/grounding: the grounding module."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ def main(params: Params, run: TrackingRun) -> None:
     vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
     generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
     fitted = fit_grounding(
-        generated=paths.GENERATED["train"],
-        oracle=paths.ORACLE["train"],
+        paths.GROUNDING_SOURCES[params.grounding.training_data],
         generator=generator,
         vocabulary=vocabulary,
         config=params.grounding,

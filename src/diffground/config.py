@@ -104,6 +104,26 @@ class DetectorConfig:
 
 
 @dataclass(frozen=True)
+class InversionConfig:
+    """Real images as samples for the grounding module, their latents by DDIM inversion (paper, table 7).
+
+    Steps and tapped step are those of `generator`.
+    """
+
+    num_train: int
+    """Real training images: the first of data.train_list that show a seen category, all if there are fewer; 0: none."""
+    num_val: int
+    """Real images to score grounding on: the first of data.val_list that show a used category, all if there are fewer;
+    0: none, then grounding is scored on generated images alone."""
+    min_area_frac: float
+    """Share of the image, 0..1, from which a category that it shows is named in its prompt."""
+    fixed_point_iterations: int
+    """UNet passes a step beyond the first, which bring the inversion closer to exact; 0 is plain DDIM inversion."""
+    batch_size: int
+    """Images inverted at once; changes speed, not the latents."""
+
+
+@dataclass(frozen=True)
 class GroundingConfig:
     """The grounding module and its training (paper section 3.3, DESIGN section 5)."""
 
@@ -131,6 +151,9 @@ class GroundingConfig:
     """Standard deviation of Gaussian noise on the text embeddings in training, relative to their own (paper: 0)."""
     text_drop: float
     """With word_attention: chance that a query's mask is made without its text in training, 0..1 (paper: 0)."""
+    training_data: str
+    """'sim': generated images with the detector's masks (paper); 'real': real training images of `inversion` with the
+    labels of seen categories; 'both'."""
     training_type: str
     """'without_zero_masks' ignores categories that the detector did not find, 'normal' trusts it fully."""
     iterations: int
@@ -228,6 +251,7 @@ class Params:
     prompts: PromptsConfig
     generator: GeneratorConfig
     detector: DetectorConfig
+    inversion: InversionConfig
     grounding: GroundingConfig
     daam: DaamConfig
     segmenter: SegmenterConfig

@@ -17,12 +17,13 @@ _NOT_NEGATIVE = {
     "data.seed", "data.num_train", "data.num_val",
     "prompts.seed", "prompts.num_train_one", "prompts.num_train_two", "prompts.test_per_category",
     "prompts.test_per_pair", "prompts.synthesis_per_category", "prompts.synthesis_per_pair",
-    "generator.guidance_scale", "grounding.gain_timesteps", "grounding.query_noise", "grounding.weight_decay",
-    "grounding.seed", "segmenter.backbone_lr_factor", "segmenter.weight_decay", "segmenter.seed",
+    "generator.guidance_scale", "inversion.num_train", "inversion.num_val", "inversion.fixed_point_iterations",
+    "grounding.gain_timesteps", "grounding.query_noise", "grounding.weight_decay", "grounding.seed",
+    "segmenter.backbone_lr_factor", "segmenter.weight_decay", "segmenter.seed",
 }  # fmt: skip
 _POSITIVE = {"grounding.learning_rate", "segmenter.learning_rate"}
 _FRACTIONS = {
-    "detector.score_threshold", "detector.mask_threshold",
+    "detector.score_threshold", "detector.mask_threshold", "inversion.min_area_frac",
     "grounding.mask_threshold", "grounding.text_drop", "grounding.decay_frac",
 }  # fmt: skip
 _CHOICES = {
@@ -33,6 +34,7 @@ _CHOICES = {
     "detector.backend": ("torchvision", "transformers", "detectron2"),
     "grounding.tokens_at": ("features", "image"),
     "grounding.branches": ("conditional", "both"),
+    "grounding.training_data": ("sim", "real", "both"),
     "grounding.training_type": ("without_zero_masks", "normal"),
     "segmenter.training_sets": ("synthetic", "synthetic_and_real_seen", "real_seen_only", "real_all"),
     "segmenter.matching": ("bipartite", "fixed"),
@@ -139,6 +141,11 @@ def _check_together(params: Any) -> None:
         raise UserError(
             f"generator.tapped_step must be at most generator.num_steps ({generator.num_steps}), "
             f"got {generator.tapped_step}"
+        )
+    if grounding.training_data != "sim" and not params.inversion.num_train:
+        raise UserError(
+            f"inversion.num_train must be at least 1 where grounding.training_data is '{grounding.training_data}', "
+            f"got {params.inversion.num_train}"
         )
     if grounding.embed_dim % grounding.num_heads:
         raise UserError(

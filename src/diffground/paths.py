@@ -16,6 +16,17 @@ GENERATED = {name: Path(f"data/generated/{name}") for name in ("train", "test")}
 ORACLE = {name: Path(f"data/oracle/{name}") for name in ("train", "test")}
 """Shards: mask.<category>.png of what the detector found, meta.json."""
 
+INVERTED = {name: Path(f"data/inverted/{name}") for name in ("train", "val")}
+"""Shards of real images: image.png, label.png, latent.npy, meta.json; no shard where none are asked for."""
+
+INVERTED_ORACLE = {name: Path(f"data/inverted_oracle/{name}") for name in ("train", "val")}
+"""Shards: mask.<category>.png of what the labels say, ignored.png, meta.json."""
+
+_SIM = (GENERATED["train"], ORACLE["train"])
+_REAL = (INVERTED["train"], INVERTED_ORACLE["train"])
+GROUNDING_SOURCES = {"sim": [_SIM], "real": [_REAL], "both": [_SIM, _REAL]}
+"""grounding.training_data -> pairs of folders (images, masks) to train on."""
+
 SYNTHETIC = Path("data/synthetic")
 """Shards: image.png, label.png, meta.json."""
 

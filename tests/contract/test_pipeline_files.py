@@ -17,6 +17,7 @@ STAGES = [
     "sample_prompts",
     "generate",
     "detect",
+    "invert_real",
     "train_grounding",
     "evaluate_grounding",
     "synthesize",
@@ -24,7 +25,7 @@ STAGES = [
     "evaluate_zs3",
     "report",
 ]
-SHARDED = ("generate", "detect", "synthesize")
+SHARDED = ("generate", "detect", "invert_real", "synthesize")
 # A change in these alone changes no output: how errors end, where runs are logged, how params.yaml is checked.
 WITHOUT_EFFECT = {"__init__", "config", "entry_point", "errors", "params", "paths", "profile", "tracking"}
 NOT_IN_OUTPUTS = {"runtime", "tracking"}

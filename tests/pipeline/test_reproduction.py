@@ -55,6 +55,11 @@ def test_metrics_have_the_names_that_others_rely_on(reproduced):
         assert set(protocol1[method]) == set(GROUPS)
         scores = [score for score in protocol1[method].values() if score is not None]
         assert all(0 <= score <= 100 for score in scores)
+    real = protocol1["real_images"]
+    for method in ("grounding", "foreground_only"):
+        assert set(real[method]) == {"seen", "unseen", "harmonic"}
+        assert real["per_category"][method]
+    assert real["num_images"]["all"] == read(reproduced, "invert_real")["val"]["num_images"] == 6
     zs3 = read(reproduced, "evaluate_zs3")
     for name in ("synthetic", "real_seen_only", "real_all"):
         assert set(zs3[name]) == {"seen", "unseen", "harmonic"}
@@ -62,9 +67,18 @@ def test_metrics_have_the_names_that_others_rely_on(reproduced):
         assert zs3["per_category"][name]
 
 
+def test_grounding_is_trained_on_generated_and_on_real_images(reproduced):
+    num_samples = read(reproduced, "train_grounding")["num_samples"]
+    num_real = read(reproduced, "invert_real")["train"]["num_images"]
+    assert num_real > 10, "more than one shard"
+    assert num_samples == read(reproduced, "detect")["train"]["num_images"] + num_real
+
+
 def test_the_report_is_complete(reproduced):
     reports = reproduced.root / "reports"
-    assert {p.name for p in (reports / "tables").iterdir()} >= {"protocol1.md", "protocol1.csv", "zs3.md", "zs3.csv"}
+    assert {p.name for p in (reports / "tables").iterdir()} >= {
+        f"{name}.{kind}" for name in ("protocol1", "zs3", "real_images") for kind in ("md", "csv")
+    }
     figures = {p.name for p in (reports / "figures").iterdir()}
     assert figures >= {"protocol1.png", "zs3.png", "loss.png", "masks.png", "real.png"}
     page = (reports / "index.html").read_text()
@@ -107,6 +121,7 @@ def kill_after_first_shard(repository, stage, folder):
     [
         ("generate", "data/generated/train", "data/generated/test"),
         ("detect", "data/oracle/train", "data/oracle/test"),
+        ("invert_real", "data/inverted/train", "data/inverted/val"),
         ("synthesize", "data/synthetic", "data/synthetic"),
     ],
 )
@@ -123,7 +138,12 @@ def test_a_killed_stage_goes_on_and_leaves_finished_shards_untouched(disturbed, 
 
 def upstream(stage):
     """The stages whose outputs `stage` reads."""
-    return {"generate": ["sample_prompts"], "detect": ["generate"], "synthesize": ["train_grounding"]}[stage]
+    return {
+        "generate": ["sample_prompts"],
+        "detect": ["generate"],
+        "invert_real": ["prepare_data"],
+        "synthesize": ["train_grounding"],
+    }[stage]
 
 
 def test_two_runs_from_nothing_end_in_the_same_hashes(disturbed, reproduced):

@@ -79,7 +79,7 @@ def run_method(generator: Generator, *, detector: Detector, params: Params, fold
         mask_threshold=params.detector.mask_threshold, batch_size=params.detector.batch_size, description="detect",
     )  # fmt: skip
     fitted = fit_grounding(
-        generated=folder / "generated", oracle=folder / "oracle", generator=generator, vocabulary=vocabulary,
+        [(folder / "generated", folder / "oracle")], generator=generator, vocabulary=vocabulary,
         config=params.grounding, feature_batch_size=1, device=CPU,
     )  # fmt: skip
     save_grounding(folder / "grounding", fitted.module, fitted.spec, card="")

@@ -100,6 +100,13 @@ def test_a_wrong_type_is_named_with_the_right_one_and_the_value(tmp_path, values
         ("grounding", "reduced_channels", [32, 0, 96], "grounding.reduced_channels[1] must be at least 1, got 0"),
         ("grounding", "gain_timesteps", [5, -1], "grounding.gain_timesteps[1] must not be negative, got -1"),
         ("grounding", "num_heads", 7, "grounding.embed_dim must be a multiple of grounding.num_heads (7), got 128"),
+        ("inversion", "num_train", -1, "inversion.num_train must not be negative, got -1"),
+        ("inversion", "fixed_point_iterations", -1, "inversion.fixed_point_iterations must not be negative, got -1"),
+        ("inversion", "min_area_frac", 1.5, "inversion.min_area_frac must be in 0..1, got 1.5"),
+        ("inversion", "batch_size", 0, "inversion.batch_size must be at least 1, got 0"),
+        ("grounding", "training_data", "reel", "must be one of sim, real, both, got 'reel'; did you mean 'real'?"),
+        ("grounding", "training_data", "real", "num_train must be at least 1 where grounding.training_data is 'real'"),
+        ("grounding", "training_data", "both", "num_train must be at least 1 where grounding.training_data is 'both'"),
         ("runtime", "num_threads", 0, "runtime.num_threads must be at least 1, got 0"),
         ("runtime", "num_workers", 0, "runtime.num_workers must be at least 1, got 0"),
         ("grounding", "branches", "condtional", "got 'condtional'; did you mean 'conditional'?"),
@@ -124,11 +131,19 @@ def test_a_value_out_of_range_is_named_with_the_rule(tmp_path, values, section, 
         ("prompts", "test_per_pair", 0),
         ("grounding", "gain_timesteps", [0]),
         ("vocabulary", "unseen", []),
+        ("inversion", "num_val", 0),
     ],
 )
 def test_the_ends_of_a_range_belong_to_it(tmp_path, values, section, key, value):
     values[section][key] = value
     load(tmp_path, values)
+
+
+@pytest.mark.parametrize("data", ["real", "both"])
+def test_real_training_data_go_with_one_real_image_and_more(tmp_path, values, data):
+    values["grounding"]["training_data"] = data
+    values["inversion"]["num_train"] = 1
+    assert load(tmp_path, values).grounding.training_data == data
 
 
 def test_1e_4_without_a_point_is_a_number(tmp_path, values):

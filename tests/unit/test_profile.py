@@ -34,6 +34,7 @@ def test_the_paper_profile_has_the_papers_numbers():
     assert sum(grounding["reduced_channels"]) == 240
     assert (segmenter["image_size"], segmenter["iterations"], segmenter["batch_size"]) == (224, 40000, 8)
     assert (prompts["test_per_category"], prompts["test_per_pair"]) == (30, 5)
+    assert (params["inversion"]["num_val"], params["inversion"]["fixed_point_iterations"]) == (1449, 0)
     assert (prompts["synthesis_per_category"], prompts["synthesis_per_pair"]) == (500, 71)
 
 

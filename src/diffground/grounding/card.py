@@ -8,6 +8,12 @@ from typing import Any
 from diffground.config import GroundingConfig
 from diffground.vocabulary import Vocabulary
 
+_IMAGES = {
+    "sim": "images that the generator made, labelled by an off-the-shelf detector",
+    "real": "real images with their own labels, inverted by DDIM",
+    "both": "images: the generator's, labelled by an off-the-shelf detector, and real ones, with their own labels",
+}
+
 
 def grounding_card(
     metrics: Mapping[str, Any], *, config: GroundingConfig, checkpoint: str, vocabulary: Vocabulary
@@ -19,14 +25,14 @@ def grounding_card(
 Masks for words, from the features of a text-to-image model ({extras}).
 
 - **Generator**: `{checkpoint}`; the module reads the features of this one only.
-- **Data**: {metrics["num_samples"]} images that the generator made of {len(vocabulary.seen)} seen categories
-  ({", ".join(vocabulary.seen)}), labelled by an off-the-shelf detector. It missed {metrics["num_skipped_queries"]} of
-  {metrics["num_queries"]} named objects; training type `{config.training_type}`.
+- **Data**: {metrics["num_samples"]} {_IMAGES[config.training_data]}; {len(vocabulary.seen)} seen categories
+  ({", ".join(vocabulary.seen)}). {metrics["num_skipped_queries"]} of {metrics["num_queries"]} named objects were not
+  found; training type `{config.training_type}`.
 - **Never seen in training**: {", ".join(vocabulary.unseen) or "nothing"}.
 - **Recipe**: {config.iterations} iterations, batch {config.batch_size}, Adam, learning rate {config.learning_rate:g},
   seed {config.seed}; {metrics["num_weights"]} weights; final loss {metrics["final_loss"]:.4f}.
 - **Made by**: `dvc repro train_grounding`; scores in `reports/metrics/evaluate_grounding.json`.
-- **Limits**: masks are only as good as the generator's images and the detector's masks.
+- **Limits**: masks are only as good as the images and masks that it was trained on.
 - **Licence**: Apache-2.0.
 """
 

@@ -61,30 +61,22 @@ class FittedGrounding:
 
 
 def fit_grounding(
+    sources: Sequence[tuple[Path, Path]],
     *,
-    generated: Path,
-    oracle: Path,
     generator: Generator,
     vocabulary: Vocabulary,
     config: GroundingConfig,
     feature_batch_size: int,
     device: torch.device,
-    further: Sequence[tuple[Path, Path]] = (),
 ) -> FittedGrounding:
-    """Read the shards of `generate` and `detect`, or of real images (grounding.real_images), and train.
+    """Read shards of images and of their masks, and train on all of them alike.
 
-    further: more pairs of such folders, (images, oracle), whose samples are added.
-    Raises: UserError for shards that do not fit each other and when the oracle found (almost) nothing.
+    sources: pairs of folders (images, masks), one or more: those of `generate` and `detect`, of `invert_real`, or both.
+    Raises: UserError for shards that do not fit each other and when the oracle of a pair found (almost) nothing.
     """
-    pairs = [(generated, oracle), *further]
-    everything = [s for images, masks in pairs for s in read_labelled_samples(generated=images, oracle=masks)]
+    everything = [sample for images, oracle in sources for sample in _read_source(images, oracle, config.training_type)]
     _require_one_timestep(everything)
     samples, counts = keep_labelled(everything, config.training_type)
-    if not samples or counts.skipped_frac > MAX_SKIPPED_FRAC:
-        raise UserError(
-            f"{oracle}: the detector may miss at most {MAX_SKIPPED_FRAC:.0%} of the named objects, it missed "
-            f"{counts.num_skipped_queries} of {counts.num_queries}; lower detector.score_threshold"
-        )
     torch.manual_seed(config.seed)
     spec = spec_for(generator, config)
     module = spec.build().to(device)
@@ -109,6 +101,17 @@ def fit_grounding(
         seed=config.seed,
     )
     return FittedGrounding(module=module, spec=spec, curve=curve, counts=counts)
+
+
+def _read_source(images: Path, oracle: Path, training_type: str) -> list[LabelledSample]:
+    samples = list(read_labelled_samples(generated=images, oracle=oracle))
+    kept, counts = keep_labelled(samples, training_type)
+    if not kept or counts.skipped_frac > MAX_SKIPPED_FRAC:
+        raise UserError(
+            f"{oracle}: the detector may miss at most {MAX_SKIPPED_FRAC:.0%} of the named objects, it missed "
+            f"{counts.num_skipped_queries} of {counts.num_queries}; lower detector.score_threshold"
+        )
+    return samples
 
 
 def _require_one_timestep(samples: Sequence[LabelledSample]) -> None:

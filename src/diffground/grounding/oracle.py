@@ -47,7 +47,7 @@ class LabelledSample:
 
 
 def read_labelled_samples(*, generated: Path, oracle: Path) -> Iterator[LabelledSample]:
-    """Join the shards of stage `generate` with those of stage `detect`, sample by sample.
+    """Join shards of images with those of their masks (`generate` and `detect`, or `invert_real`), sample by sample.
 
     Raises: UserError when a folder is missing or the two do not hold the same samples.
     """
@@ -55,12 +55,12 @@ def read_labelled_samples(*, generated: Path, oracle: Path) -> Iterator[Labelled
     if [p.name for p in generated_shards] != [p.name for p in oracle_shards]:
         raise UserError(
             f"{oracle} must hold one shard for each of the {len(generated_shards)} of {generated}, "
-            f"got {len(oracle_shards)}; run `dvc repro detect`"
+            f"got {len(oracle_shards)}; run `dvc repro`"
         )
     for generated_path, oracle_path in zip(generated_shards, oracle_shards, strict=True):
         images, masks = list(read_shard(generated_path)), list(read_shard(oracle_path))
         if [s.key for s in images] != [s.key for s in masks]:
-            raise UserError(f"{oracle_path}: its samples are not those of {generated_path}; run `dvc repro detect`")
+            raise UserError(f"{oracle_path}: its samples are not those of {generated_path}; run `dvc repro`")
         for image, found in zip(images, masks, strict=True):
             yield _join(image, found)
 

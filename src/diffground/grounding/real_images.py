@@ -19,7 +19,6 @@ import numpy as np
 from diffground.data.palette import IGNORE
 from diffground.data.shards import (
     Sample,
-    count_samples,
     decode_json,
     decode_label,
     encode_array,
@@ -27,7 +26,6 @@ from diffground.data.shards import (
     encode_label,
     encode_mask,
     encode_png,
-    list_shards,
     read_shard,
 )
 from diffground.data.voc import VocDataset
@@ -48,11 +46,13 @@ class InversionSummary:
 
     num_images: int
     num_skipped: int
+    """As RealImages has it."""
     num_cut: int
-    mean_inversion_error: float
-    """Mean distance of the clean latents after inversion and sampling, over their norm."""
+    """As RealImages has it."""
+    mean_inversion_error: float | None
+    """Mean distance of the clean latents after inversion and sampling, over their norm; None without images."""
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float | None]:
         return asdict(self)
 
 
@@ -61,6 +61,7 @@ def real_shards(
     *,
     images_dir: Path,
     oracle_dir: Path,
+    num_images: int,
     generator: Generator,
     vocabulary: Vocabulary,
     named: Sequence[str],
@@ -71,9 +72,10 @@ def real_shards(
     batch_size: int,
     shard_size: int,
     guidance_scale: float = 1.0,
+    description: str = "invert",
     workers: Workers | None = None,
 ) -> InversionSummary:
-    """Invert the images of `dataset` that show a category of `named`, and write their masks.
+    """Invert the first `num_images` images of `dataset` that show a category of `named`, and write their masks.
 
     images_dir, a sample: image.png (uint8 RGB, the whole image, squeezed to the generator's square), label.png (uint8,
     VOC palette), latent.npy (float16 (C, h, w), what enters the UNet at the tapped step), meta.json (prompt record,
@@ -81,6 +83,7 @@ def real_shards(
     and where pixels are 255 ignored.png. Shards that are there and complete are kept.
 
     Args:
+        num_images: all that there are if there are fewer; with 0 both folders end up without shards.
         named: categories that a prompt may name: vocabulary.seen to train on, all used ones to evaluate on. Pixels of
             any other category become 255, which is judged nowhere: nobody labelled them.
         min_area_frac: share of the image, 0..1, from which a category is named.
@@ -89,20 +92,23 @@ def real_shards(
         workers: None is this process alone.
     Raises: UserError for settings out of range, when no image shows a category of `named`, and when inversion diverges.
     """
-    check_inversion(
-        generator, num_steps=num_steps, tapped_step=tapped_step, fixed_point_iterations=fixed_point_iterations
-    )
+    if num_images:  # not every generator can be inverted, nor has to be
+        check_inversion(
+            generator, num_steps=num_steps, tapped_step=tapped_step, fixed_point_iterations=fixed_point_iterations
+        )
     settings = {
         **sampler_settings(generator, num_steps=num_steps, guidance_scale=guidance_scale, tapped_step=tapped_step),
         "sampler": "ddim_inversion",
         "fixed_point_iterations": fixed_point_iterations,
     }
     plan = plan_real_images(
-        dataset, vocabulary=vocabulary, named=named, min_area_frac=min_area_frac, image_size=generator.image_size
-    )
+        dataset, num_images=num_images, vocabulary=vocabulary, named=named, min_area_frac=min_area_frac,
+        image_size=generator.image_size,
+    )  # fmt: skip
+    jobs = shard_jobs(plan.images, shard_size=shard_size)
     records = json.dumps([image.record.to_json() for image in plan.images], sort_keys=True)
     map_shards(
-        shard_jobs(plan.images, shard_size=shard_size),
+        jobs,
         out_dir=images_dir,
         fingerprint={
             **settings,
@@ -115,19 +121,27 @@ def real_shards(
             dataset=dataset, generator=generator, settings=settings, hidden=_labels_without(vocabulary, named),
             batch_size=batch_size,
         ),
-        description="invert",
+        description=description,
         num_samples=len(plan.images),
         workers=workers,
     )  # fmt: skip
-    _mask_shards(images_dir, oracle_dir, vocabulary=vocabulary, workers=workers)
+    shards = [images_dir / f"{job.name}.tar" for job in jobs]
+    # one shard of masks for each shard of images, as detect_shards writes them
+    map_shards(
+        [ShardJob(name=path.stem, payload=path) for path in shards],
+        out_dir=oracle_dir,
+        fingerprint={"images": checkpoint_fingerprint(images_dir), "categories": list(vocabulary.categories)},
+        process=_MaskShard(vocabulary=vocabulary),
+        description=f"{description}: masks",
+        num_samples=len(plan.images),
+        workers=workers,
+    )
     errors = [
-        decode_json(sample.members["meta.json"])["inversion_error"]
-        for path in list_shards(images_dir)
-        for sample in read_shard(path)
+        decode_json(sample.members["meta.json"])["inversion_error"] for path in shards for sample in read_shard(path)
     ]
     return InversionSummary(
         num_images=len(plan.images), num_skipped=plan.num_skipped, num_cut=plan.num_cut,
-        mean_inversion_error=sum(errors) / len(errors),
+        mean_inversion_error=sum(errors) / len(errors) if errors else None,
     )  # fmt: skip
 
 
@@ -186,20 +200,6 @@ class _InvertShard:
                     "meta.json": encode_json(meta),
                 },
             )
-
-
-def _mask_shards(images_dir: Path, oracle_dir: Path, *, vocabulary: Vocabulary, workers: Workers | None) -> None:
-    """One shard of masks for each shard of images; what detect_shards does, by the label maps."""
-    shards = list_shards(images_dir)
-    map_shards(
-        [ShardJob(name=path.stem, payload=path) for path in shards],
-        out_dir=oracle_dir,
-        fingerprint={"images": checkpoint_fingerprint(images_dir), "categories": list(vocabulary.categories)},
-        process=_MaskShard(vocabulary=vocabulary),
-        description="masks of labels",
-        num_samples=sum(count_samples(path) for path in shards),
-        workers=workers,
-    )
 
 
 @dataclass(frozen=True)

@@ -34,45 +34,54 @@ class RealImages:
 
     images: tuple[RealImage, ...]
     digest: str
-    """SHA-256 over all images and labels of the dataset, at image size."""
+    """SHA-256 over the images and labels that were looked at, at image size."""
     num_skipped: int
-    """Images that show no category which may be named."""
+    """Images looked at that show no category which may be named."""
     num_cut: int
     """Images that show more such categories than their prompt names."""
 
 
 def plan_real_images(
-    dataset: VocDataset, *, vocabulary: Vocabulary, named: Sequence[str], min_area_frac: float, image_size: int
+    dataset: VocDataset,
+    *,
+    num_images: int,
+    vocabulary: Vocabulary,
+    named: Sequence[str],
+    min_area_frac: float,
+    image_size: int,
 ) -> RealImages:
     """Which images to invert, with which prompts: "a photograph of a dog and a cat".
 
     A prompt names the image's categories of `named`, the largest first, and at most MAX_CATEGORIES; the others that it
-    shows stay in the label map, where they are not what is named. Images without any are skipped.
-    Raises: UserError when that is all of them, for an unknown category, and for an area out of range.
+    shows stay in the label map, where they are not what is named. Images without any are skipped. Of the others the
+    first `num_images` are taken, in the order of the dataset, or all if there are fewer.
+    Raises: UserError when there is none, for an unknown category, and for an area out of range.
     """
     if not 0 <= min_area_frac <= 1:
         raise UserError(f"min_area_frac must be 0 to 1, got {min_area_frac}")
     labels = {category: vocabulary.index(category) + 1 for category in named}
-    images, num_cut, digest = [], 0, hashlib.sha256()
-    with Progress(len(dataset), description="read labels") as progress:
+    images, num_skipped, num_cut, digest = list[RealImage](), 0, 0, hashlib.sha256()
+    with Progress(min(num_images, len(dataset)), description="read labels") as progress:
         for i in range(len(dataset)):
+            if len(images) == num_images:
+                break
             image, label = squeeze(*dataset[i], image_size=image_size)
             digest.update(image.tobytes() + label.tobytes())
             areas = {category: int((label == value).sum()) for category, value in labels.items()}
             large = [c for c in areas if areas[c] > 0 and areas[c] >= min_area_frac * label.size]
             large.sort(key=lambda c: (-areas[c], labels[c]))
-            if large:
-                num_cut += len(large) > MAX_CATEGORIES
-                images.append(RealImage(index=i, record=_record(dataset.ids[i], large[:MAX_CATEGORIES], vocabulary)))
+            if not large:
+                num_skipped += 1
+                continue
+            num_cut += len(large) > MAX_CATEGORIES
+            images.append(RealImage(index=i, record=_record(dataset.ids[i], large[:MAX_CATEGORIES], vocabulary)))
             progress.advance()
-    if not images:
+    if not images and num_images > 0:
         raise UserError(
             f"data: none of {len(dataset)} images shows one of {', '.join(named)} on {min_area_frac:.0%} of its area; "
             f"take another image list"
         )
-    return RealImages(
-        images=tuple(images), digest=digest.hexdigest(), num_skipped=len(dataset) - len(images), num_cut=num_cut
-    )
+    return RealImages(images=tuple(images), digest=digest.hexdigest(), num_skipped=num_skipped, num_cut=num_cut)
 
 
 def squeeze(image: np.ndarray, label: np.ndarray, *, image_size: int) -> tuple[np.ndarray, np.ndarray]:

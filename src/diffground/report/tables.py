@@ -29,6 +29,11 @@ TRAINING_TITLES = {
     "real_seen_only": "real images, seen categories",
     "real_all": "real images, all categories (upper bound)",
 }
+TRAINING_DATA_TITLES = {
+    "sim": "sim (generated images)",
+    "real": "real (DDIM inversion)",
+    "both": "sim + real",
+}
 ZS3_TITLES = {"seen": "seen", "unseen": "unseen", "harmonic": "harmonic mean"}
 PAPER = "paper, Stable Diffusion on PASCAL"
 
@@ -114,6 +119,26 @@ def zs3_category_table(metrics: Mapping[str, Any], *, unseen: Sequence[str]) -> 
         for category in categories
     )
     return Table(header=("IoU, %", *(TRAINING_TITLES[name] for name in names)), rows=rows)
+
+
+def real_images_table(metrics: Mapping[str, Any], *, training_data: str) -> Table:
+    """mIoU (%) on real images of the grounding module, then the paper's by what it was trained on (its table 7).
+
+    `metrics`: entry 'real_images' of evaluate_grounding.json; `training_data`: grounding.training_data.
+    """
+    titles = {
+        "grounding": f"{METHOD_TITLES['grounding']}, trained on {TRAINING_DATA_TITLES[training_data]}",
+        "foreground_only": METHOD_TITLES["foreground_only"],
+    }
+    rows: list[tuple[str | float | None, ...]] = [
+        (title, *(_score(metrics[method], key) for key in ZS3_TITLES)) for method, title in titles.items()
+    ]
+    rows.append(("images", metrics["num_images"]["seen"], metrics["num_images"]["unseen"], None))
+    for row in read_paper_table("paper_ablations.csv"):
+        if row["table"] == "training_data":
+            title = f"{METHOD_TITLES['grounding']}, trained on {row['setting']} ({PAPER} VOC, split 1)"
+            rows.append((title, float(row["voc_test_seen"]), float(row["voc_test_unseen"]), None))
+    return Table(header=("mIoU, %", *ZS3_TITLES.values()), rows=tuple(rows))
 
 
 def read_paper_table(name: str) -> list[dict[str, str]]:

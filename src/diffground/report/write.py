@@ -19,11 +19,16 @@ from diffground.report.tables import (
     ZS3_TITLES,
     Table,
     protocol1_table,
+    real_images_table,
     zs3_category_table,
     zs3_table,
 )
 
 PROTOCOL1_TEXT = "Category-wise mIoU of masks against the oracle on generated images, by what the prompt names."
+REAL_IMAGES_TEXT = (
+    "Masks of real validation images, whose latents come from DDIM inversion. Each prompt names what its image shows, "
+    "so no category has to be recognised: this is not zero-shot segmentation."
+)
 ZS3_TEXT = (
     "MaskFormer on real validation images. Background pixels are not evaluated, as in this benchmark; "
     "rows that count them are marked."
@@ -33,12 +38,20 @@ WITHOUT_EFFECT = ("runtime", "tracking")
 
 
 def result_tables(metrics: Mapping[str, Mapping[str, Any]], params: Params) -> dict[str, Table]:
-    """Name -> table, from the metrics of stages evaluate_grounding and evaluate_zs3."""
-    return {
+    """Name -> table, from the metrics of stages evaluate_grounding and evaluate_zs3.
+
+    'real_images' is there where grounding was scored on real images.
+    """
+    tables = {
         "protocol1": protocol1_table(metrics["evaluate_grounding"], split=paper_split(params.vocabulary.unseen)),
         "zs3": zs3_table(metrics["evaluate_zs3"]),
         "zs3_categories": zs3_category_table(metrics["evaluate_zs3"], unseen=params.vocabulary.unseen),
     }
+    if "real_images" in metrics["evaluate_grounding"]:
+        tables["real_images"] = real_images_table(
+            metrics["evaluate_grounding"]["real_images"], training_data=params.grounding.training_data
+        )
+    return tables
 
 
 def write_tables(tables: Mapping[str, Table], folder: Path) -> None:
@@ -98,6 +111,8 @@ def write_page(path: Path, *, tables: Mapping[str, Table], figures: Sequence[Pat
         Section("Real images", "The first images of the validation list.", None, [links["real"]]),
         Section("Training", "Mean loss over 50 optimizer steps a point.", None, [links["loss"]]),
     ]
+    if "real_images" in tables:
+        sections.insert(1, Section("Grounding on real images", REAL_IMAGES_TEXT, tables["real_images"]))
     settings = {
         f"{section}.{key}": value
         for section, values in asdict(params).items()

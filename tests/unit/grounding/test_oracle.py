@@ -50,7 +50,7 @@ def test_samples_are_joined_and_hold_masks_of_named_categories_only(tmp_path: Pa
 def test_shards_of_different_samples_are_refused(tmp_path: Path) -> None:
     write_generated(tmp_path / "generated", ["train-0", "train-1"])
     write_oracle(tmp_path / "oracle", ["train-0", "train-2"])
-    with pytest.raises(UserError, match=r"oracle/000000.tar: its samples are not those of .*; run `dvc repro detect`"):
+    with pytest.raises(UserError, match=r"oracle/000000.tar: its samples are not those of .*; run `dvc repro`"):
         list(read_labelled_samples(generated=tmp_path / "generated", oracle=tmp_path / "oracle"))
 
 
@@ -58,7 +58,7 @@ def test_a_missing_oracle_shard_is_reported(tmp_path: Path) -> None:
     for name in ("000000", "000001"):
         write_generated(tmp_path / "generated", [f"train-{name}"], name)
     write_oracle(tmp_path / "oracle", ["train-000000"])
-    with pytest.raises(UserError, match=r"one shard for each of the 2 of .*, got 1; run `dvc repro detect`"):
+    with pytest.raises(UserError, match=r"one shard for each of the 2 of .*, got 1; run `dvc repro`"):
         list(read_labelled_samples(generated=tmp_path / "generated", oracle=tmp_path / "oracle"))
 
 

@@ -37,8 +37,8 @@ VOCABULARY = load_vocabulary("pascal", unseen=["dog"])
 CONFIG = GroundingConfig(
     reduced_channels=(4, 4, 8), embed_dim=16, num_layers=1, num_heads=2, ffn_dim=16, patch_size=1,
     tokens_at="features", branches="conditional", word_attention=True, gain_timesteps=(500,), query_noise=0.1,
-    text_drop=0.2, training_type="without_zero_masks", iterations=3, batch_size=4, learning_rate=1e-3,
-    weight_decay=0.0, decay_frac=0.0, mask_threshold=0.5, seed=0,
+    text_drop=0.2, training_data="sim", training_type="without_zero_masks", iterations=3, batch_size=4,
+    learning_rate=1e-3, weight_decay=0.0, decay_frac=0.0, mask_threshold=0.5, seed=0,
 )  # fmt: skip
 SAMPLER = {"num_steps": 3, "guidance_scale": 2.0, "tapped_step": 1}
 CHOICES = [("cat",), ("bus", "cat"), ("pottedplant",), ("cat", "pottedplant"), ("bus",)]
@@ -76,7 +76,7 @@ def shards(generator: Generator, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def fit(shards: Path, generator: Generator) -> Callable[[GroundingConfig], FittedGrounding]:
     def run(config: GroundingConfig) -> FittedGrounding:
         return fit_grounding(
-            generated=shards / "generated", oracle=shards / "oracle", generator=generator, vocabulary=VOCABULARY,
+            [(shards / "generated", shards / "oracle")], generator=generator, vocabulary=VOCABULARY,
             config=config, feature_batch_size=2, device=CPU,
         )  # fmt: skip
 
@@ -121,15 +121,35 @@ def test_the_same_seed_gives_the_same_module(fit: Callable[[GroundingConfig], Fi
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def without_masks(sample: Sample) -> Sample:
+    """The sample of an oracle that found nothing."""
+    return Sample(key=sample.key, members={"meta.json": encode_json({})})
+
+
 def test_a_detector_that_finds_nothing_stops_training(shards: Path, generator: Generator, tmp_path: Path) -> None:
     for path in sorted((shards / "oracle").glob("*.tar")):
-        empty = [Sample(key=s.key, members={"meta.json": encode_json({})}) for s in read_shard(path)]
-        write_shard(tmp_path / path.name, empty)
+        write_shard(tmp_path / path.name, [without_masks(s) for s in read_shard(path)])
     with pytest.raises(UserError, match=r"may miss at most 95% of the named objects, it missed 7 of 7"):
         fit_grounding(
-            generated=shards / "generated", oracle=tmp_path, generator=generator, vocabulary=VOCABULARY,
+            [(shards / "generated", tmp_path)], generator=generator, vocabulary=VOCABULARY,
             config=CONFIG, feature_batch_size=2, device=CPU,
         )  # fmt: skip
+
+
+def test_a_detector_that_finds_nothing_is_not_hidden_by_another_source(
+    shards: Path, generator: Generator, tmp_path: Path
+) -> None:
+    for path in sorted((shards / "oracle").glob("*.tar")):
+        write_shard(tmp_path / path.name, [without_masks(s) for s in read_shard(path)])
+    good, bad = (shards / "generated", shards / "oracle"), (shards / "generated", tmp_path)
+    arguments = {
+        "generator": generator, "vocabulary": VOCABULARY, "config": CONFIG, "feature_batch_size": 2, "device": CPU
+    }  # fmt: skip
+    twice = fit_grounding([good, good], **arguments)
+    assert twice.counts.num_samples == 10
+    for sources in ([good, bad], [bad, good]):
+        with pytest.raises(UserError, match=f"{tmp_path}: the detector may miss at most .* it missed 7 of 7"):
+            fit_grounding(sources, **arguments)
 
 
 def test_probabilities_of_a_batch_equal_those_one_by_one(model_folder: Path, generator: Generator) -> None:
@@ -206,11 +226,8 @@ def test_drawing_enlarges_by_a_whole_number_and_colours_only_the_mask() -> None:
 
 
 @pytest.fixture
-def params(checkpoint: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+def params(checkpoint: Path) -> Params:
     committed = load_params(Path(__file__).parents[3] / "params.yaml")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models/grounding").symlink_to(model_folder)
     return replace(
         committed,
         generator=replace(committed.generator, checkpoint=str(checkpoint), image_size=32, num_steps=3, tapped_step=1),
@@ -219,10 +236,10 @@ def params(checkpoint: Path, model_folder: Path, tmp_path: Path, monkeypatch: py
     )
 
 
-def test_any_words_of_any_prompt_give_an_image_and_masks(params: Params, tmp_path: Path) -> None:
+def test_any_words_of_any_prompt_give_an_image_and_masks(params: Params, model_folder: Path, tmp_path: Path) -> None:
     files = ground_image(
         "a photograph of a unicorn and a potted plant", ["unicorn", "potted plant"], seed=3,
-        out=tmp_path / "out/u.png", params=params,
+        grounding=model_folder, out=tmp_path / "out/u.png", params=params,
     )  # fmt: skip
     names = ["u.image.png", "u.png", "u.potted_plant.png", "u.unicorn.png"]
     assert sorted(p.name for p in files) == sorted(p.name for p in (tmp_path / "out").iterdir()) == names
@@ -240,7 +257,7 @@ def test_any_words_of_any_prompt_give_an_image_and_masks(params: Params, tmp_pat
     ],
 )
 def test_bad_requests_are_answered_in_one_line(
-    params: Params, tmp_path: Path, words: list[str], out: str, message: str
+    params: Params, model_folder: Path, tmp_path: Path, words: list[str], out: str, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        ground_image("a photograph of a dog", words, seed=0, out=tmp_path / out, params=params)
+        ground_image("a photograph of a dog", words, seed=0, grounding=model_folder, out=tmp_path / out, params=params)

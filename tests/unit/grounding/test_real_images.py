@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -31,50 +33,31 @@ from diffground.evaluation.real_images import score_real_images
 from diffground.grounding.fit import fit_grounding
 from diffground.grounding.oracle import read_labelled_samples
 from diffground.grounding.real_images import InversionSummary, real_shards
-from diffground.grounding.real_prompts import plan_real_images, squeeze
 from diffground.prompts import PromptRecord
-from diffground.vocabulary import load_vocabulary
+from tests.unit.grounding.toy_devkit import CAT, DOG, LABELS, SHEEP, VOCABULARY, write_devkit
 
-VOCABULARY = load_vocabulary("pascal", seen=["bus", "cat", "pottedplant"], unseen=["dog"])
-BUS, CAT, DOG, PLANT, SHEEP = (VOCABULARY.index(c) + 1 for c in ("bus", "cat", "dog", "pottedplant", "sheep"))
 SETTINGS = {
-    "min_area_frac": 0.01, "num_steps": 4, "tapped_step": 2, "fixed_point_iterations": 1, "batch_size": 2,
-    "shard_size": 2,
+    "num_images": 9, "min_area_frac": 0.01, "num_steps": 4, "tapped_step": 2, "fixed_point_iterations": 1,
+    "batch_size": 2, "shard_size": 2,
 }  # fmt: skip
 CONFIG = GroundingConfig(
     reduced_channels=(4, 4, 8), embed_dim=16, num_layers=1, num_heads=2, ffn_dim=16, patch_size=1,
     tokens_at="features", branches="conditional", word_attention=False, gain_timesteps=(), query_noise=0.0,
-    text_drop=0.0, training_type="without_zero_masks", iterations=3, batch_size=4, learning_rate=1e-3,
-    weight_decay=0.0, decay_frac=0.0, mask_threshold=0.5, seed=0,
+    text_drop=0.0, training_data="real", training_type="without_zero_masks", iterations=3, batch_size=4,
+    learning_rate=1e-3, weight_decay=0.0, decay_frac=0.0, mask_threshold=0.5, seed=0,
 )  # fmt: skip
 
 
-def labels_of(*areas: tuple[int, slice]) -> np.ndarray:
-    """32 x 32 background with rows of labels."""
-    label = np.zeros((32, 32), dtype=np.uint8)
-    for value, rows in areas:
-        label[rows] = value
-    return label
-
-
-LABELS = {
-    "a": labels_of((CAT, slice(0, 8)), (255, slice(8, 10))),
-    "b": labels_of((BUS, slice(0, 6)), (CAT, slice(10, 20))),
-    "c": labels_of((DOG, slice(0, 20))),  # unseen alone
-    "d": labels_of((BUS, slice(0, 4)), (CAT, slice(4, 9)), (PLANT, slice(9, 20))),  # three
-    "e": labels_of((PLANT, slice(0, 9)), (DOG, slice(9, 12)), (SHEEP, slice(12, 14))),  # sheep is not used
-}
+@pytest.fixture(scope="module")
+def devkit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("devkit")
+    write_devkit(root)
+    return root
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> VocDataset:
-    root = tmp_path_factory.mktemp("devkit")
-    rng = np.random.default_rng(0)
-    write_voc(root, "train", (
-        VocItem(id=id_, image=rng.integers(0, 256, (32, 32, 3), dtype=np.uint8), label=label, objects=label)
-        for id_, label in LABELS.items()
-    ))  # fmt: skip
-    return VocDataset(root, "train")
+def dataset(devkit: Path) -> VocDataset:
+    return VocDataset(devkit, "train")
 
 
 def write(dataset: VocDataset, folder: Path, generator: Generator, **changes: object) -> InversionSummary:
@@ -89,35 +72,53 @@ def folder(dataset: VocDataset, generator: Generator, tmp_path_factory: pytest.T
     return folder
 
 
-def test_prompts_name_the_two_largest_seen_categories(dataset: VocDataset) -> None:
-    plan = plan_real_images(dataset, vocabulary=VOCABULARY, named=VOCABULARY.seen, min_area_frac=0.01, image_size=32)
-    assert [(real.record.id, real.record.prompt, real.record.group) for real in plan.images] == [
-        ("real-a", "a photograph of a cat", "one_seen"),
-        ("real-b", "a photograph of a cat and a bus", "two_seen"),
-        ("real-d", "a photograph of a potted plant and a cat", "two_seen"),
-        ("real-e", "a photograph of a potted plant", "one_seen"),
-    ]
-    assert [real.index for real in plan.images] == [0, 1, 3, 4]
-    assert (plan.num_skipped, plan.num_cut) == (1, 1)
+def test_no_images_leave_folders_without_shards(dataset: VocDataset, generator: Generator, tmp_path: Path) -> None:
+    write(dataset, tmp_path, generator)
+    assert list((tmp_path / "images").glob("*.tar"))
+    summary = write(dataset, tmp_path, generator, num_images=0)
+    assert summary.metrics() == {"num_images": 0, "num_skipped": 0, "num_cut": 0, "mean_inversion_error": None}
+    for folder in (tmp_path / "images", tmp_path / "oracle"):
+        assert [path.name for path in folder.iterdir()] == ["fingerprint.json"]
+    with pytest.raises(UserError, match="images: holds no shard"):
+        list(read_labelled_samples(generated=tmp_path / "images", oracle=tmp_path / "oracle"))
 
 
-def test_a_category_is_named_from_the_smallest_area_on(dataset: VocDataset) -> None:
-    def named_in_b(min_area_frac: float) -> tuple[str, ...]:
-        plan = plan_real_images(
-            dataset, vocabulary=VOCABULARY, named=VOCABULARY.seen, min_area_frac=min_area_frac, image_size=32
+def test_a_generator_that_cannot_be_inverted_may_be_left_alone(
+    dataset: VocDataset, checkpoint: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(checkpoint, tmp_path / "checkpoint")
+    config = tmp_path / "checkpoint/scheduler/scheduler_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "thresholding": True}))
+    thresholding = Generator.load(
+        str(tmp_path / "checkpoint"), device=torch.device("cpu"), dtype=torch.float32, image_size=32
+    )
+    assert write(dataset, tmp_path, thresholding, num_images=0).num_images == 0
+    with pytest.raises(UserError, match="scheduler's thresholding cannot be inverted"):
+        write(dataset, tmp_path, thresholding, num_images=1)
+
+
+@pytest.mark.parametrize("poison", [SHEEP, 255])
+def test_labels_of_unseen_categories_reach_no_training_shard(
+    devkit: Path, generator: Generator, folder: Path, tmp_path: Path, poison: int
+) -> None:
+    write_voc(tmp_path / "devkit", "train", (
+        VocItem(
+            id=id_, image=devkit / f"JPEGImages/{id_}.jpg", label=np.where(label == DOG, np.uint8(poison), label),
+            objects=label,
         )
-        return plan.images[1].record.categories
-
-    assert named_in_b(6 / 32) == ("cat", "bus")
-    assert named_in_b(6 / 32 + 0.001) == ("cat",)
-
-
-def test_unseen_categories_are_named_where_the_caller_says_so(dataset: VocDataset) -> None:
-    used = (*VOCABULARY.seen, *VOCABULARY.unseen)
-    plan = plan_real_images(dataset, vocabulary=VOCABULARY, named=used, min_area_frac=0.01, image_size=32)
-    groups = [(real.record.categories, real.record.group) for real in plan.images]
-    assert groups[2] == (("dog",), "one_unseen")
-    assert groups[4] == (("pottedplant", "dog"), "two_seen_unseen")
+        for id_, label in LABELS.items()
+    ))  # fmt: skip
+    write(VocDataset(tmp_path / "devkit", "train"), tmp_path, generator)
+    for kind in ("images", "oracle"):
+        shards = list_shards(folder / kind)
+        assert len(shards) == 2
+        for shard in shards:
+            assert (tmp_path / kind / shard.name).read_bytes() == shard.read_bytes(), "the dog made a difference"
+    hidden = {DOG, SHEEP}
+    for sample in read_samples(folder / "images"):
+        assert hidden.isdisjoint(np.unique(decode_label(sample.members["label.png"])))
+        meta = json.dumps(decode_json(sample.members["meta.json"]))
+        assert not any(word in meta for word in ("dog", "sheep"))
 
 
 def test_shards_hold_what_inversion_and_labels_give(dataset: VocDataset, generator: Generator, folder: Path) -> None:
@@ -188,7 +189,8 @@ def test_grounding_trains_on_real_images_and_on_both(
         "generator": generator, "vocabulary": VOCABULARY, "config": CONFIG, "feature_batch_size": 2,
         "device": torch.device("cpu"),
     }  # fmt: skip
-    real = fit_grounding(generated=folder / "images", oracle=folder / "oracle", **arguments)
+    real_source = (folder / "images", folder / "oracle")
+    real = fit_grounding([real_source], **arguments)
     assert (real.counts.num_samples, real.counts.num_queries, real.counts.num_skipped_queries) == (4, 6, 0)
 
     def with_generated(num_steps: int):  # type: ignore[no-untyped-def]
@@ -198,10 +200,7 @@ def test_grounding_trains_on_real_images_and_on_both(
         )  # fmt: skip
         mask = {"mask.cat.png": next(iter(read_samples(folder / "oracle"))).members["mask.cat.png"]}
         write_oracle(tmp_path / "oracle", "train-0", mask)
-        return fit_grounding(
-            generated=tmp_path / "generated", oracle=tmp_path / "oracle",
-            further=[(folder / "images", folder / "oracle")], **arguments,
-        )  # fmt: skip
+        return fit_grounding([(tmp_path / "generated", tmp_path / "oracle"), real_source], **arguments)
 
     both = with_generated(4)
     assert both.counts.num_samples == 5
@@ -219,11 +218,12 @@ def test_real_images_are_scored_in_labelled_pixels(dataset: VocDataset, generato
     write(dataset, tmp_path, generator, named=used)
     samples = list(read_labelled_samples(generated=tmp_path / "images", oracle=tmp_path / "oracle"))
     everywhere = np.ones((32, 32), dtype=bool)
-    tables = score_real_images(
+    scores = score_real_images(
         samples,
         {"all": lambda batch: [dict.fromkeys(s.categories, everywhere) for s in batch], "fg": foreground_method},
         seen=VOCABULARY.seen, unseen=VOCABULARY.unseen, batch_size=2,
     )  # fmt: skip
+    tables = scores.tables
     # rows of 32: a has 2 ignored, e 2. cat: 8 of 30, 10 of 32 and 5 of 32; bus: 6 of 32 (in d it is not named);
     # potted plant: 11 of 32 and 9 of 30; dog: 20 of 32 and 3 of 30
     expected = {
@@ -237,20 +237,25 @@ def test_real_images_are_scored_in_labelled_pixels(dataset: VocDataset, generato
     assert tables["all"].absent == ()
     # foreground: cat 8 of 8, 10 of 16 and 5 of 16
     assert tables["fg"].per_category["cat"] == pytest.approx(100 * 23 / 40)
+    metrics = scores.metrics()
+    assert metrics["num_images"] == {"all": 5, "seen": 4, "unseen": 2}, "image e is in both"
+    assert set(metrics) == {"all", "fg", "num_images", "per_category", "absent"}
+    assert metrics["all"] == pytest.approx({
+        "seen": seen, "unseen": expected["dog"], "harmonic": tables["all"].harmonic
+    })  # fmt: skip
+    assert metrics["per_category"]["all"] == pytest.approx(expected)
+    assert metrics["absent"] == []
 
 
-def test_images_are_squeezed_whole_into_the_generators_square() -> None:
-    image = np.zeros((20, 40, 3), dtype=np.uint8)
-    label = np.zeros((20, 40), dtype=np.uint8)
-    image[:, 30:], label[:, 30:] = 250, 7  # the right quarter
-    small, small_label = squeeze(image, label, image_size=8)
-    assert (small.shape, small.dtype, small_label.dtype) == ((8, 8, 3), np.uint8, np.uint8)
-    assert small_label.tolist() == [[0] * 6 + [7] * 2] * 8
-    assert (small[:, 7] > 240).all()
-    assert (small[:, :5] < 10).all()
-    same, same_label = squeeze(small, small_label, image_size=8)
-    assert np.array_equal(same, small)
-    assert np.array_equal(same_label, small_label)
+def test_categories_without_a_real_image_are_listed_and_not_scored(folder: Path) -> None:
+    samples = list(read_labelled_samples(generated=folder / "images", oracle=folder / "oracle"))
+    metrics = score_real_images(
+        samples, {"fg": foreground_method}, seen=VOCABULARY.seen, unseen=VOCABULARY.unseen, batch_size=4
+    ).metrics()
+    assert metrics["absent"] == ["dog"]
+    assert metrics["num_images"] == {"all": 4, "seen": 4, "unseen": 0}
+    assert (metrics["fg"]["unseen"], metrics["fg"]["harmonic"]) == (None, None)
+    assert metrics["fg"]["seen"] > 0
 
 
 def test_bad_settings_are_refused_before_anything_is_dropped(

@@ -63,6 +63,20 @@ def test_writes_every_table_chart_and_a_page_that_links_them(params, tmp_path):
     assert "tracking.enabled" not in text, "where a run is logged must not change the page"
 
 
+def test_real_images_have_a_table_and_a_section_where_they_were_scored(params, tmp_path):
+    scores = {"seen": 61.5, "unseen": 50.0, "harmonic": 55.2}
+    real = {"grounding": scores, "foreground_only": scores, "num_images": {"seen": 4, "unseen": 3, "all": 6}}
+    assert "real_images" not in result_tables(METRICS, params)
+    metrics = {**METRICS, "evaluate_grounding": {**METRICS["evaluate_grounding"], "real_images": real}}
+    tables = result_tables(metrics, params)
+    figures = [tmp_path / f"figures/{name}.png" for name in ("protocol1", "zs3", "loss", "masks", "real")]
+    write_page(tmp_path / "index.html", tables=tables, figures=figures, params=params)
+    text = (tmp_path / "index.html").read_text()
+    assert "<h2>Grounding on real images</h2>" in text
+    assert "<td>61.5</td>" in text
+    assert "<dt>inversion.num_val</dt>" in text
+
+
 def test_finds_loss_curves_at_any_depth_and_names_them():
     values = {
         "loss": {"iterations": [50], "losses": [0.5]},

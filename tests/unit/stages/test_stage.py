@@ -1,5 +1,6 @@
 """Stage scripts as DVC starts them: on bad input one line, exit code 2, and nothing lost."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 import diffground
-from diffground.data.shards import list_shards
+from diffground.data.shards import list_shards, read_samples
 from diffground.data.voc import VocDataset
 from diffground.profile import compose_params
 from diffground.prompts import read_prompts, write_prompts
@@ -103,6 +104,25 @@ def test_a_category_both_seen_and_unseen(clone):
 def test_a_missing_checkpoint(clone):
     assert call(clone, "sample_prompts").returncode == 0
     assert_one_line(call(clone, "generate"), "models/smoke/diffusion")
+
+
+def test_real_images_are_inverted_as_many_as_asked_for_and_dropped_again(clone):
+    build_components(clone / "models/smoke")
+    change(clone, data={"num_train": 6, "num_val": 4}, inversion={"num_train": 3, "num_val": 99})
+    assert call(clone, "prepare_data").returncode == 0
+    assert call(clone, "invert_real").returncode == 0
+    metrics = json.loads((clone / "reports/metrics/invert_real.json").read_text())
+    nums = {name: metrics[name]["num_images"] for name in ("train", "val")}
+    assert nums["train"] == 3
+    assert nums["val"] == 4 - metrics["val"]["num_skipped"], "all there are"
+    for folder in ("inverted", "inverted_oracle"):
+        assert {n: len(list(read_samples(clone / "data" / folder / n))) for n in nums} == nums
+    change(clone, inversion={"num_train": 0, "num_val": 0}, grounding={"training_data": "sim"})
+    assert call(clone, "invert_real").returncode == 0
+    left = sorted(path.relative_to(clone / "data").as_posix() for path in clone.glob("data/inverted*/*/*"))
+    assert left == [
+        f"{folder}/{name}/fingerprint.json" for folder in ("inverted", "inverted_oracle") for name in ("train", "val")
+    ]
 
 
 def test_a_full_disk_leaves_the_old_prompts(clone):
