@@ -127,18 +127,41 @@ def sample_synthesis_prompts(
     return _balanced("synthesis", vocabulary, per_category, per_pair, seed)
 
 
-def token_spans(tokenizer: Any, prompt: str, phrase: str) -> list[int]:
-    """Positions of the tokens of `phrase` in the tokenized `prompt`, start token counted; its first occurrence.
+def token_spans(tokenizer: Any, prompt: str, phrases: Sequence[str]) -> list[list[int]]:
+    """For each phrase the positions of its tokens in the tokenized `prompt`, start token counted.
 
-    `tokenizer`: a transformers tokenizer that splits at spaces. Raises: UserError when the prompt does not contain the
-    phrase or ends, at the tokenizer's maximal length, before it does.
+    The first occurrence counts that is not part of one of another of these phrases: of "dog" and "hot dog", asked for
+    together, "dog" is not the one in "hot dog". Asked for alone, it is. Empty for a phrase that is not in the prompt.
+    `tokenizer`: a transformers tokenizer that splits at spaces. Raises: UserError when the prompt is cut off, at the
+    tokenizer's maximal length, before the end of a phrase.
     """
-    match = re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", prompt, flags=re.IGNORECASE)
-    if not phrase or match is None:
-        raise UserError(f"the prompt '{prompt}' does not contain the words '{phrase}'; name them as they stand there")
+    occurrences = [_occurrences(prompt, phrase) for phrase in phrases]
+    spans = []
+    for i, phrase in enumerate(phrases):
+        own = next((here for here in occurrences[i] if not _is_part_of_another(here, occurrences)), None)
+        spans.append([] if own is None else _positions(tokenizer, prompt, phrase, own))
+    return spans
+
+
+def _occurrences(prompt: str, phrase: str) -> list[tuple[int, int]]:
+    """Where whole words of the prompt are `phrase`: first character, and the one after the last."""
+    if not phrase:
+        return []
+    pattern = rf"(?<!\w){re.escape(phrase)}(?!\w)"
+    return [match.span() for match in re.finditer(pattern, prompt, flags=re.IGNORECASE)]
+
+
+def _is_part_of_another(here: tuple[int, int], occurrences: Sequence[Sequence[tuple[int, int]]]) -> bool:
+    return any(
+        start <= here[0] and here[1] <= end and (start, end) != here for some in occurrences for start, end in some
+    )
+
+
+def _positions(tokenizer: Any, prompt: str, phrase: str, occurrence: tuple[int, int]) -> list[int]:
+    """The tokens of characters `occurrence` of the prompt. Raises: as token_spans."""
     whole, before, through = (
         tokenizer(text, add_special_tokens=False).input_ids
-        for text in (prompt, prompt[: match.start()], prompt[: match.end()])
+        for text in (prompt, prompt[: occurrence[0]], prompt[: occurrence[1]])
     )
     if whole[: len(through)] != through or through[: len(before)] != before:
         raise ValueError(f"{type(tokenizer).__name__} joins words into tokens: no span for '{phrase}' in '{prompt}'")

@@ -14,7 +14,7 @@ from diffground.prompts import (
     write_prompts,
 )
 from diffground.smoke import build_tokenizer
-from diffground.vocabulary import load_vocabulary
+from diffground.vocabulary import load_vocabulary, photograph_of
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_pairs_wanted_but_none_appear_together():
 
 def span_text(tokenizer, prompt: str, phrase: str) -> str:
     ids = tokenizer(prompt, truncation=True).input_ids
-    positions = token_spans(tokenizer, prompt, phrase)
+    (positions,) = token_spans(tokenizer, prompt, [phrase])
     return "".join(tokenizer.convert_ids_to_tokens([ids[i] for i in positions])).replace("</w>", " ").strip()
 
 
@@ -176,24 +176,63 @@ def test_the_span_agrees_with_the_tokenizers_character_offsets():
     start = prompt.index("dining table")
     expected = [i for i, (a, b) in enumerate(offsets) if a >= start and b <= start + len("dining table") and b > a]
     assert len(expected) == 11
-    assert token_spans(tokenizer, prompt, "dining table") == expected
+    assert token_spans(tokenizer, prompt, ["dining table"]) == [expected]
 
 
 def test_the_first_of_several_occurrences_counts():
     # start token, "a", then d o g
-    assert token_spans(build_tokenizer(), "a dog and a dog", "dog") == [2, 3, 4]
+    assert token_spans(build_tokenizer(), "a dog and a dog", ["dog", "dog"]) == [[2, 3, 4], [2, 3, 4]]
 
 
 @pytest.mark.parametrize("phrase", ["cat", "do", "photograph dog", ""])
-def test_words_that_the_prompt_lacks_are_an_error(phrase):
-    with pytest.raises(UserError, match="does not contain the words"):
-        token_spans(build_tokenizer(), "a photograph of a dog", phrase)
+def test_words_that_the_prompt_lacks_have_no_tokens(phrase):
+    assert token_spans(build_tokenizer(), "a photograph of a dog", [phrase, "dog"])[0] == []
+
+
+@pytest.mark.parametrize(
+    ("prompt", "phrases", "words"),
+    [
+        ("a hot dog and a dog", ["dog", "hot dog"], [5, 1]),
+        ("a hot dog and a dog", ["hot dog", "dog"], [1, 5]),
+        ("a dog and a hot dog", ["dog", "hot dog"], [1, 4]),
+        ("a dog and a hot dog", ["Hot Dog", "DOG"], [4, 1]),
+        ("a hot dog, a hot dog, a dog", ["dog", "hot dog"], [7, 1]),
+        ("a hot dog", ["hot dog", "dog"], [1, None]),  # there is no other dog
+        ("a hot dog", ["dog"], [2]),  # asked for alone, it is this one
+        ("a dog bed and a hot dog bed", ["dog", "dog bed", "hot dog bed", "bed"], [None, 1, 5, None]),
+        ("a wine glass table", ["wine glass", "glass table"], [1, 2]),  # neither is part of the other
+    ],
+)
+def test_a_word_inside_a_longer_one_asked_for_is_not_it(prompt, phrases, words):
+    # `words`: the number of the prompt's word at which each phrase's tokens begin
+    tokenizer = build_tokenizer()
+    first_tokens = [1 + sum(len(word.strip(",")) + word.count(",") for word in prompt.split()[:i]) for i in range(9)]
+    spans = token_spans(tokenizer, prompt, phrases)
+    assert [first_tokens.index(span[0]) if span else None for span in spans] == words
+    assert [len(span) for span in spans] == [
+        0 if word is None else len(phrase.replace(" ", "")) for phrase, word in zip(phrases, words, strict=True)
+    ]
+
+
+def test_any_two_of_cocos_categories_have_tokens_of_their_own():
+    phrases = load_vocabulary("coco", unseen=["bear"]).phrases.values()
+    tokenizer = build_tokenizer()
+    pairs = [(a, b) for a in phrases for b in phrases if a != b and (set(a.split()) & set(b.split()))]
+    assert {("dog", "hot dog"), ("hot dog", "dog"), ("bear", "teddy bear"), ("teddy bear", "bear")} <= set(pairs)
+    for pair in pairs:
+        prompt = photograph_of(*pair)
+        tokens = tokenizer.convert_ids_to_tokens(tokenizer(prompt).input_ids)
+        spans = token_spans(tokenizer, prompt, pair)
+        assert not set(spans[0]) & set(spans[1])
+        found = ["".join(tokens[i] for i in span).replace("</w>", " ").strip() for span in spans]
+        assert found == list(pair)
+        assert token_spans(tokenizer, prompt, pair[::-1]) == spans[::-1]
 
 
 def test_a_phrase_that_is_cut_off_is_an_error():
     tokenizer = build_tokenizer()
     room = tokenizer.model_max_length - 2 - len("dog")  # start token, end token
     fits, too_long = "x" * room + " dog", "x" * (room + 1) + " dog"
-    assert token_spans(tokenizer, fits, "dog")[-1] == tokenizer.model_max_length - 2
+    assert token_spans(tokenizer, fits, ["dog"])[0][-1] == tokenizer.model_max_length - 2
     with pytest.raises(UserError, match="is cut at 64 tokens, before the end of 'dog'; shorten it"):
-        token_spans(tokenizer, too_long, "dog")
+        token_spans(tokenizer, too_long, ["dog"])

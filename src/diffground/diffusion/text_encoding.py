@@ -80,16 +80,15 @@ class TextEncoding:
         return EncodedText(states=states[order], pooled=None if pooled is None else pooled[order])
 
     def token_weights(self, prompts: Sequence[str], words: Sequence[Sequence[str]]) -> Tensor:
-        """float32 (B, T, Q): 1/n at the n token positions of word q in prompt b; zeros for a word that is not there."""
+        """float32 (B, T, Q): 1/n at the n token positions of word q in prompt b; zeros for a word that is not there.
+
+        Where one word of a prompt is part of another, as "dog" of "hot dog", each has its own tokens (token_spans).
+        """
         num_words = max((len(w) for w in words), default=0)
         weights = torch.zeros(len(prompts), self.tokenizer.model_max_length, num_words)
         for b, (prompt, phrases) in enumerate(zip(prompts, words, strict=True)):
-            for q, phrase in enumerate(phrases):
-                try:
-                    positions = token_spans(self.tokenizer, prompt, phrase)
-                except UserError:
-                    continue
-                weights[b, positions, q] = 1 / len(positions)
+            for q, positions in enumerate(token_spans(self.tokenizer, prompt, phrases)):
+                weights[b, positions, q] = 1 / max(len(positions), 1)
         return weights
 
 

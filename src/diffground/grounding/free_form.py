@@ -39,8 +39,9 @@ def ground_image(
     p = params.generator
     device = setup(params.runtime)
     generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
-    for word in words:
-        token_spans(generator.tokenizer, prompt, word)  # says which word is missing
+    for word, positions in zip(words, token_spans(generator.tokenizer, prompt, words), strict=True):
+        if not positions:
+            raise UserError(f"the prompt '{prompt}' does not contain the words '{word}'; name them as they stand there")
     grounder = Grounder.load(grounding, generator=generator, device=device)
     samples = generator.sample(
         [prompt], [seed], num_steps=p.num_steps, guidance_scale=p.guidance_scale, tapped_step=p.tapped_step

@@ -50,7 +50,8 @@ def test_one_vector_becomes_one_word(
     path = saved(tmp_path, {key: EMBEDDING.reshape(shape)})
     assert add_personal_word(pipeline, path, token=token) == phrase
     torch.testing.assert_close(row_of(pipeline, phrase), EMBEDDING)
-    assert len(token_spans(pipeline.tokenizer, f"a photograph of a {phrase} and a dog", phrase)) == 1
+    (positions,) = token_spans(pipeline.tokenizer, f"a photograph of a {phrase} and a dog", [phrase])
+    assert len(positions) == 1
 
 
 def test_several_vectors_become_a_phrase(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
@@ -60,9 +61,16 @@ def test_several_vectors_become_a_phrase(pipeline: StableDiffusionPipeline, tmp_
     for word, vector in zip(phrase.split(), vectors, strict=True):
         torch.testing.assert_close(row_of(pipeline, word), vector)
     prompt = f"a photograph of a {phrase} and a dog"
-    positions = token_spans(pipeline.tokenizer, prompt, phrase)
+    (positions,) = token_spans(pipeline.tokenizer, prompt, [phrase])
     ids = pipeline.tokenizer(prompt).input_ids
     assert [ids[i] for i in positions] == pipeline.tokenizer.convert_tokens_to_ids(phrase.split())
+
+
+def test_a_word_inside_a_personal_one_is_not_it(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
+    phrase = add_personal_word(pipeline, saved(tmp_path, {"emb_params": EMBEDDING}), token="<my-dog>")
+    ids = pipeline.tokenizer("a <my-dog> and a dog").input_ids
+    personal, dog = token_spans(pipeline.tokenizer, "a <my-dog> and a dog", [phrase, "dog"])
+    assert pipeline.tokenizer.convert_ids_to_tokens([ids[i] for i in (*personal, *dog)]) == ["<my-dog>", "dog</w>"]
 
 
 def test_other_prompts_keep_their_states(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
