@@ -1,4 +1,4 @@
-"""data/synthetic, data/real -> models/segmenter/<training set>: one MaskFormer each."""
+"""data/synthetic, data/pseudo, data/real -> models/segmenter/<training set>: one MaskFormer each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main(params: Params, run: TrackingRun) -> None:
     real = VocDataset(paths.REAL, params.data.train_list, num_categories=len(vocabulary.categories))
     metrics = {}
     for name in p.training_sets:
-        source = training_source(name, synthetic=paths.SYNTHETIC, real=real, vocabulary=vocabulary)
+        source = training_source(name, synthetic=paths.SYNTHETIC, pseudo=paths.PSEUDO, real=real, vocabulary=vocabulary)
         start = time.perf_counter()
         segmenter, curve = fit_segmenter(
             source, categories=vocabulary.categories, config=p, device=device, description=f"train_maskformer {name}"

@@ -183,12 +183,52 @@ class DaamConfig:
 
 
 @dataclass(frozen=True)
+class Text2MaskConfig:
+    """Baseline From Text to Mask (arXiv 2309.04109): label maps of real images whose categories are known."""
+
+    num_images: int
+    """The first images of data.train_list that show a used category, or all if there are fewer; 0: none."""
+    noise_frac: float
+    """How far an image is noised, as a share of the schedule, 0..1."""
+    word_sizes: tuple[int, ...]
+    """Sides of the cross-attention layers that are averaged, px of the layer; empty: all layers."""
+    num_noises: int
+    """Noise draws, a UNet pass each, whose maps are averaged."""
+    power: int
+    """How often a map is spread by self-attention; 0: not at all."""
+    max_affinity_size: int
+    """Largest side of the self-attention used, px of its layer; memory grows as side^4."""
+    threshold_from: str
+    """'generated': the threshold fits the detector's masks of generated training images best, which show seen
+    categories alone; no label of a real image enters. 'fixed': it is `threshold`."""
+    threshold: float
+    """From where on a pixel belongs to its likeliest category, above 0, to 1 ('fixed' only)."""
+    num_calibration: int
+    """Generated training images on which the threshold is chosen ('generated' only)."""
+    uncertain_band: float
+    """Pixels less than this from the threshold are ignored, 0..1; 0: none. With a CRF, from even odds."""
+    crf_iterations: int
+    """Mean-field iterations of a dense CRF over the maps (Krähenbühl & Koltun 2011); 0: no CRF."""
+    crf_weight: float
+    """Weight of the CRF's bilateral kernel; its kernels are normalised."""
+    crf_position_frac: float
+    """Reach of the bilateral kernel, a standard deviation, as a share of the image's longer side."""
+    crf_colour_scale: float
+    """Standard deviation of the bilateral kernel in colour, of 255."""
+    batch_size: int
+    """Images at once; changes speed, not the label maps."""
+    seed: int
+    """Seed of the noise; an image's own depends on this and on its id alone."""
+
+
+@dataclass(frozen=True)
 class SegmenterConfig:
     """MaskFormer and its training (paper section 4.1)."""
 
     training_sets: tuple[str, ...]
     """One MaskFormer each: 'synthetic' (Models A to C of the paper's table 2), 'synthetic_and_real_seen' (D and E),
-    'real_seen_only' (without this method), 'real_all' (upper bound)."""
+    'real_seen_only' (without this method), 'text2mask' (the baseline's label maps; it is told which categories, unseen
+    ones too, a real image shows), 'real_all' (upper bound)."""
     backbone: str
     """Folder or hub id of a transformers ResNet."""
     image_size: int
@@ -254,6 +294,7 @@ class Params:
     inversion: InversionConfig
     grounding: GroundingConfig
     daam: DaamConfig
+    text2mask: Text2MaskConfig
     segmenter: SegmenterConfig
     runtime: RuntimeConfig
     tracking: TrackingConfig

@@ -20,11 +20,16 @@ _NOT_NEGATIVE = {
     "generator.guidance_scale", "inversion.num_train", "inversion.num_val", "inversion.fixed_point_iterations",
     "grounding.gain_timesteps", "grounding.query_noise", "grounding.weight_decay", "grounding.seed",
     "segmenter.backbone_lr_factor", "segmenter.weight_decay", "segmenter.seed",
+    "text2mask.num_images", "text2mask.power", "text2mask.crf_iterations", "text2mask.crf_weight", "text2mask.seed",
 }  # fmt: skip
-_POSITIVE = {"grounding.learning_rate", "segmenter.learning_rate"}
+_POSITIVE = {
+    "grounding.learning_rate", "segmenter.learning_rate",
+    "text2mask.threshold", "text2mask.crf_position_frac", "text2mask.crf_colour_scale",
+}  # fmt: skip
 _FRACTIONS = {
     "detector.score_threshold", "detector.mask_threshold", "inversion.min_area_frac",
     "grounding.mask_threshold", "grounding.text_drop", "grounding.decay_frac",
+    "text2mask.noise_frac", "text2mask.threshold", "text2mask.uncertain_band",
 }  # fmt: skip
 _CHOICES = {
     "vocabulary.name": TABLES,
@@ -36,7 +41,8 @@ _CHOICES = {
     "grounding.branches": ("conditional", "both"),
     "grounding.training_data": ("sim", "real", "both"),
     "grounding.training_type": ("without_zero_masks", "normal"),
-    "segmenter.training_sets": ("synthetic", "synthetic_and_real_seen", "real_seen_only", "real_all"),
+    "segmenter.training_sets": ("synthetic", "synthetic_and_real_seen", "real_seen_only", "text2mask", "real_all"),
+    "text2mask.threshold_from": ("generated", "fixed"),
     "segmenter.matching": ("bipartite", "fixed"),
 }
 _MAY_BE_EMPTY = {"data.root"}
@@ -151,6 +157,10 @@ def _check_together(params: Any) -> None:
         raise UserError(
             f"grounding.embed_dim must be a multiple of grounding.num_heads ({grounding.num_heads}), "
             f"got {grounding.embed_dim}"
+        )
+    if "text2mask" in params.segmenter.training_sets and not params.text2mask.num_images:
+        raise UserError(
+            "text2mask.num_images must be at least 1 where 'text2mask' is one of segmenter.training_sets, got 0"
         )
 
 

@@ -30,6 +30,10 @@ GROUNDING_SOURCES = {"sim": [_SIM], "real": [_REAL], "both": [_SIM, _REAL]}
 SYNTHETIC = Path("data/synthetic")
 """Shards: image.png, label.png, meta.json."""
 
+PSEUDO = Path("data/pseudo")
+"""Shards of real images with label maps of the baseline From Text to Mask: image.png, label.png, meta.json; no shard
+where none are asked for."""
+
 GROUNDING_MODEL = Path("models/grounding")
 
 SEGMENTERS = Path("models/segmenter")

@@ -21,11 +21,12 @@ STAGES = [
     "train_grounding",
     "evaluate_grounding",
     "synthesize",
+    "text2mask",
     "train_maskformer",
     "evaluate_zs3",
     "report",
 ]
-SHARDED = ("generate", "detect", "invert_real", "synthesize")
+SHARDED = ("generate", "detect", "invert_real", "synthesize", "text2mask")
 # A change in these alone changes no output: how errors end, where runs are logged, how params.yaml is checked.
 WITHOUT_EFFECT = {"__init__", "config", "entry_point", "errors", "params", "paths", "profile", "tracking"}
 NOT_IN_OUTPUTS = {"runtime", "tracking"}

@@ -60,8 +60,11 @@ def test_metrics_have_the_names_that_others_rely_on(reproduced):
         assert set(real[method]) == {"seen", "unseen", "harmonic"}
         assert real["per_category"][method]
     assert real["num_images"]["all"] == read(reproduced, "invert_real")["val"]["num_images"] == 6
+    pseudo = read(reproduced, "text2mask")
+    assert pseudo["num_images"] > 0
+    assert set(pseudo) >= {"threshold", "seen", "unseen", "harmonic", "undecided_frac"}
     zs3 = read(reproduced, "evaluate_zs3")
-    for name in ("synthetic", "real_seen_only", "real_all"):
+    for name in ("synthetic", "real_seen_only", "text2mask", "real_all"):
         assert set(zs3[name]) == {"seen", "unseen", "harmonic"}
         assert set(zs3["with_background"][name]) >= {"seen", "unseen", "harmonic"}
         assert zs3["per_category"][name]

@@ -2,7 +2,7 @@
 
 A real image is noised once and shown to the UNet with a prompt that names its categories. Where pixels attend to a
 category's words it is likely, and what self-attention holds together gets one label. Nothing is sampled or trained.
-The paper's dense CRF is left out.
+A dense CRF may follow (dense_crf).
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ TRAINING_TITLES = {
     "synthetic": "synthetic images, all categories",
     "synthetic_and_real_seen": "synthetic images, and real ones of seen categories",
     "real_seen_only": "real images, seen categories",
+    "text2mask": "real images, labels of whole images (From Text to Mask)",
     "real_all": "real images, all categories (upper bound)",
 }
 TRAINING_DATA_TITLES = {

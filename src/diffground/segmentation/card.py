@@ -9,6 +9,8 @@ _DATA = {
     "synthetic_and_real_seen": "images of the generator with label maps of the grounding module, and real images in "
     "which the pixels of unseen categories are ignored",
     "real_seen_only": "real images in which the pixels of unseen categories are ignored",
+    "text2mask": "real images with label maps made from their image-level labels, of unseen categories too, by the "
+    "baseline From Text to Mask (arXiv 2309.04109)",
     "real_all": "real images with all labels (upper bound)",
 }
 

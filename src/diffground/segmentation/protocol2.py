@@ -21,18 +21,23 @@ from .training import train_segmenter
 _BATCH = 16  # images predicted at once; changes the speed, not the scores
 
 
-def training_source(name: str, *, synthetic: Path, real: VocDataset, vocabulary: Vocabulary) -> SegmentationSource:
+def training_source(
+    name: str, *, synthetic: Path, pseudo: Path, real: VocDataset, vocabulary: Vocabulary
+) -> SegmentationSource:  # fmt: skip
     """The images of a training set, one of those of params.yaml, segmenter.training_sets.
 
     'synthetic': this method, no real image. 'synthetic_and_real_seen': with real images beside, in which nobody
     labelled the unseen categories: their pixels are ignored. 'real_seen_only': these alone, what one has without this
-    method. 'real_all': the upper bound, real images with all labels. Labels of categories that are not used are always
-    ignored. The synthetic shards are read only where they are part of it.
+    method. 'text2mask': real images with label maps of the baseline, by their image-level labels. 'real_all': the upper
+    bound, real images with all labels. Labels of categories that are not used are always ignored. Shards, `synthetic`
+    and `pseudo`, are read only where they are part of it.
     """
     labels = {category: i + 1 for i, category in enumerate(vocabulary.categories)}
     unused = [labels[c] for c in labels if c not in vocabulary.seen and c not in vocabulary.unseen]
     if name == "synthetic":
         return ShardSource(synthetic)
+    if name == "text2mask":
+        return ShardSource(pseudo)
     if name == "real_all":
         return WithoutLabels(real, hidden=unused)
     real_seen = WithoutLabels(real, hidden=[*unused, *(labels[c] for c in vocabulary.unseen)])

@@ -21,7 +21,7 @@ class SegmentationSource(Protocol):
 
 
 class ShardSource:
-    """The synthetic set: shards of stage `synthesize`. They stay in memory, compressed.
+    """Shards of stage `synthesize` or `text2mask`. They stay in memory, compressed.
 
     Raises: UserError when the folder has no shards or one of them is damaged or holds other samples.
     """
@@ -30,7 +30,7 @@ class ShardSource:
         self._samples: list[tuple[bytes, bytes]] = []
         for sample in read_samples(folder):
             if "image.png" not in sample.members or "label.png" not in sample.members:
-                raise UserError(f"{folder}: sample '{sample.key}' has no image or label; run `dvc repro synthesize`")
+                raise UserError(f"{folder}: sample '{sample.key}' has no image or label; run `dvc repro`")
             self._samples.append((sample.members["image.png"], sample.members["label.png"]))
 
     def __len__(self) -> int:

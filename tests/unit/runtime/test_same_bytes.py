@@ -2,11 +2,16 @@
 
 import hashlib
 
+import numpy as np
 import pytest
 import torch
 
+from diffground.baselines.dense_crf import DenseCrf
+from diffground.baselines.pseudo_labels import LabelRule, calibrate_threshold, plan_weak_images, pseudo_label_shards
+from diffground.baselines.text2mask import Text2Mask
 from diffground.config import load_params
 from diffground.data.shards import list_shards
+from diffground.data.voc import VocDataset, VocItem, write_voc
 from diffground.detection.detector import load_detector
 from diffground.detection.oracle import detect_shards
 from diffground.diffusion.generate import generate_shards
@@ -41,7 +46,7 @@ def one_thread():
 
 
 class Stages:
-    """generate, detect, synthesize and Protocol I on five prompts, in shards of two."""
+    """generate, detect, synthesize, text2mask and Protocol I on five prompts and images, in shards of two."""
 
     def __init__(self, folder):
         build_components(folder / "models")
@@ -59,6 +64,11 @@ class Stages:
         torch.manual_seed(0)
         spec = spec_for(self.generator, self.params.grounding)
         save_grounding(folder / "grounding", spec.build(), spec, card="")
+        rng = np.random.default_rng(0)
+        write_voc(folder / "real", "train", (
+            VocItem(id=f"{i}", image=rng.integers(0, 256, (32, 40, 3), dtype=np.uint8), label=label, objects=label)
+            for i in range(5) for label in [np.full((32, 40), self.vocabulary.index("dog") + 1, dtype=np.uint8)]
+        ))  # fmt: skip
 
     def run(self, name, workers):
         """Shards below folder/name; returns their hashes, and the metrics of Protocol I."""
@@ -80,9 +90,23 @@ class Stages:
             self.records, out_dir=out / "synthetic", generator=self.generator, grounder=grounder, grounder_id="g",
             vocabulary=self.vocabulary, mask_threshold=0.5, batch_size=2, shard_size=2, workers=workers, **SAMPLER,
         )  # fmt: skip
-        shards = [path for part in ("generated", "oracle", "synthetic") for path in list_shards(out / part)]
-        hashes = {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in shards}
-        return hashes, self.protocol1(out, grounder, workers)
+        metrics = {**self.protocol1(out, grounder, workers), "text2mask_threshold": self.text2mask(out, workers)}
+        parts = ("generated", "oracle", "synthetic", "pseudo")
+        shards = [path for part in parts for path in list_shards(out / part)]
+        return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in shards}, metrics
+
+    def text2mask(self, out, workers):
+        method = Text2Mask(self.generator, noise_frac=0.1, word_sizes=(), num_noises=1, power=1, max_affinity_size=8)
+        samples = read_labelled_samples(generated=out / "generated", oracle=out / "oracle")
+        shared = {"vocabulary": self.vocabulary, "seed": 0, "batch_size": 2, "workers": workers}
+        threshold = calibrate_threshold(method, samples, num_calibration=5, **shared)
+        data = VocDataset(self.folder / "real", "train")
+        images = plan_weak_images(
+            data, vocabulary=self.vocabulary, tokenizer=self.generator.tokenizer, num_images=5
+        )  # fmt: skip
+        rule = LabelRule(threshold, uncertain_band=0.0, crf=DenseCrf(1, 3.0, 0.25, 13.0))
+        pseudo_label_shards(data, images, out_dir=out / "pseudo", method=method, rule=rule, shard_size=2, **shared)
+        return threshold
 
     def protocol1(self, out, grounder, workers):
         samples = list(read_labelled_samples(generated=out / "generated", oracle=out / "oracle"))
@@ -100,6 +124,6 @@ def test_two_workers_give_the_bytes_of_one(one_thread, tmp_path):
     hashes, metrics = stages.run("one", None)
     with Workers(num_workers=2, num_threads=2) as workers:
         assert stages.run("two", workers) == (hashes, metrics)
-    assert len(hashes) == 9
-    assert len(set(hashes.values())) == 9
+    assert len(hashes) == 12
+    assert len(set(hashes.values())) == 12
     assert sum(metrics["num_images"].values()) >= 2, "Protocol I had something to judge"

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from diffground.config import load_params
 from diffground.data.palette import IGNORE
 from diffground.data.shards import Sample, encode_label, encode_png, write_shard
 from diffground.data.voc import VocDataset, VocItem, write_voc
+from diffground.params import _CHOICES
+from diffground.report.tables import TRAINING_TITLES
+from diffground.segmentation.card import segmenter_card
 from diffground.segmentation.maskformer import MaskFormerSegmenter, build_maskformer
 from diffground.segmentation.protocol2 import training_source
 from diffground.segmentation.training import train_segmenter
@@ -29,25 +33,33 @@ def devkit(root: Path, *, unseen_label: int) -> VocDataset:
     return VocDataset(root, "train")
 
 
+def shard_of(folder: Path, value: int) -> Path:
+    """One image, all of one label."""
+    members = {
+        "image.png": encode_png(np.zeros((32, 32, 3), dtype=np.uint8)),
+        "label.png": encode_label(np.full((32, 32), value, dtype=np.uint8)),
+    }
+    write_shard(folder / "000000.tar", [Sample(key="sample-000000", members=members)])
+    return folder
+
+
 @pytest.fixture
 def synthetic(tmp_path: Path) -> Path:
     """One image, all dog."""
-    members = {
-        "image.png": encode_png(np.zeros((32, 32, 3), dtype=np.uint8)),
-        "label.png": encode_label(np.full((32, 32), DOG, dtype=np.uint8)),
-    }
-    write_shard(tmp_path / "synthetic" / "shard-000000.tar", [Sample(key="synthesis-000000", members=members)])
-    return tmp_path / "synthetic"
+    return shard_of(tmp_path / "synthetic", DOG)
 
 
 def test_each_training_set_shows_the_labels_it_may(tmp_path: Path, synthetic: Path) -> None:
     real = devkit(tmp_path / "voc", unseen_label=DOG)
 
+    pseudo = shard_of(tmp_path / "pseudo", CAT)
+
     def labels(name: str) -> list[set[int]]:
-        source = training_source(name, synthetic=synthetic, real=real, vocabulary=VOCABULARY)
+        source = training_source(name, synthetic=synthetic, pseudo=pseudo, real=real, vocabulary=VOCABULARY)
         return [set(np.unique(source[i][1]).tolist()) for i in range(len(source))]
 
     assert labels("synthetic") == [{DOG}]
+    assert labels("text2mask") == [{CAT}]
     assert labels("real_seen_only") == [{0, CAT, IGNORE}] * 4
     assert labels("synthetic_and_real_seen") == [{DOG}] + [{0, CAT, IGNORE}] * 4
     assert labels("real_all") == [{0, CAT, DOG, IGNORE}] * 4
@@ -68,8 +80,16 @@ def test_poisoned_labels_of_unseen_categories_change_nothing(
         segmenter = MaskFormerSegmenter(
             model, categories=VOCABULARY.categories, image_size=64, device=torch.device("cpu")
         )
-        source = training_source(name, synthetic=synthetic, real=real, vocabulary=VOCABULARY)
+        source = training_source(name, synthetic=synthetic, pseudo=tmp_path / "none", real=real, vocabulary=VOCABULARY)
         train_segmenter(segmenter, source, iterations=3, batch_size=4, learning_rate=1e-3, weight_decay=0.0, seed=0)
         weights.append(segmenter.model.state_dict())
     same = all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert same is not leaks
+
+
+def test_every_training_set_has_a_card_and_a_title() -> None:
+    config = load_params(Path(__file__).parents[3] / "params.yaml").segmenter
+    names = _CHOICES["segmenter.training_sets"]
+    assert set(TRAINING_TITLES) == set(names)
+    cards = {segmenter_card(name, config=config, num_images=3, unseen=("dog",), final_loss=0.5) for name in names}
+    assert len(cards) == len(names) == 5

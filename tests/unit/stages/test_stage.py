@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -15,6 +16,8 @@ from diffground.data.shards import list_shards, read_samples
 from diffground.data.voc import VocDataset
 from diffground.profile import compose_params
 from diffground.prompts import read_prompts, write_prompts
+from diffground.report.metrics import read_metrics
+from diffground.segmentation.sources import ShardSource
 from diffground.smoke import build_components
 
 ROOT = Path(__file__).parents[3]
@@ -123,6 +126,31 @@ def test_real_images_are_inverted_as_many_as_asked_for_and_dropped_again(clone):
     assert left == [
         f"{folder}/{name}/fingerprint.json" for folder in ("inverted", "inverted_oracle") for name in ("train", "val")
     ]
+
+
+def test_text2mask_labels_real_images_in_any_batches_and_drops_them_when_none_are_wanted(clone):
+    build_components(clone / "models/smoke")
+    change(clone, data={"num_train": 4, "num_val": 1}, text2mask={"threshold_from": "fixed", "threshold": 0.6})
+    assert call(clone, "prepare_data").returncode == 0
+    sources = []
+    for batch_size in (4, 1):
+        shutil.rmtree(clone / "data/pseudo", ignore_errors=True)
+        change(clone, text2mask={"batch_size": batch_size})
+        assert call(clone, "text2mask").returncode == 0
+        sources.append(ShardSource(clone / "data/pseudo"))
+    assert [len(source) for source in sources] == [4, 4]
+    for (image, label), (same_image, same_label) in zip(*sources, strict=True):
+        assert np.array_equal(image, same_image)
+        assert len(np.unique(label)) > 1
+        assert (label != same_label).mean() < 0.005  # a pixel on the threshold may go either way
+    metrics = read_metrics("text2mask", folder=clone / "reports/metrics")
+    assert (metrics["num_images"], metrics["threshold"]) == (4, 0.6)
+    assert 0 <= metrics["seen"] <= 100
+    change(clone, text2mask={"num_images": 0}, segmenter={"training_sets": ["real_all"]})
+    assert call(clone, "text2mask").returncode == 0
+    assert [path.name for path in (clone / "data/pseudo").iterdir()] == ["fingerprint.json"]
+    metrics = read_metrics("text2mask", folder=clone / "reports/metrics")
+    assert (metrics["num_images"], metrics["threshold"], metrics["unseen"]) == (0, None, None)
 
 
 def test_a_full_disk_leaves_the_old_prompts(clone):

@@ -1,0 +1,275 @@
+"""Real images whose categories are known, but not where they are -> shards of images with pseudo label maps.
+
+The use of From Text to Mask beside this method (Protocol II): what a segmenter learns from image-level labels. A label
+map gives nothing but the categories of its image, and the threshold comes from generated images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffground.baselines.dense_crf import DenseCrf
+from diffground.baselines.text2mask import Text2Mask, choose_label_threshold, label_map, phrases_in
+from diffground.data.palette import IGNORE
+from diffground.data.shards import Sample, encode_json, encode_label, encode_png
+from diffground.data.voc import VocDataset
+from diffground.grounding.oracle import LabelledSample
+from diffground.runtime.progress import Progress
+from diffground.runtime.shard_map import map_shards, shard_jobs
+from diffground.runtime.workers import Advance, Workers
+from diffground.vocabulary import Vocabulary, photograph_of
+
+_EVEN_ODDS = 0.5
+
+
+@dataclass(frozen=True)
+class WeakImage:
+    """An image and its image-level labels."""
+
+    index: int
+    """Its place in the dataset."""
+    id: str
+    labels: tuple[int, ...]
+    """What it shows, 1..K, ascending."""
+
+
+@dataclass(frozen=True)
+class WeakImages:
+    """What plan_weak_images chose of a dataset."""
+
+    images: tuple[WeakImage, ...]
+    digest: str
+    """SHA-256 over the pixels and image-level labels of these images."""
+    num_without: int
+    """Images looked at that show no used category."""
+    num_too_many: int
+    """Images looked at whose categories do not fit into one prompt."""
+
+    def counts(self) -> dict[str, int]:
+        return {
+            "num_images": len(self.images),
+            "num_images_without": self.num_without,
+            "num_images_with_too_many": self.num_too_many,
+        }
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """How maps become a label map."""
+
+    threshold: float
+    """As in label_map; with a CRF, the score that the background enters it with."""
+    uncertain_band: float
+    """As in label_map."""
+    crf: DenseCrf | None = None
+
+    def __call__(
+        self, maps: np.ndarray, labels: Sequence[int], image: np.ndarray, *, device: torch.device
+    ) -> np.ndarray:
+        """Maps float (Q, H, W) as Text2Mask.maps, image uint8 (H, W, 3) -> label map uint8 (H, W)."""
+        threshold = self.threshold
+        if self.crf is not None:
+            maps, threshold = self._odds(maps, image, self.crf, device), _EVEN_ODDS
+        return label_map(maps, labels, threshold=threshold, uncertain_band=self.uncertain_band)
+
+    def _odds(self, maps: np.ndarray, image: np.ndarray, crf: DenseCrf, device: torch.device) -> np.ndarray:
+        """Each category's share of what it and the background have after the CRF, float32 (Q, H, W) in 0..1."""
+        background = np.full((1, *maps.shape[1:]), self.threshold, dtype=np.float32)
+        marginals = crf.refine(np.concatenate([background, maps]), image, device=device)
+        return marginals[1:] / (marginals[:1] + marginals[1:]).clip(min=1e-12)
+
+
+def plan_weak_images(
+    dataset: VocDataset, *, vocabulary: Vocabulary, tokenizer: Any, num_images: int
+) -> WeakImages:  # fmt: skip
+    """The first `num_images` images that show a used category, or all if there are fewer.
+
+    Of a label map only the categories that occur in it are taken. Those that are not used are taken too: they stand in
+    the prompt, so that their pixels go to nobody else. Images whose prompt is too long for `tokenizer` are left out.
+    """
+    used = {vocabulary.index(category) + 1 for category in (*vocabulary.seen, *vocabulary.unseen)}
+    phrases = _phrases(vocabulary)
+    images, num_without, num_too_many, digest = list[WeakImage](), 0, 0, hashlib.sha256()
+    with Progress(min(num_images, len(dataset)), description="read image-level labels") as progress:
+        for i, id_ in enumerate(dataset.ids):
+            if len(images) == num_images:
+                break
+            image, label = dataset[i]
+            labels, names = phrases_in(label, phrases)
+            if used.isdisjoint(labels):
+                num_without += 1
+            elif len(tokenizer(photograph_of(*names)).input_ids) > tokenizer.model_max_length:
+                num_too_many += 1
+            else:
+                images.append(WeakImage(index=i, id=id_, labels=labels))
+                digest.update(json.dumps([id_, labels, image.shape]).encode() + image.tobytes())
+                progress.advance()
+    return WeakImages(
+        images=tuple(images), digest=digest.hexdigest(), num_without=num_without, num_too_many=num_too_many
+    )
+
+
+def noise_seed(seed: int, image_id: str) -> int:
+    """The seed of an image's noise, the same in every batch, shard and list."""
+    digest = hashlib.sha256(f"{seed}:{image_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def calibrate_threshold(
+    method: Text2Mask,
+    samples: Iterable[LabelledSample],
+    *,
+    vocabulary: Vocabulary,
+    num_calibration: int,
+    seed: int,
+    batch_size: int,
+    workers: Workers | None = None,
+) -> float:
+    """The threshold that fits the detector's masks of generated training images best, as with DAAM.
+
+    Their prompts name seen categories alone, and no label of a real image enters. The first `num_calibration` samples
+    count in which the detector found every named category; pixels in several masks do not. workers: None is this
+    process alone. Raises: UserError where there is no mask to go by.
+    """
+    complete = (sample for sample in samples if set(sample.categories) <= set(sample.mask_pngs))
+    chosen = list(islice(complete, num_calibration))
+    batches = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
+    examples = []
+    with Progress(len(chosen), description="text2mask threshold") as progress:
+        work = _CalibrationMaps(method=method, phrases=dict(vocabulary.phrases), seed=seed)
+        maps = (workers or Workers()).map(work, batches, advance=progress.advance)
+        for batch, of_batch in zip(batches, maps, strict=True):
+            for sample, of_sample in zip(batch, of_batch, strict=True):
+                labels = [vocabulary.index(category) + 1 for category in sample.categories]
+                examples.append((of_sample, labels, _oracle_label(sample, labels)))
+    return choose_label_threshold(examples)
+
+
+def pseudo_label_shards(
+    dataset: VocDataset,
+    images: WeakImages,
+    *,
+    out_dir: Path,
+    method: Text2Mask,
+    rule: LabelRule,
+    vocabulary: Vocabulary,
+    seed: int,
+    batch_size: int,
+    shard_size: int,
+    workers: Workers | None = None,
+) -> int:
+    """Label `images` of `dataset`. Returns the number of shards written now; without images there are none.
+
+    A sample: image.png (uint8 RGB, as in the dataset), label.png (uint8 of the same size, VOC palette, 0 background,
+    category i is i + 1, 255 doubtful or of a category that is not used), meta.json (image id, prompt, categories,
+    settings). Shards that are there and complete are kept. workers: None is this process alone.
+    """
+    settings = {
+        "generator": method.generator.generator_id,
+        "dtype": str(method.generator.dtype).removeprefix("torch."),
+        "image_size": method.generator.image_size,
+        "noise_frac": method.noise_frac,
+        "word_sizes": list(method.word_sizes),
+        "num_noises": method.num_noises,
+        "power": method.power,
+        "max_affinity_size": method.max_affinity_size,
+        "seed": seed,
+        **asdict(rule),
+    }
+    names = {value: vocabulary.categories[value - 1] for value in _phrases(vocabulary)}
+    used = {*vocabulary.seen, *vocabulary.unseen}
+    return map_shards(
+        shard_jobs(images.images, shard_size=shard_size),
+        out_dir=out_dir,
+        fingerprint={
+            **settings,
+            "shard_size": shard_size,
+            "images": images.digest,
+            "phrases": dict(vocabulary.phrases),
+            "used": sorted(used),
+        },
+        process=_LabelShard(
+            dataset=dataset, method=method, rule=rule, names=names, phrases=_phrases(vocabulary),
+            hidden=tuple(value for value, name in names.items() if name not in used), settings=settings,
+            batch_size=batch_size,
+        ),
+        description="text2mask",
+        num_samples=len(images.images),
+        workers=workers,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _CalibrationMaps:
+    """The maps of a batch of generated samples, as the work of a worker."""
+
+    method: Text2Mask
+    phrases: dict[str, str]
+    seed: int
+
+    def __call__(self, samples: Sequence[LabelledSample], advance: Advance) -> list[np.ndarray]:
+        maps = self.method.maps(
+            [sample.image() for sample in samples],
+            [[self.phrases[category] for category in sample.categories] for sample in samples],
+            [noise_seed(self.seed, sample.key) for sample in samples],
+        )
+        advance(len(samples))
+        return maps
+
+
+@dataclass(frozen=True)
+class _LabelShard:
+    """The images of one shard -> its samples."""
+
+    dataset: VocDataset
+    method: Text2Mask
+    rule: LabelRule
+    names: dict[int, str]
+    phrases: dict[int, str]
+    hidden: Collection[int]
+    """Labels that become 255."""
+    settings: dict[str, Any]
+    batch_size: int
+
+    def __call__(self, shard: Sequence[WeakImage]) -> Iterator[Sample]:
+        for start in range(0, len(shard), self.batch_size):
+            yield from self._batch(shard[start : start + self.batch_size])
+
+    def _batch(self, batch: Sequence[WeakImage]) -> Iterator[Sample]:
+        images = [self.dataset[weak.index][0] for weak in batch]
+        phrases = [[self.phrases[value] for value in weak.labels] for weak in batch]
+        seeds = [noise_seed(self.settings["seed"], weak.id) for weak in batch]
+        maps = self.method.maps(images, phrases, seeds)
+        for weak, image, words, of_image in zip(batch, images, phrases, maps, strict=True):
+            label = self.rule(of_image, weak.labels, image, device=self.method.generator.device)
+            meta = {
+                "id": f"real-{weak.id}", "image_id": weak.id, "prompt": photograph_of(*words),
+                "categories": [self.names[value] for value in weak.labels], **self.settings,
+            }  # fmt: skip
+            members = {
+                "image.png": encode_png(image),
+                "label.png": encode_label(np.where(np.isin(label, list(self.hidden)), np.uint8(IGNORE), label)),
+                "meta.json": encode_json(meta),
+            }
+            yield Sample(key=f"real-{weak.id}", members=members)
+
+
+def _phrases(vocabulary: Vocabulary) -> dict[int, str]:
+    return {i + 1: vocabulary.phrases[category] for i, category in enumerate(vocabulary.categories)}
+
+
+def _oracle_label(sample: LabelledSample, labels: Sequence[int]) -> np.ndarray:
+    """The masks of a sample as a label map, 255 where they overlap."""
+    masks = np.stack([sample.masks()[category] for category in sample.categories])  # (Q, H, W)
+    label = np.where(masks.any(axis=0), np.asarray(labels, dtype=np.uint8)[masks.argmax(axis=0)], np.uint8(0))
+    label[masks.sum(axis=0) > 1] = IGNORE
+    return label

@@ -1,0 +1,74 @@
+"""data/real, data/{generated,oracle}/train -> data/pseudo: label maps of real images by their image-level labels."""
+
+from __future__ import annotations
+
+from _stage import run_stage
+
+from diffground import paths
+from diffground.baselines.dense_crf import DenseCrf
+from diffground.baselines.pseudo_labels import LabelRule, calibrate_threshold, plan_weak_images, pseudo_label_shards
+from diffground.baselines.text2mask import Text2Mask
+from diffground.config import Params
+from diffground.data.voc import VocDataset
+from diffground.diffusion.generator import Generator
+from diffground.evaluation.pseudo_labels import score_label_shards
+from diffground.grounding.oracle import read_labelled_samples
+from diffground.report.metrics import flatten, write_metrics
+from diffground.runtime.device import pick_dtype, setup
+from diffground.runtime.workers import Workers
+from diffground.tracking import TrackingRun
+from diffground.vocabulary import load_vocabulary
+
+
+def main(params: Params, run: TrackingRun) -> None:
+    g, p = params.generator, params.text2mask
+    device = setup(params.runtime)
+    vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
+    generator = Generator.load(g.checkpoint, device=device, dtype=pick_dtype(g.dtype, device), image_size=g.image_size)
+    method = Text2Mask(
+        generator=generator, noise_frac=p.noise_frac, word_sizes=p.word_sizes, num_noises=p.num_noises, power=p.power,
+        max_affinity_size=p.max_affinity_size,
+    )  # fmt: skip
+    crf = DenseCrf(
+        iterations=p.crf_iterations, appearance_weight=p.crf_weight, position_frac=p.crf_position_frac,
+        colour_scale=p.crf_colour_scale,
+    )  # fmt: skip
+    real = VocDataset(paths.REAL, params.data.train_list, num_categories=len(vocabulary.categories))
+    images = plan_weak_images(
+        real, vocabulary=vocabulary, tokenizer=generator.tokenizer, num_images=p.num_images
+    )  # fmt: skip
+    threshold = p.threshold
+    with Workers.of(params.runtime, device) as workers:
+        if images.images and p.threshold_from == "generated":
+            threshold = calibrate_threshold(
+                method,
+                read_labelled_samples(generated=paths.GENERATED["train"], oracle=paths.ORACLE["train"]),
+                vocabulary=vocabulary,
+                num_calibration=p.num_calibration,
+                seed=p.seed,
+                batch_size=p.batch_size,
+                workers=workers,
+            )
+        pseudo_label_shards(
+            real,
+            images,
+            out_dir=paths.PSEUDO,
+            method=method,
+            rule=LabelRule(threshold=threshold, uncertain_band=p.uncertain_band, crf=crf if p.crf_iterations else None),
+            vocabulary=vocabulary,
+            seed=p.seed,
+            batch_size=p.batch_size,
+            shard_size=g.shard_size,
+            workers=workers,
+        )
+    metrics = {
+        **score_label_shards(paths.PSEUDO, real, vocabulary=vocabulary).metrics(),
+        **images.counts(),
+        "threshold": threshold if images.images else None,
+    }
+    write_metrics("text2mask", metrics)
+    run.log_metrics(flatten(metrics, prefix="text2mask"))
+
+
+if __name__ == "__main__":
+    run_stage("text2mask", main)
