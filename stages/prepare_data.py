@@ -1,4 +1,4 @@
-"""-> data/real: real images with masks in PASCAL VOC layout, composed (mini world) or copied from a devkit."""
+"""-> data/real: real images with masks in PASCAL VOC layout: composed (mini world), copied from a devkit, or COCO's."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from _stage import run_stage
 
 from diffground import paths
 from diffground.config import Params
+from diffground.data.real import prepare_coco, prepare_voc
 from diffground.data.stickers.dataset import compose_dataset
-from diffground.data.voc import copy_voc
 from diffground.tracking import TrackingRun
+from diffground.vocabulary import table_categories
 
 
 def main(params: Params, run: TrackingRun) -> None:
@@ -23,9 +24,24 @@ def main(params: Params, run: TrackingRun) -> None:
             f"prepare_data/{name}/least_shown_category_num_images": min(by_category.values())
             for name, by_category in counts.items()
         })  # fmt: skip
-    else:
-        nums = copy_voc(Path(p.root), paths.REAL, [p.train_list, p.val_list])
+    elif p.source == "voc":
+        nums = prepare_voc(
+            Path(p.root), paths.REAL, train_list=p.train_list, val_list=p.val_list, label_folder=p.label_folder,
+            num_categories=len(table_categories(params.vocabulary.name)),
+        )  # fmt: skip
         run.log_metrics({f"prepare_data/{name}/num_images": num for name, num in nums.items()})
+    else:
+        summaries = prepare_coco(
+            Path(p.root), paths.REAL, train_list=p.train_list, val_list=p.val_list, num_train=p.num_train,
+            num_val=p.num_val, seed=p.seed, annotations=p.annotations, vocabulary=params.vocabulary.name,
+        )  # fmt: skip
+        for name, summary in summaries.items():
+            print(f"prepare_data: list '{name}': {summary}")
+            run.log_metrics({
+                f"prepare_data/{name}/num_images": summary.num_images,
+                f"prepare_data/{name}/num_empty": summary.num_empty,
+                f"prepare_data/{name}/num_pairs": len(summary.pairs),
+            })  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from diffground.report.write import result_tables, write_charts, write_page, wri
 from diffground.runtime.device import setup
 from diffground.segmentation.maskformer import MaskFormerSegmenter
 from diffground.tracking import TrackingRun
+from diffground.vocabulary import table_categories
 
 PAGE = Path("reports/index.html")
 
@@ -38,7 +39,8 @@ def main(params: Params, run: TrackingRun) -> None:
         )
         for name in params.segmenter.training_sets
     }
-    real = VocDataset(paths.REAL, params.data.val_list)
+    num_categories = len(table_categories(params.vocabulary.name))
+    real = VocDataset(paths.REAL, params.data.val_list, num_categories=num_categories)
     draw_gallery(paths.FIGURES / "real.png", real_rows(real, segmenters, num_columns=8))
     write_page(PAGE, tables=tables, figures=sorted(paths.FIGURES.glob("*.png")), params=params)
 

@@ -1,8 +1,9 @@
-"""data/real -> data/prompts/{train,test,synthesis}.jsonl: prompt records of the vocabulary."""
+"""data/real -> data/prompts/{train,test,synthesis}.jsonl: prompt records of the vocabulary; their numbers."""
 
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from _stage import run_stage
 
@@ -16,17 +17,23 @@ from diffground.prompts import (
     sample_training_prompts,
     write_prompts,
 )
+from diffground.report.metrics import flatten, write_metrics
 from diffground.tracking import TrackingRun
-from diffground.vocabulary import load_vocabulary
+from diffground.vocabulary import PAPER_NUM_PAIRS, load_vocabulary
 
 
 def main(params: Params, run: TrackingRun) -> None:
     p = params.prompts
     vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
-    if params.vocabulary.pairs == "data":
-        real = VocDataset(paths.REAL, params.data.train_list, num_categories=len(vocabulary.categories))
+    if params.vocabulary.pairs != "table":
+        image_list = {"data": params.data.train_list, "data_val": params.data.val_list}[params.vocabulary.pairs]
+        real = VocDataset(paths.REAL, image_list, num_categories=len(vocabulary.categories))
         vocabulary = vocabulary.with_pairs(
             (vocabulary.categories[a - 1], vocabulary.categories[b - 1]) for a, b in coappearing_labels(real)
+        )
+        print(
+            f"sample_prompts: {len(vocabulary.pairs)} pairs of categories share an image of list '{image_list}' "
+            f"(paper, all {len(vocabulary.categories)} categories: {PAPER_NUM_PAIRS[vocabulary.name]})"
         )
     sets = {
         "train": sample_training_prompts(vocabulary, num_one=p.num_train_one, num_two=p.num_train_two, seed=p.seed),
@@ -37,11 +44,15 @@ def main(params: Params, run: TrackingRun) -> None:
             vocabulary, per_category=p.synthesis_per_category, per_pair=p.synthesis_per_pair, seed=p.seed
         ),
     }
-    run.log_metrics({"sample_prompts/num_pairs": len(vocabulary.pairs)})
+    metrics: dict[str, Any] = {
+        "num_pairs": len(vocabulary.pairs), "paper_num_pairs": PAPER_NUM_PAIRS[vocabulary.name]
+    }  # fmt: skip
     for name, records in sets.items():
         write_prompts(paths.PROMPTS[name], records)
         groups = Counter(record.group for record in records)
-        run.log_metrics({f"sample_prompts/{name}/{group}/num_prompts": groups[group] for group in GROUPS})
+        metrics[name] = {"num_prompts": {group: groups[group] for group in GROUPS}}
+    write_metrics("sample_prompts", metrics)
+    run.log_metrics(flatten(metrics, prefix="sample_prompts"))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     profile = commands.add_parser("profile", help="compose conf/ into params.yaml")
-    profile.add_argument("name", help="a file of conf/profile: mini, smoke, paper_voc")
+    profile.add_argument("name", help="a file of conf/profile: mini, smoke, paper_voc, paper_coco")
     profile.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. grounding.iterations=100")
     profile.set_defaults(run=_profile)
 

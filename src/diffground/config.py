@@ -16,7 +16,7 @@ class VocabularyConfig:
     """Table of categories: 'pascal' (20), 'coco' (79)."""
     pairs: str
     """Which categories appear together in prompts: those of the 'table' (pascal has one), or those that share a real
-    image of `data.train_list` ('data')."""
+    image of `data.train_list` ('data') or of `data.val_list` ('data_val')."""
     unseen: tuple[str, ...]
     """Categories without labels. Supplementary B.1 of the paper gives three splits."""
     seen: tuple[str, ...]
@@ -25,24 +25,29 @@ class VocabularyConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The real images, in PASCAL VOC devkit layout."""
+    """The real images; stage prepare_data puts them into data/real, in PASCAL VOC devkit layout."""
 
     source: str
-    """'stickers' composes the mini world into data/real, 'voc' copies the images of the two lists from `root` there."""
+    """'stickers' composes the mini world, 'voc' copies two lists of a devkit, 'coco' converts COCO 2017."""
     root: str
-    """Devkit folder that holds JPEGImages, SegmentationClass, ImageSets/Segmentation ('voc' only)."""
+    """'voc': devkit folder with JPEGImages, SegmentationClass, ImageSets/Segmentation, its labels in the order of the
+    vocabulary; 'coco': folder with train2017, val2017, annotations."""
     train_list: str
-    """Name of the image list for training, without .txt."""
+    """Name of the image list for training, without .txt; 'voc' reads it, the others write it."""
     val_list: str
-    """Name of the image list for evaluation, without .txt."""
+    """Name of the image list for evaluation, without .txt; 'voc' reads it, the others write it."""
+    label_folder: str
+    """Folder of the training list's labels: SegmentationClass, or SegmentationClassAug for trainaug ('voc' only)."""
+    annotations: str
+    """'instances', objects that may overlap, or 'panoptic', segments that do not ('coco' only)."""
     image_size: int
     """Side of a composed image, px ('stickers' only)."""
     num_train: int
-    """Composed training images ('stickers' only)."""
+    """Training images: composed ('stickers'), or a random subset of train2017, 0 for all ('coco')."""
     num_val: int
-    """Composed validation images ('stickers' only)."""
+    """Validation images: composed ('stickers'), or a random subset of val2017, 0 for all ('coco')."""
     seed: int
-    """Seed of the composition ('stickers' only)."""
+    """Seed of the composition ('stickers') or of the subsets ('coco')."""
 
 
 @dataclass(frozen=True)

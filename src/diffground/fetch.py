@@ -211,7 +211,8 @@ def _plan_coco(root: Path, *, only_val: bool) -> Plan:
     splits = ("val2017",) if only_val else ("val2017", "train2017")
     annotations = tuple(f"annotations/instances_{split}.json" for split in splits)
     images = [ArchiveSource(_COCO_IMAGES[split], root, (split,)) for split in splits]
-    return Plan((ArchiveSource(_COCO_ANNOTATIONS, root, annotations), *images), f"COCO 2017 is in {root}")
+    next_step = f"the validation split is in {root}" if only_val else f"set data.source=coco data.root={root}"
+    return Plan((ArchiveSource(_COCO_ANNOTATIONS, root, annotations), *images), next_step)
 
 
 def _plan_stable_diffusion(root: Path | None) -> Plan:

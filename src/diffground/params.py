@@ -33,8 +33,9 @@ _FRACTIONS = {
 }  # fmt: skip
 _CHOICES = {
     "vocabulary.name": TABLES,
-    "vocabulary.pairs": ("table", "data"),
-    "data.source": ("stickers", "voc"),
+    "vocabulary.pairs": ("table", "data", "data_val"),
+    "data.source": ("stickers", "voc", "coco"),
+    "data.annotations": ("instances", "panoptic"),
     "generator.dtype": ("auto", "float32", "bfloat16", "float16"),
     "detector.backend": ("torchvision", "transformers", "detectron2"),
     "grounding.tokens_at": ("features", "image"),
@@ -138,11 +139,16 @@ def _check_together(params: Any) -> None:
     vocabulary, data, generator, grounding = params.vocabulary, params.data, params.generator, params.grounding
     load_vocabulary(vocabulary.name, unseen=vocabulary.unseen, seen=vocabulary.seen)
     if vocabulary.pairs == "table" and vocabulary.name != "pascal":
-        raise UserError(f"vocabulary.pairs must be 'data' for '{vocabulary.name}', which has no table of pairs")
+        raise UserError(
+            f"vocabulary.pairs must be 'data' or 'data_val' for '{vocabulary.name}', which has no table of pairs"
+        )
     if data.source == "stickers" and vocabulary.name != "pascal":
         raise UserError(f"vocabulary.name must be 'pascal' where data.source is 'stickers', got '{vocabulary.name}'")
-    if data.source == "voc" and not data.root:
-        raise UserError("data.root must not be empty where data.source is 'voc'; name the folder of the devkit")
+    if data.source in ("voc", "coco") and not data.root:
+        what = {"voc": "of the devkit", "coco": "of COCO 2017"}[data.source]
+        raise UserError(f"data.root must not be empty where data.source is '{data.source}'; name the folder {what}")
+    if data.train_list == data.val_list:
+        raise UserError(f"data.train_list and data.val_list must differ, got '{data.val_list}' for both")
     if generator.tapped_step > generator.num_steps:
         raise UserError(
             f"generator.tapped_step must be at most generator.num_steps ({generator.num_steps}), "

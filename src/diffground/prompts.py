@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -183,6 +183,7 @@ def _records(
     records = []
     for i, choice in enumerate(choices):
         categories = tuple(choice[k] for k in rng.permutation(len(choice)))
+        categories = _inner_first(categories, vocabulary.phrases)
         record = PromptRecord(
             id=f"{name}-{i:06d}",
             prompt=photograph_of(*(vocabulary.phrases[category] for category in categories)),
@@ -193,6 +194,14 @@ def _records(
         )
         records.append(record)
     return records
+
+
+def _inner_first(categories: tuple[str, ...], phrases: Mapping[str, str]) -> tuple[str, ...]:
+    """A pair where one's words hold the other's ("hot dog", "dog") begins with the other, which token_spans then finds
+    in its own place."""
+    if len(categories) == 2 and phrases[categories[1]] in phrases[categories[0]].split():
+        return categories[::-1]
+    return categories
 
 
 def _first_seed(seed: int, name: str) -> int:

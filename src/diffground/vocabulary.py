@@ -39,6 +39,10 @@ TABLES = ("pascal", "coco")
 """Names of the tables: PASCAL's 20 categories, the 79 of COCO-sim (supplementary B.1)."""
 
 
+PAPER_NUM_PAIRS = {"pascal": 142, "coco": 1559}
+"""Co-appearing pairs of each table in the paper (supplementary B.1), which does not say of which COCO images."""
+
+
 def table_categories(name: str) -> tuple[str, ...]:
     """The categories of a table, in label order. Raises: UserError for a name that is not one of TABLES."""
     if name == "pascal":

@@ -43,7 +43,7 @@ def test_a_bad_profile_leaves_params_alone(clone):
     (clone / "params.yaml").write_text("mine")
     result = call(clone, "profile", "smok")
     assert result.returncode == 2
-    assert result.stderr == "error: profile must be one of mini, paper_voc, smoke, got 'smok'\n"
+    assert result.stderr == "error: profile must be one of mini, paper_coco, paper_voc, smoke, got 'smok'\n"
     assert (clone / "params.yaml").read_text() == "mine"
 
 

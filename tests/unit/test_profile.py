@@ -8,7 +8,8 @@ from diffground.errors import UserError
 from diffground.profile import compose_params, write_params
 
 CONF = Path(__file__).parents[2] / "conf"
-PROFILES = ("mini", "smoke", "paper_voc")
+SPLITS = Path(__file__).parents[2] / "src/diffground/tables/category_splits.yaml"
+PROFILES = ("mini", "smoke", "paper_voc", "paper_coco")
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -50,6 +51,32 @@ def test_the_splits_are_the_papers(split):
     assert set(params["vocabulary"]["unseen"]) == expected[split]
 
 
+def test_the_coco_profile_has_the_papers_numbers():
+    params = yaml.safe_load(compose_params("paper_coco", conf=CONF))
+    prompts, num_pairs, num_categories = params["prompts"], 1559, 79
+    # supplementary B.1: 5,488 test prompts; section 4.1: 118,500 images of one object, 109,130 of two
+    assert num_categories * prompts["test_per_category"] + num_pairs * prompts["test_per_pair"] == 5488
+    assert num_categories * prompts["synthesis_per_category"] == 118_500
+    assert num_pairs * prompts["synthesis_per_pair"] == 109_130
+    assert (params["vocabulary"]["name"], params["data"]["source"]) == ("coco", "coco")
+    assert params["data"]["num_train"] == params["data"]["num_val"] == 0
+
+
+@pytest.mark.parametrize("split", [1, 2, 3])
+def test_the_coco_splits_are_the_papers(split):
+    table = yaml.safe_load((SPLITS).read_text())["COCO-sim"]
+    vocabulary = yaml.safe_load(compose_params("paper_coco", conf=CONF, overrides=[f"vocabulary=coco_split{split}"]))[
+        "vocabulary"
+    ]
+    assert vocabulary["unseen"] == table["unseen"][f"split{split}"]
+    assert len(vocabulary["unseen"]) == 14 and vocabulary["seen"] == []
+
+
+def test_the_augmented_voc_takes_its_own_list_and_labels():
+    data = yaml.safe_load(compose_params("paper_voc", conf=CONF, overrides=["data=voc2012_aug"]))["data"]
+    assert (data["train_list"], data["label_folder"], data["val_list"]) == ("trainaug", "SegmentationClassAug", "val")
+
+
 def test_an_override_changes_one_value():
     changed = yaml.safe_load(compose_params("mini", conf=CONF, overrides=["grounding.iterations=7"]))
     plain = yaml.safe_load(compose_params("mini", conf=CONF))
@@ -61,7 +88,7 @@ def test_an_override_changes_one_value():
 @pytest.mark.parametrize(
     ("name", "overrides", "expected"),
     [
-        ("mni", [], "profile must be one of mini, paper_voc, smoke, got 'mni'"),
+        ("mni", [], "profile must be one of mini, paper_coco, paper_voc, smoke, got 'mni'"),
         ("mini", ["generator.num_step=3"], "num_step"),
         ("mini", ["generator=nowhere"], "nowhere"),
         ("mini", ["generator.num_steps=0"], r"generator.num_steps must be at least 1, got 0 \(profile 'mini'\)"),

@@ -39,12 +39,13 @@ def test_embedding_prompt_uses_the_words_of_a_category():
     assert vocabulary.embedding_prompt("aeroplane") == "a photograph of an aeroplane"
 
 
-def test_detector_names_are_labels_of_coco_detectors():
+@pytest.mark.parametrize("name", ["pascal", "coco"])
+def test_detector_names_are_labels_of_coco_detectors(name):
     from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights
 
-    vocabulary = load_vocabulary("pascal", unseen=SPLIT1)
+    vocabulary = load_vocabulary(name, unseen=["car"])
     known = MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1.meta["categories"]
-    assert len(vocabulary.detector_names) == 20
+    assert len(vocabulary.detector_names) == {"pascal": 20, "coco": 79}[name]
     assert set(vocabulary.detector_names.values()) <= set(known)
     assert vocabulary.detector_names["motorbike"] == "motorcycle"
 

@@ -13,25 +13,20 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import yaml
 from PIL import Image
 from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO
 
 from diffground.errors import UserError
 from diffground.runtime.progress import Progress
-from diffground.vocabulary import COCO_NAMES
+from diffground.vocabulary import COCO_NAMES, table_categories
 
 from .palette import IGNORE
 from .voc import VocItem, count_pairs, write_voc
-
-PAPER_NUM_PAIRS = 1559
-"""Co-appearing pairs of COCO-sim in the paper (supplementary B.1), which does not say of which images."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +42,17 @@ class CocoSummary:
     def __str__(self) -> str:
         return (
             f"{self.num_images} images, {self.num_empty} of them without any category; "
-            f"{len(self.pairs)} pairs of categories share an image (paper: {PAPER_NUM_PAIRS})"
+            f"{len(self.pairs)} pairs of categories share an image"
         )
 
 
-def coco_labels() -> dict[str, int]:
-    """COCO's name of a category -> its label 1..79 in COCO-sim (paper, supplementary B.1), in label order.
+def coco_labels(vocabulary: str = "coco") -> dict[str, int]:
+    """COCO's name of a category -> its label in a table of the vocabulary, in label order: 1..79 for 'coco'
+    (COCO-sim; 'mouse' has none), 1..20 for 'pascal'.
 
-    'mouse' has none. Labels follow COCO-sim's own names, of which six are PASCAL's ('tvmonitor' for COCO's 'tv').
+    Labels follow the table's own names, of which six are PASCAL's ('tvmonitor' for COCO's 'tv').
     """
-    table = yaml.safe_load(files("diffground").joinpath("tables/category_splits.yaml").read_text(encoding="utf-8"))
-    names = table["COCO-sim"]["categories"]
-    return {COCO_NAMES.get(name, name): i + 1 for i, name in enumerate(names)}
+    return {COCO_NAMES.get(name, name): i + 1 for i, name in enumerate(table_categories(vocabulary))}
 
 
 def convert_coco(
@@ -95,7 +89,9 @@ def convert_coco(
     )
     folder = source / f"{split}2017"
     chosen = _choose(reader.images, num_images, seed)
-    _check_images(folder, chosen)
+    reader.check_files(chosen)
+    names = [image["file_name"] for image in chosen]
+    _check_files(folder, names, what="images", remedy="run `diffground fetch coco2017` or complete the folder")
     present: list[np.ndarray] = []  # labels of each image
 
     def items() -> Iterator[VocItem]:
@@ -116,9 +112,12 @@ def convert_coco(
 
 
 class AnnotationReader(Protocol):
-    """`images`: the file's image records, by id. `label_maps`: label and object map of one, uint8 (H, W) each."""
+    """`images`: the file's image records, by id. `label_maps`: label and object map of one, uint8 (H, W) each.
+    `check_files`: UserError when a file that label_maps reads for one of these images is missing."""
 
     images: Sequence[Mapping[str, Any]]
+
+    def check_files(self, images: Sequence[Mapping[str, Any]]) -> None: ...
 
     def label_maps(self, image: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]: ...
 
@@ -139,6 +138,9 @@ class InstanceAnnotations:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
             self._index.createIndex()
         self.images = [self._index.imgs[id_] for id_ in sorted(self._index.imgs)]
+
+    def check_files(self, images: Sequence[Mapping[str, Any]]) -> None:
+        """There are none beside the annotation file."""
 
     def label_maps(self, image: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Label and object map, uint8 (H, W); objects are numbered from the bottom up.
@@ -190,24 +192,29 @@ class PanopticAnnotations:
     def __init__(self, path: Path, labels: Mapping[str, int]) -> None:
         content = _read_json(path, ("images", "annotations", "categories"))
         self._path, self._folder = path, path.with_suffix("")
+        self._remedy = f"unpack {self._folder.name}.zip beside {path.name}"
         self._label_of = _labels_by_id(path, content["categories"], labels)
         self._annotations = {annotation["image_id"]: annotation for annotation in content["annotations"]}
         self.images = sorted(
             (image for image in content["images"] if image["id"] in self._annotations), key=lambda image: image["id"]
         )
 
+    def check_files(self, images: Sequence[Mapping[str, Any]]) -> None:
+        """Raises: UserError for a missing PNG."""
+        names = [self._annotations[image["id"]]["file_name"] for image in images]
+        _check_files(self._folder, names, what="segment maps", remedy=self._remedy)
+
     def label_maps(self, image: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Label and object map, uint8 (H, W); objects are numbered in the file's order.
 
-        Raises: UserError for a PNG that is missing, damaged, of another size, or has segments the file does not know.
+        Raises: UserError for a PNG that is damaged, of another size, or has segments the file does not know.
         """
         annotation = self._annotations[image["id"]]
         path = self._folder / annotation["file_name"]
         try:
             colours = np.array(Image.open(path).convert("RGB"), dtype=np.uint32)  # (H, W, 3)
         except OSError as error:
-            reason = "missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-            raise UserError(f"{path}: {reason}; unpack {self._folder.name}.zip beside {self._path.name}") from error
+            raise UserError(f"{path}: cannot be read ({error}); {self._remedy}") from error
         if colours.shape[:2] != (image["height"], image["width"]):
             raise UserError(f"{path}: size {colours.shape[:2]} differs from that in {self._path.name}")
         segments = colours @ np.array([1, 256, 65536], dtype=np.uint32)  # (H, W)
@@ -273,11 +280,8 @@ def _choose(images: Sequence[Mapping[str, Any]], num_images: int | None, seed: i
     return [images[i] for i in sorted(order[:num_images])]
 
 
-def _check_images(folder: Path, images: Sequence[Mapping[str, Any]]) -> None:
+def _check_files(folder: Path, names: Sequence[str], *, what: str, remedy: str) -> None:
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    missing = [image["file_name"] for image in images if image["file_name"] not in there]
+    missing = [name for name in names if name not in there]
     if missing:
-        raise UserError(
-            f"{folder / missing[0]}: missing, and {len(missing) - 1} more of {len(images)} images; "
-            "run `diffground fetch coco2017` or complete the folder"
-        )
+        raise UserError(f"{folder / missing[0]}: missing, and {len(missing) - 1} more of {len(names)} {what}; {remedy}")

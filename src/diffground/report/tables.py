@@ -36,7 +36,9 @@ TRAINING_DATA_TITLES = {
     "both": "sim + real",
 }
 ZS3_TITLES = {"seen": "seen", "unseen": "unseen", "harmonic": "harmonic mean"}
-PAPER = "paper, Stable Diffusion on PASCAL"
+PAPER_DATASETS = {"pascal": ("PASCAL-sim", "PASCAL VOC"), "coco": ("COCO-sim", "COCO")}
+"""Table of the vocabulary -> names of its generated and of its real images in the paper's tables 1 and 2."""
+_PAPER = "paper, Stable Diffusion on"
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,10 @@ def format_cell(cell: str | float | None) -> str:
     return f"{cell:.1f}" if isinstance(cell, float) else str(cell)
 
 
-def protocol1_table(metrics: Mapping[str, Any], *, split: str) -> Table:
+def protocol1_table(metrics: Mapping[str, Any], *, split: str, vocabulary: str = "pascal") -> Table:
     """mIoU (%) by group of prompts: every method of `metrics` (evaluate_grounding.json), then the paper's two.
 
-    `split`: row of the paper's table 1, '1', '2', '3' or 'average'.
+    `split`: row of the paper's table 1, '1', '2', '3' or 'average'; `vocabulary`: which of its data sets.
     """
     rows: list[tuple[str | float | None, ...]] = [
         (title, *(_score(metrics[method], group) for group in GROUPS))
@@ -79,17 +81,19 @@ def protocol1_table(metrics: Mapping[str, Any], *, split: str) -> Table:
         if method in metrics
     ]
     rows.append(("images", *(metrics["num_images"].get(group, 0) for group in GROUPS)))
+    dataset = PAPER_DATASETS[vocabulary][0]
     for row in read_paper_table("paper_table1_protocol1.csv"):
-        if row["dataset"] == "PASCAL-sim" and row["split"] == split:
-            title = f"{METHOD_TITLES[row['method'].lower()]} ({PAPER}, {_split_title(split)})"
+        if row["dataset"] == dataset and row["split"] == split:
+            place = dataset.removesuffix("-sim")
+            title = f"{METHOD_TITLES[row['method'].lower()]} ({_PAPER} {place}, {_split_title(split)})"
             rows.append((title, *(float(row[group]) for group in GROUPS)))
     return Table(header=("mIoU, %", *(GROUP_TITLES[group] for group in GROUPS)), rows=tuple(rows))
 
 
-def zs3_table(metrics: Mapping[str, Any]) -> Table:
+def zs3_table(metrics: Mapping[str, Any], *, vocabulary: str = "pascal") -> Table:
     """mIoU (%) on real images of segmenters that saw no real label of an unseen category, then the paper's.
 
-    `metrics`: evaluate_zs3.json, one entry a training set.
+    `metrics`: evaluate_zs3.json, one entry a training set; `vocabulary`: which of the paper's data sets.
     """
     with_background = metrics.get("with_background", {})
     rows: list[tuple[str | float | None, ...]] = []
@@ -99,10 +103,11 @@ def zs3_table(metrics: Mapping[str, Any]) -> Table:
         if name in with_background:
             scores = with_background[name]
             rows.append((f"{title}, background counted", *(_score(scores, key) for key in ZS3_TITLES)))
+    dataset = PAPER_DATASETS[vocabulary][1]
     for row in read_paper_table("paper_table2_zs3.csv"):
-        if row["dataset"] == "PASCAL VOC" and row["method"] in ("Model-C", "Model-D"):
+        if row["dataset"] == dataset and row["method"] in ("Model-C", "Model-D"):
             data = "synthetic and real seen images" if row["trained_on_real_seen"] == "yes" else "synthetic images"
-            title = f"{data} ({row['method']}, {PAPER} VOC)"
+            title = f"{data} ({row['method']}, {_PAPER} {dataset})"
             rows.append((title, *(float(row[key]) for key in ZS3_TITLES)))
     return Table(header=("trained on", *ZS3_TITLES.values()), rows=tuple(rows))
 
@@ -122,8 +127,8 @@ def zs3_category_table(metrics: Mapping[str, Any], *, unseen: Sequence[str]) -> 
     return Table(header=("IoU, %", *(TRAINING_TITLES[name] for name in names)), rows=rows)
 
 
-def real_images_table(metrics: Mapping[str, Any], *, training_data: str) -> Table:
-    """mIoU (%) on real images of the grounding module, then the paper's by what it was trained on (its table 7).
+def real_images_table(metrics: Mapping[str, Any], *, training_data: str, vocabulary: str = "pascal") -> Table:
+    """mIoU (%) on real images of the grounding module, then the paper's by what it was trained on (PASCAL only).
 
     `metrics`: entry 'real_images' of evaluate_grounding.json; `training_data`: grounding.training_data.
     """
@@ -136,8 +141,8 @@ def real_images_table(metrics: Mapping[str, Any], *, training_data: str) -> Tabl
     ]
     rows.append(("images", metrics["num_images"]["seen"], metrics["num_images"]["unseen"], None))
     for row in read_paper_table("paper_ablations.csv"):
-        if row["table"] == "training_data":
-            title = f"{METHOD_TITLES['grounding']}, trained on {row['setting']} ({PAPER} VOC, split 1)"
+        if row["table"] == "training_data" and vocabulary == "pascal":
+            title = f"{METHOD_TITLES['grounding']}, trained on {row['setting']} ({_PAPER} PASCAL VOC, split 1)"
             rows.append((title, float(row["voc_test_seen"]), float(row["voc_test_unseen"]), None))
     return Table(header=("mIoU, %", *ZS3_TITLES.values()), rows=tuple(rows))
 

@@ -15,6 +15,7 @@ from diffground.report.html import Section, render_page
 from diffground.report.tables import (
     GROUP_TITLES,
     METHOD_TITLES,
+    PAPER_DATASETS,
     TRAINING_TITLES,
     ZS3_TITLES,
     Table,
@@ -42,14 +43,16 @@ def result_tables(metrics: Mapping[str, Mapping[str, Any]], params: Params) -> d
 
     'real_images' is there where grounding was scored on real images.
     """
+    name = params.vocabulary.name
+    split = paper_split(params.vocabulary.unseen, vocabulary=name)
     tables = {
-        "protocol1": protocol1_table(metrics["evaluate_grounding"], split=paper_split(params.vocabulary.unseen)),
-        "zs3": zs3_table(metrics["evaluate_zs3"]),
+        "protocol1": protocol1_table(metrics["evaluate_grounding"], split=split, vocabulary=name),
+        "zs3": zs3_table(metrics["evaluate_zs3"], vocabulary=name),
         "zs3_categories": zs3_category_table(metrics["evaluate_zs3"], unseen=params.vocabulary.unseen),
     }
     if "real_images" in metrics["evaluate_grounding"]:
         tables["real_images"] = real_images_table(
-            metrics["evaluate_grounding"]["real_images"], training_data=params.grounding.training_data
+            metrics["evaluate_grounding"]["real_images"], training_data=params.grounding.training_data, vocabulary=name
         )
     return tables
 
@@ -123,10 +126,10 @@ def write_page(path: Path, *, tables: Mapping[str, Table], figures: Sequence[Pat
     path.write_text(page, encoding="utf-8")
 
 
-def paper_split(unseen: Sequence[str]) -> str:
-    """'1', '2' or '3' when `unseen` is that split of the paper (supplementary B.1), else 'average'."""
+def paper_split(unseen: Sequence[str], *, vocabulary: str = "pascal") -> str:
+    """'1', '2' or '3' when `unseen` is that split of this vocabulary in the paper (supplementary B.1), or 'average'."""
     import yaml
 
     text = importlib.resources.files("diffground").joinpath("tables/category_splits.yaml").read_text(encoding="utf-8")
-    splits = yaml.safe_load(text)["PASCAL-sim"]["unseen"]
+    splits = yaml.safe_load(text)[PAPER_DATASETS[vocabulary][0]]["unseen"]
     return next((name.removeprefix("split") for name, names in splits.items() if set(names) == set(unseen)), "average")

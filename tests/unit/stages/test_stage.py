@@ -13,7 +13,7 @@ import yaml
 
 import diffground
 from diffground.data.shards import list_shards, read_samples
-from diffground.data.voc import VocDataset
+from diffground.data.voc import VocDataset, coappearing_labels
 from diffground.profile import compose_params
 from diffground.prompts import read_prompts, write_prompts
 from diffground.report.metrics import read_metrics
@@ -57,6 +57,24 @@ def test_sample_prompts_writes_the_three_sets(clone):
     prompts = yaml.safe_load((clone / "params.yaml").read_text())["prompts"]
     assert sizes["train"] == prompts["num_train_one"] + prompts["num_train_two"]
     assert sizes["test"] == 20 * prompts["test_per_category"] + 142 * prompts["test_per_pair"]
+
+
+def test_pairs_of_the_real_images_stand_beside_the_papers(clone):
+    change(clone, data={"num_train": 3, "num_val": 9}, vocabulary={"pairs": "data_val"})
+    assert call(clone, "prepare_data").returncode == 0
+    result = call(clone, "sample_prompts")
+    pairs = coappearing_labels(VocDataset(clone / "data/real", "val"))
+    assert pairs and pairs != coappearing_labels(VocDataset(clone / "data/real", "train"))
+    told = f"{len(pairs)} pairs of categories share an image of list 'val' (paper, all 20 categories: 142)\n"
+    assert result.stdout.endswith(told)
+    metrics = json.loads((clone / "reports/metrics/sample_prompts.json").read_text())
+    assert (metrics["num_pairs"], metrics["paper_num_pairs"]) == (len(pairs), 142)
+
+
+def test_prepare_data_says_what_is_missing_of_coco(clone):
+    change(clone, data={"source": "coco", "root": "data/coco2017"}, vocabulary={"name": "coco", "pairs": "data_val"})
+    change(clone, vocabulary={"unseen": ["cat"]})
+    assert_one_line(call(clone, "prepare_data"), "data/coco2017: no such COCO folder; set data.root, or run")
 
 
 def test_prepare_data_composes_the_mini_world(clone):
