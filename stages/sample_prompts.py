@@ -1,4 +1,4 @@
-"""data/real -> data/prompts/{train,test,synthesis}.jsonl: prompt records of the vocabulary; their numbers."""
+"""data/real -> data/prompts: prompt records of the vocabulary, and the contexts that the synthesis set has."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from _stage import run_stage
 
 from diffground import paths
 from diffground.config import Params
+from diffground.contexts.bank import write_bank
 from diffground.data.voc import VocDataset, coappearing_labels
 from diffground.prompts import (
     GROUPS,
@@ -44,6 +45,18 @@ def main(params: Params, run: TrackingRun) -> None:
             vocabulary, per_category=p.synthesis_per_category, per_pair=p.synthesis_per_pair, seed=p.seed
         ),
     }
+    bank, contexts = None, dict[str, Any]()
+    if p.contexts:
+        # imported late: torch takes seconds
+        from diffground.contexts.apply import apply_contexts
+        from diffground.runtime.device import setup
+
+        longer = apply_contexts(
+            sets["synthesis"], vocabulary, contexts=p.contexts, frac=p.context_frac, seed=p.seed,
+            generator=params.generator.checkpoint, device=setup(params.runtime),
+        )  # fmt: skip
+        sets["synthesis"], bank, contexts = longer.records, longer.bank, longer.metrics
+    write_bank(paths.CONTEXTS, bank)
     metrics: dict[str, Any] = {
         "num_pairs": len(vocabulary.pairs), "paper_num_pairs": PAPER_NUM_PAIRS[vocabulary.name]
     }  # fmt: skip
@@ -51,6 +64,8 @@ def main(params: Params, run: TrackingRun) -> None:
         write_prompts(paths.PROMPTS[name], records)
         groups = Counter(record.group for record in records)
         metrics[name] = {"num_prompts": {group: groups[group] for group in GROUPS}}
+    by_source = dict(Counter(record.source for record in sets["synthesis"]))
+    metrics["synthesis"] |= {"num_prompts_by_source": by_source, **contexts}
     write_metrics("sample_prompts", metrics)
     run.log_metrics(flatten(metrics, prefix="sample_prompts"))
 

@@ -68,6 +68,11 @@ class PromptsConfig:
     """Prompts a category of the synthetic segmentation set (paper: 500)."""
     synthesis_per_pair: int
     """Prompts a co-appearing pair of the synthetic segmentation set (paper: 71)."""
+    contexts: str
+    """Longer prompts in the synthetic segmentation set (paper: Model E): '' for none, a bank of contexts (.yaml), a
+    file with one prompt a line, or 'llm:<folder or hub id>'; prompts/README.md says how each is written."""
+    context_frac: float
+    """Share of the prompts of the synthetic segmentation set that get one, where there is one, 0..1."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ _POSITIVE = {
 }  # fmt: skip
 _FRACTIONS = {
     "detector.score_threshold", "detector.mask_threshold", "inversion.min_area_frac",
-    "grounding.mask_threshold", "grounding.text_drop", "grounding.decay_frac",
+    "grounding.mask_threshold", "grounding.text_drop", "grounding.decay_frac", "prompts.context_frac",
     "text2mask.noise_frac", "text2mask.threshold", "text2mask.uncertain_band",
 }  # fmt: skip
 _CHOICES = {
@@ -46,7 +46,7 @@ _CHOICES = {
     "text2mask.threshold_from": ("generated", "fixed"),
     "segmenter.matching": ("bipartite", "fixed"),
 }
-_MAY_BE_EMPTY = {"data.root"}
+_MAY_BE_EMPTY = {"data.root", "prompts.contexts"}
 
 
 def read_params(path: Path, kind: type[P]) -> P:

@@ -10,6 +10,9 @@ REAL = Path("data/real")
 PROMPTS = {name: Path(f"data/prompts/{name}.jsonl") for name in ("train", "test", "synthesis")}
 """Prompt records of grounding training, Protocol I and the synthetic segmentation set."""
 
+CONTEXTS = Path("data/prompts/contexts.yaml")
+"""The bank of contexts that the synthesis prompts were made with, also where a language model wrote it."""
+
 GENERATED = {name: Path(f"data/generated/{name}") for name in ("train", "test")}
 """Shards: image.png, latent.npy, meta.json."""
 

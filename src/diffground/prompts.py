@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ class PromptRecord:
     seed: int
     """Seed of the sample's noise."""
     source: str
-    """How the prompt came about: 'template'."""
+    """How the prompt came about: 'template'; in the synthesis set also 'scene' (with a context of a bank), 'llm' (with
+    one that a language model wrote) or 'file' (written by hand)."""
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "categories": list(self.categories)}
@@ -183,7 +184,6 @@ def _records(
     records = []
     for i, choice in enumerate(choices):
         categories = tuple(choice[k] for k in rng.permutation(len(choice)))
-        categories = _inner_first(categories, vocabulary.phrases)
         record = PromptRecord(
             id=f"{name}-{i:06d}",
             prompt=photograph_of(*(vocabulary.phrases[category] for category in categories)),
@@ -194,14 +194,6 @@ def _records(
         )
         records.append(record)
     return records
-
-
-def _inner_first(categories: tuple[str, ...], phrases: Mapping[str, str]) -> tuple[str, ...]:
-    """A pair where one's words hold the other's ("hot dog", "dog") begins with the other, which token_spans then finds
-    in its own place."""
-    if len(categories) == 2 and phrases[categories[1]] in phrases[categories[0]].split():
-        return categories[::-1]
-    return categories
 
 
 def _first_seed(seed: int, name: str) -> int:

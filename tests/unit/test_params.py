@@ -93,6 +93,7 @@ def test_a_wrong_type_is_named_with_the_right_one_and_the_value(tmp_path, values
         ("generator", "checkpoint", "", "generator.checkpoint must not be empty"),
         ("prompts", "num_train_one", -1, "prompts.num_train_one must not be negative, got -1"),
         ("prompts", "test_per_pair", -3, "prompts.test_per_pair must not be negative, got -3"),
+        ("prompts", "context_frac", 1.5, "prompts.context_frac must be in 0..1, got 1.5"),
         ("data", "num_val", -1, "data.num_val must not be negative, got -1"),
         ("detector", "score_threshold", 1.01, "detector.score_threshold must be in 0..1, got 1.01"),
         ("detector", "score_threshold", -0.01, "detector.score_threshold must be in 0..1, got -0.01"),

@@ -71,6 +71,26 @@ def test_pairs_of_the_real_images_stand_beside_the_papers(clone):
     assert (metrics["num_pairs"], metrics["paper_num_pairs"]) == (len(pairs), 142)
 
 
+def test_contexts_change_the_synthesis_prompts_alone(clone):
+    def prompts():
+        assert call(clone, "sample_prompts").returncode == 0
+        return {path.name: path.read_text() for path in (clone / "data/prompts").iterdir()}
+
+    build_components(clone / "models/smoke")
+    plain = prompts()
+    assert plain.pop("contexts.yaml") == "{}\n"
+    (clone / "bank.yaml").write_text("any: [in fog, at sea]\n")
+    change(clone, prompts={"contexts": "bank.yaml", "context_frac": 0.5})
+    longer = prompts()
+    assert yaml.safe_load(longer.pop("contexts.yaml")) == {"any": ["in fog", "at sea"]}
+    assert [name for name in plain if plain[name] != longer[name]] == ["synthesis.jsonl"]
+    num = len(longer["synthesis.jsonl"].splitlines())
+    metrics = json.loads((clone / "reports/metrics/sample_prompts.json").read_text())
+    assert metrics["synthesis"]["num_prompts_by_source"] == {"scene": num // 2, "template": num - num // 2}
+    change(clone, prompts={"contexts": "mine.yaml"})
+    assert_one_line(call(clone, "sample_prompts"), "prompts.contexts: no such file 'mine.yaml'")
+
+
 def test_prepare_data_says_what_is_missing_of_coco(clone):
     change(clone, data={"source": "coco", "root": "data/coco2017"}, vocabulary={"name": "coco", "pairs": "data_val"})
     change(clone, vocabulary={"unseen": ["cat"]})

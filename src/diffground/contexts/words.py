@@ -1,0 +1,96 @@
+"""Which categories a text names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from diffground.vocabulary import COCO_NAMES, PHRASES, table_categories
+
+_OTHER_WORDS: dict[str, tuple[str, ...]] = {
+    "aeroplane": ("plane", "aircraft", "jet"),
+    "bicycle": ("bike", "cyclist"),
+    "boat": ("ship", "sailboat", "rowboat", "ferry"),
+    "bottle": (),
+    "bird": ("pigeon", "seagull", "duck"),
+    "car": ("taxi",),
+    "cat": ("kitten",),
+    "cell phone": ("phone", "cellphone", "smartphone"),
+    "chair": ("armchair",),
+    "cow": ("cattle", "calf", "calves", "bull"),
+    "diningtable": ("table",),
+    "dog": ("puppy", "puppies"),
+    "donut": ("doughnut",),
+    "hair drier": ("hair dryer", "hairdryer"),
+    "horse": ("pony", "ponies", "foal"),
+    "knife": ("knives",),
+    "motorbike": ("moped",),
+    "mouse": ("mice",),
+    "person": (
+        "people", "man", "men", "woman", "women", "boy", "girl", "child", "children", "kid", "baby", "babies",
+        "crowd", "family", "tourist", "rider", "driver", "player", "farmer", "surfer", "skier",
+    ),
+    "pottedplant": ("plant", "houseplant"),
+    "refrigerator": ("fridge",),
+    "sheep": ("lamb",),
+    "skis": ("ski",),
+    "sports ball": ("ball", "football", "basketball"),
+    "tvmonitor": ("television", "monitor", "tv set"),
+    "wine glass": ("wineglass", "glasses"),
+}  # fmt: skip
+"""Words, beside its name, by which a text names a category; a plural in s or es goes without saying."""
+
+
+@dataclass(frozen=True)
+class NamedCategory:
+    """`category` is named at `start`, a place in the text, in the words `words`."""
+
+    category: str
+    start: int
+    words: str
+
+
+@cache
+def known_categories() -> tuple[str, ...]:
+    """Every category of every table, and COCO's mouse."""
+    return tuple(dict.fromkeys([*table_categories("pascal"), *table_categories("coco"), "mouse"]))
+
+
+def named_categories(text: str, categories: Iterable[str]) -> list[str]:
+    """Those of `categories` that `text` names, by any word for them, in its order; a "hot dog" names no dog."""
+    wanted = set(categories)
+    return list(dict.fromkeys(found.category for found in _search(text, _all_words()) if found.category in wanted))
+
+
+def phrases_in(text: str, phrases: Mapping[str, str]) -> list[NamedCategory]:
+    """The first place of each of `phrases` (category -> its words in a prompt) in `text`, in its order.
+
+    Only these very words count, and not where they are part of another category's ("hot dog").
+    """
+    others = {PHRASES.get(c, c).lower(): c for c in known_categories() if c not in phrases}
+    first: dict[str, NamedCategory] = {}
+    for found in _search(text, {**others, **{words.lower(): category for category, words in phrases.items()}}):
+        if found.category in phrases:
+            first.setdefault(found.category, found)
+    return list(first.values())
+
+
+@cache
+def _all_words() -> dict[str, str]:
+    """Word or words, in lower case -> the category that they name."""
+    found: dict[str, str] = {}
+    for category in known_categories():
+        names = {category, PHRASES.get(category, category), COCO_NAMES.get(category, category)}
+        for name in [*names, *_OTHER_WORDS.get(category, ())]:
+            found |= {name + ending: category for ending in ("", "s", "es")}
+    return found
+
+
+def _search(text: str, words: Mapping[str, str]) -> list[NamedCategory]:
+    longest_first = "|".join(re.escape(word) for word in sorted(words, key=lambda word: (-len(word), word)))
+    return [
+        NamedCategory(category=words[match[0].lower()], start=match.start(), words=match[0])
+        for match in re.finditer(rf"(?<!\w)(?:{longest_first})(?!\w)", text, flags=re.IGNORECASE)
+    ]
