@@ -1,4 +1,4 @@
-"""The command line: profile, ground, fetch, import-released; `diffground COMMAND --help` says what each does."""
+"""The command line: profile, ground, experiments, fetch, import-released; each says with --help what it does."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def _parser() -> argparse.ArgumentParser:
 
     profile = commands.add_parser("profile", help="compose conf/ into params.yaml")
     profile.add_argument("name", help="a file of conf/profile: mini, smoke, paper_voc, paper_coco")
-    profile.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. grounding.iterations=100")
+    profile.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="e.g. grounding.iterations=100, experiment=seen_05"
+    )
     profile.set_defaults(run=_profile)
 
     ground = commands.add_parser("ground", help="generate an image and segment words in it")
@@ -43,6 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     ground.add_argument("-o", "--out", type=Path, default=Path("ground.png"), help="overlay image (PNG)")
     ground.set_defaults(run=_ground)
 
+    _add_experiments(commands.add_parser("experiments", help="rows of the paper's tables: list, run or collect them"))
+
     fetch = commands.add_parser("fetch", help="download what the paper's profiles need; goes on where it stopped")
     fetch.add_argument("name", choices=ARTIFACTS, help="; ".join(f"{name}: {what}" for name, what in ARTIFACTS.items()))
     fetch.add_argument(
@@ -57,6 +61,24 @@ def _parser() -> argparse.ArgumentParser:
     released.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help=read_from)
     released.set_defaults(run=_import_released)
     return parser
+
+
+def _add_experiments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True)
+    for name, what, action in (
+        ("list", "name every experiment, with its source", _list_experiments),
+        (
+            "run",
+            "run those that are not finished, one after another; params.yaml, dvc.lock, reports/ stay",
+            _run_experiments,
+        ),
+        ("collect", f"write the scores of finished ones to {paths.EXPERIMENTS}", _collect_experiments),
+    ):
+        command = actions.add_parser(name, help=what)
+        command.add_argument("globs", nargs="*", metavar="GLOB", help="names, e.g. 'table1_*'; all without one")
+        command.set_defaults(run=action)
+        if name != "list":
+            command.add_argument("--profile", help="a file of conf/profile; without it that of params.yaml")
 
 
 def _profile(args: argparse.Namespace) -> None:
@@ -81,6 +103,35 @@ def _ground(args: argparse.Namespace) -> None:
     from diffground.grounding.free_form import ground_image
 
     ground_image(args.prompt, args.category, seed=args.seed, grounding=args.grounding, out=args.out, params=params)
+
+
+def _list_experiments(args: argparse.Namespace) -> None:
+    from diffground.experiments.catalogue import read_catalogue, select
+
+    for experiment in select(read_catalogue(), args.globs):
+        print(f"{experiment.name:<18} {experiment.source}; {experiment.time}")
+
+
+def _run_experiments(args: argparse.Namespace) -> None:
+    from diffground.experiments.catalogue import read_catalogue, select
+    from diffground.experiments.run import run_experiments
+
+    run_experiments(select(read_catalogue(), args.globs), profile=_profile_of(args), root=Path())
+
+
+def _collect_experiments(args: argparse.Namespace) -> None:
+    from diffground.experiments.catalogue import read_catalogue, select
+    from diffground.experiments.collect import collect_experiments
+
+    written = collect_experiments(select(read_catalogue(), args.globs), profile=_profile_of(args), root=Path())
+    for name, path in written.items():
+        print(f"{name}: {path or 'not run'}")
+
+
+def _profile_of(args: argparse.Namespace) -> str:
+    from diffground.config import load_params
+
+    return args.profile or load_params(paths.PARAMS).profile
 
 
 def _fetch(args: argparse.Namespace) -> None:

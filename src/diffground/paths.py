@@ -43,6 +43,8 @@ SEGMENTERS = Path("models/segmenter")
 """One folder a training set, with its name."""
 
 METRICS = Path("reports/metrics")
+EXPERIMENTS = Path("reports/experiments")
+"""One JSON a finished experiment of conf/experiment; `diffground experiments collect` writes them."""
 TABLES = Path("reports/tables")
 FIGURES = Path("reports/figures")
 

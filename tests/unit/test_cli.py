@@ -71,3 +71,24 @@ def test_ground_without_words_shows_the_usage(tmp_path):
     result = call(tmp_path, "ground", "a photograph of a dog")
     assert result.returncode == 2
     assert "-c/--category" in result.stderr
+
+
+def test_experiments_are_listed_with_their_source(clone):
+    result = call(clone, "experiments", "list", "table1_*")
+    lines = result.stdout.splitlines()
+    assert (result.returncode, [line.split()[0] for line in lines]) == (0, ["table1_split2", "table1_split3"])
+    assert all("arXiv 2301.05221, table 1" in line for line in lines)
+
+
+def test_profile_takes_an_experiment(clone):
+    assert call(clone, "profile", "mini", "experiment=timestep_03").returncode == 0
+    before, after = ((folder / "params.yaml").read_text() for folder in (ROOT, clone))
+    assert after == before.replace("tapped_step: 1\n", "tapped_step: 3\n")
+
+
+def test_experiments_outside_a_repository_are_one_line(clone):
+    (clone / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    result = call(clone, "experiments", "run", "seen_05")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: `git rev-parse --verify HEAD` failed")
+    assert len(result.stderr.splitlines()) == 1

@@ -1,0 +1,135 @@
+"""The folder that one experiment runs in: a clone of the repository at its last commit, with DVC's cache shared.
+
+Why not `dvc exp run`, of DVC 3.67: it writes into the workspace while it queues, checks out outputs before it runs and
+so throws away the finished shards of a killed stage, and stages with persisting outputs are never in its run cache.
+Here the workspace is not touched, and what was killed goes on in the folder that is still there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffground import paths
+from diffground.errors import UserError
+from diffground.experiments.catalogue import Experiment, run_name
+from diffground.experiments.commands import DVC, DVC_TEMPORARY, environment, git, git_file, output_of
+from diffground.experiments.lock_file import combine, metrics_files, read_stages, read_yaml, write_stages
+
+LOCK = "dvc.lock"
+_READY = DVC_TEMPORARY / "ready"
+_NOTHING_TO_DO = "Data and pipelines are up to date."
+
+
+@dataclass(frozen=True)
+class Clone:
+    """`root`: the repository. `path`: the clone's folder, absolute. `commit`: what the experiment starts from."""
+
+    root: Path
+    path: Path
+    commit: str
+    experiment: Experiment
+    profile: str
+
+    @property
+    def name(self) -> str:
+        return run_name(self.experiment.name, self.profile)
+
+    def prepare(self, *, earlier: str | None) -> bool:
+        """Make the folder, or go on with it. `earlier`: a commit of this experiment, whose results may still hold.
+
+        Returns: whether there is anything to run. Raises: UserError when git or DVC refuse.
+        """
+        if (self.path / _READY).is_file():
+            self._follow_commit()
+            self._write_params()
+            return True
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._clone()
+        self._write_params()
+        if earlier is not None:
+            self._take_over(earlier)
+            if _NOTHING_TO_DO in self._dvc("repro", "--dry", "--allow-missing", self.experiment.target):
+                return False
+        # without this, DVC would run stages with persisting outputs again: they are never in its run cache
+        self._dvc("checkout", "--quiet", "--allow-missing", "--with-deps", self.experiment.target)
+        (self.path / _READY).touch()
+        return True
+
+    def reproduce(self) -> bool:
+        """Run the stages, their output on the terminal. Returns: whether all of them ended well."""
+        command = [*DVC, "repro", self.experiment.target]
+        return subprocess.run(command, cwd=self.path, env=self._environment(), check=False).returncode == 0
+
+    def save(self) -> None:
+        """Hand the results to the repository, as a DVC experiment of the name of this one."""
+        self._dvc("exp", "save", "--quiet", "--force", "--name", self.name, self.experiment.target)
+        self._dvc("exp", "push", "--quiet", "--force", "--no-cache", "origin", self.name)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _clone(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        git("clone", "--quiet", "--shared", "--no-checkout", str(self.root), str(self.path), cwd=self.root)
+        for key in ("user.name", "user.email"):
+            value = subprocess.run(["git", "config", key], cwd=self.root, capture_output=True, text=True, check=False)
+            git("config", key, value.stdout.strip() or "diffground", cwd=self.path)
+        git("checkout", "--quiet", "--detach", self.commit, cwd=self.path)
+        local = Path(".dvc/config.local")
+        if (self.root / local).is_file():
+            shutil.copyfile(self.root / local, self.path / local)
+        cache = (self.root / output_of([*DVC, "cache", "dir"], cwd=self.root)).resolve()
+        self._dvc("cache", "dir", "--local", str(cache))
+
+    def _follow_commit(self) -> None:
+        """After a commit to the repository: its code, with what the killed run had already made."""
+        if git("rev-parse", "HEAD", cwd=self.path) == self.commit:
+            return
+        lock = (self.path / LOCK).read_bytes()
+        git("checkout", "--quiet", "--force", "--detach", self.commit, cwd=self.path)
+        (self.path / LOCK).write_bytes(lock)
+
+    def _write_params(self) -> None:
+        arguments = ["-m", "diffground", "profile", self.profile, f"experiment={self.experiment.name}"]
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=self.path, env=self._environment(), capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or [""]
+            raise UserError(f"{said[-1].removeprefix('error: ')} (conf/ of the last commit)")
+
+    def _take_over(self, earlier: str) -> None:
+        """Enter into dvc.lock, for each stage that differs from the default run, what `earlier` found."""
+        params = read_yaml((self.path / paths.PARAMS).read_text(encoding="utf-8"))
+        before = read_stages(git_file(earlier, LOCK, cwd=self.path) or "")
+        here = read_stages(git_file(self.commit, LOCK, cwd=self.path) or "")
+        stages, _ = combine([here, before], params)
+        taken = [name for name, entry in stages.items() if entry is before.get(name)]
+        write_stages(self.path / LOCK, stages)
+        for path in metrics_files(stages, taken, folder=paths.METRICS.as_posix()).values():
+            text = git_file(earlier, path, cwd=self.path)
+            if text is not None:
+                (self.path / path).parent.mkdir(parents=True, exist_ok=True)
+                (self.path / path).write_text(text, encoding="utf-8")
+
+    def _dvc(self, *arguments: str) -> str:
+        return output_of([*DVC, *arguments], cwd=self.path, env=self._environment())
+
+    def _environment(self) -> dict[str, str]:
+        return environment(self.path, name=self.name, tracking_uri=self._tracking_uri())
+
+    def _tracking_uri(self) -> str:
+        """Where the repository's own runs are logged: a path relative to it means nothing in the clone."""
+        given = os.environ.get("MLFLOW_TRACKING_URI", "")
+        params = self.path / paths.PARAMS
+        if given or not params.is_file():
+            return given
+        uri = str(read_yaml(params.read_text(encoding="utf-8")).get("tracking", {}).get("uri", ""))
+        scheme, separator, place = uri.partition("sqlite:///")
+        return uri if scheme or not separator else f"sqlite:///{self.root / place}"

@@ -1,0 +1,77 @@
+"""Finished DVC experiments -> reports/experiments/NAME.json, read from their commits alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+from diffground import paths
+from diffground.experiments.catalogue import Experiment, run_name
+from diffground.experiments.commands import experiment_commits, git_file
+from diffground.experiments.lock_file import combine, metrics_files, read_stages, read_yaml
+from diffground.profile import compose_params
+from diffground.report.experiments import ExperimentRecord, Setup, differing, flat_params, write_record
+from diffground.runtime.shard_map import checkpoint_fingerprint
+
+
+def collect_experiments(experiments: Sequence[Experiment], *, profile: str, root: Path) -> dict[str, Path | None]:
+    """Write a record of the newest run of each experiment, by `diffground experiments run` or `dvc exp run -n NAME`.
+
+    Returns: the file by the name of the run; None for what was not run, with `profile` and up to its target.
+    Raises: UserError when git refuses, or conf/ does not compose.
+    """
+    commits = experiment_commits(cwd=root)
+    written: dict[str, Path | None] = {}
+    for experiment in experiments:
+        name = run_name(experiment.name, profile)
+        record = _record(experiment, *commits[name], root=root) if name in commits else None
+        written[name] = None
+        if record is not None and record.setup.profile == profile:
+            written[name] = root / paths.EXPERIMENTS / f"{name}.json"
+            write_record(root / paths.EXPERIMENTS / f"{name}.json", record)
+    return written
+
+
+def _record(experiment: Experiment, commit: str, baseline: str, *, root: Path) -> ExperimentRecord | None:
+    """What `commit` tells; None where its results do not reach the experiment's target."""
+    params = read_yaml(git_file(commit, paths.PARAMS.as_posix(), cwd=root) or "")
+    stages, holding = combine([read_stages(git_file(commit, "dvc.lock", cwd=root) or "")], params)
+    if experiment.target not in holding:
+        return None
+    files = metrics_files(stages, holding, folder=paths.METRICS.as_posix())
+    texts = {stage: git_file(commit, path, cwd=root) for stage, path in files.items()}
+    plain, changed = (
+        flat_params(read_yaml(compose_params(params["profile"], conf=root / "conf", overrides=overrides)))
+        for overrides in ([], [f"experiment={experiment.name}"])
+    )
+    return ExperimentRecord(
+        experiment=experiment.name,
+        setup=Setup(
+            profile=params["profile"],
+            checkpoint=params["generator"]["checkpoint"],
+            sha256=_fingerprint(params["generator"]["checkpoint"], commit=commit, root=root),
+        ),
+        commit=baseline,
+        changed=differing(changed, plain),
+        params=flat_params(params),
+        metrics={stage: json.loads(text) for stage, text in texts.items() if text is not None},
+    )
+
+
+def _fingerprint(checkpoint: str, *, commit: str, root: Path) -> str:
+    """Of the folder as `commit` has it; as it is now where git does not track it."""
+    archive = subprocess.run(
+        ["git", "archive", "--format=tar", commit, "--", checkpoint], cwd=root, capture_output=True, check=False
+    )
+    if archive.returncode:
+        folder = root / checkpoint
+        return checkpoint_fingerprint(folder) if folder.exists() else checkpoint
+    with tempfile.TemporaryDirectory() as temporary:
+        with tarfile.open(fileobj=BytesIO(archive.stdout)) as tar:
+            tar.extractall(temporary, filter="data")
+        return checkpoint_fingerprint(Path(temporary) / checkpoint)

@@ -1,0 +1,70 @@
+"""Runs named experiments one after another, each in a folder of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffground.errors import UserError
+from diffground.experiments.catalogue import Experiment, run_name
+from diffground.experiments.clone import LOCK, Clone
+from diffground.experiments.commands import DVC_TEMPORARY, alone, check_dvc_is_idle, experiment_commits, git, git_file
+from diffground.experiments.lock_file import combine, read_stages, read_yaml
+from diffground.profile import compose_params
+
+FOLDER = DVC_TEMPORARY / "experiments"
+"""One folder an unfinished experiment."""
+
+
+def run_experiments(experiments: Sequence[Experiment], *, profile: str, root: Path) -> None:
+    """Run those that are not finished. One that fails does not stop the others; its folder stays, to go on from.
+
+    Each starts from the last commit of the repository `root`, ends as a DVC experiment with its name, and touches
+    neither params.yaml nor dvc.lock nor reports/ there.
+    Raises: UserError while a DVC command or another such run is at work; at the end, with the names of what failed.
+    """
+    root = root.resolve()
+    commit = git("rev-parse", "--verify", "HEAD", cwd=root)
+    with alone(root / FOLDER):
+        check_dvc_is_idle(root)
+        if git("status", "--porcelain", "--untracked-files=no", cwd=root):
+            print(f"changes that are not committed stay out: the experiments start from commit {commit[:8]}")
+        failed = []
+        for i, experiment in enumerate(experiments, start=1):
+            name = run_name(experiment.name, profile)
+            print(f"== {name} ({i} of {len(experiments)}): {experiment.source}", flush=True)
+            try:
+                print(f"== {name}: {_run(experiment, profile=profile, root=root, commit=commit)}", flush=True)
+            except UserError as error:
+                failed.append(name)
+                print(f"== {name}: failed: {error}", flush=True)
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(experiments)} experiments failed: {', '.join(failed)}; "
+            "the same command runs them again, from where they stopped"
+        )
+
+
+def _run(experiment: Experiment, *, profile: str, root: Path, commit: str) -> str:
+    """Run one experiment; return what became of it. Raises: UserError when it fails."""
+    name = run_name(experiment.name, profile)
+    clone = Clone(root=root, path=root / FOLDER / name, commit=commit, experiment=experiment, profile=profile)
+    saved, baseline = experiment_commits(cwd=root).get(name, (None, None))
+    if saved and baseline == commit and _holds(saved, experiment, profile=profile, root=root):
+        return "finished before"
+    check_dvc_is_idle(clone.path)
+    if not clone.prepare(earlier=saved):
+        clone.remove()
+        return "finished before; nothing that it depends on has changed"
+    if not clone.reproduce():
+        raise UserError(f"a stage ended with an error, see above; what is complete is kept in {FOLDER / name}")
+    clone.save()
+    clone.remove()
+    return "finished"
+
+
+def _holds(saved: str, experiment: Experiment, *, profile: str, root: Path) -> bool:
+    """Whether the results in commit `saved` are those of the experiment's parameters, up to its target."""
+    composed = compose_params(profile, conf=root / "conf", overrides=[f"experiment={experiment.name}"])
+    _, holding = combine([read_stages(git_file(saved, LOCK, cwd=root) or "")], read_yaml(composed))
+    return experiment.target in holding

@@ -1,0 +1,143 @@
+"""Records of named experiments: a JSON file each, with what it ran on, what it changed and its scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from diffground import paths
+from diffground.config import Params
+from diffground.errors import UserError
+from diffground.runtime.shard_map import checkpoint_fingerprint
+
+WITHOUT_EFFECT = ("runtime", "tracking")
+"""Sections of the parameters that change no result."""
+_BATCHES = {
+    f"{section}.batch_size" for section in ("generator", "detector", "daam")
+}  # of frozen models: neither do these
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What results must share to stand side by side."""
+
+    profile: str
+    checkpoint: str
+    """Folder or hub id of the generator."""
+    sha256: str
+    """diffground.runtime.shard_map.checkpoint_fingerprint of it; a hub id stands for itself."""
+
+    def describe(self) -> str:
+        """ "profile mini, generator models/mini/diffusion (0123456789ab)"."""
+        digest = f" ({self.sha256[:12]})" if self.sha256 != self.checkpoint else ""
+        return f"profile {self.profile}, generator {self.checkpoint}{digest}"
+
+
+@dataclass(frozen=True)
+class ExperimentRecord:
+    """One finished experiment."""
+
+    experiment: str
+    """Name of its file in conf/experiment."""
+    setup: Setup
+    commit: str
+    """Commit of this repository that it ran from."""
+    changed: Mapping[str, Any]
+    """Parameters that the experiment is about: 'section.key' -> value, where its profile alone has another."""
+    params: Mapping[str, Any]
+    """All that shape results, in the same form."""
+    metrics: Mapping[str, Mapping[str, Any]]
+    """Stage -> its metrics file, of the stages that ran with these parameters."""
+
+
+@dataclass(frozen=True)
+class Experiments:
+    """Those that may stand beside the default run, and a line about each that may not."""
+
+    setup: Setup
+    """Of the default run."""
+    metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    """Experiment -> stage -> metrics."""
+    left_out: Sequence[str]
+
+    def scores(self, experiment: str, stage: str) -> Mapping[str, Any] | None:
+        """Metrics of one stage; None when the experiment, or that stage of it, was not run."""
+        return self.metrics.get(experiment, {}).get(stage)
+
+
+def write_record(path: Path, record: ExperimentRecord) -> None:
+    """Write JSON with sorted keys, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(asdict(record), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read_records(folder: Path = paths.EXPERIMENTS) -> list[ExperimentRecord]:
+    """Every record of `folder`, in the order of the file names. Raises: UserError for a file that is none."""
+    return [_read(path) for path in sorted(folder.glob("*.json"))]
+
+
+def comparable(records: Iterable[ExperimentRecord], setup: Setup, params: Mapping[str, Any]) -> Experiments:
+    """Split `records` into those that differ from the default run by nothing but what they are about, and the rest.
+
+    `params`: the default run's, as `flat_params` gives them. A parameter that a record does not know is no difference.
+    """
+    metrics: dict[str, Mapping[str, Mapping[str, Any]]] = {}
+    left_out = []
+    for record in records:
+        others = sorted(
+            key
+            for key, value in params.items()
+            if key not in record.changed and record.params.get(key, value) != value and key != "profile"
+        )
+        if record.setup != setup:
+            left_out.append(f"{record.experiment}: {record.setup.describe()}")
+        elif others:
+            left_out.append(f"{record.experiment}: {', '.join(f'{key} = {record.params[key]}' for key in others)}")
+        else:
+            metrics[record.experiment] = record.metrics
+    return Experiments(setup=setup, metrics=metrics, left_out=left_out)
+
+
+def comparable_experiments(params: Params) -> Experiments:
+    """The records of reports/experiments beside a default run with `params`."""
+    checkpoint = params.generator.checkpoint
+    setup = Setup(profile=params.profile, checkpoint=checkpoint, sha256=checkpoint_fingerprint(checkpoint))
+    return comparable(read_records(), setup, flat_params(asdict(params)))
+
+
+def flat_params(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested parameters as 'section.key' -> value, without those that change no result; tuples become lists."""
+    flat: dict[str, Any] = {}
+    for section, values in sections.items():
+        if section in WITHOUT_EFFECT:
+            continue
+        inner = {f"{section}.{key}": value for key, value in values.items()} if isinstance(values, Mapping) else None
+        flat.update({section: values} if inner is None else inner)
+    kept = {key: value for key, value in flat.items() if key not in _BATCHES}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
+
+
+def differing(params: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of `params` that `default` does not have, or has another value for."""
+    return {key: value for key, value in params.items() if key not in default or default[key] != value}
+
+
+def _read(path: Path) -> ExperimentRecord:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        record = ExperimentRecord(**{**values, "setup": Setup(**values["setup"])})
+        if not all(
+            isinstance(getattr(record, field.name), kind) for field, kind in zip(fields(record), _KINDS, strict=True)
+        ):
+            raise TypeError("a field has the wrong type")
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: no record of an experiment ({error}); run `diffground experiments collect`") from None
+    return record
+
+
+_KINDS = (str, Setup, str, dict, dict, dict)

@@ -1,0 +1,191 @@
+"""Experiments on a real git and DVC repository with trivial stages. The tests of this file follow on each other."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from diffground.errors import UserError
+from diffground.experiments.catalogue import read_catalogue
+from diffground.experiments.collect import collect_experiments
+from diffground.experiments.commands import DVC_TEMPORARY, alone, check_dvc_is_idle
+from diffground.experiments.run import FOLDER
+from diffground.report.experiments import Setup, read_records
+
+
+@pytest.fixture(scope="module")
+def failed(repository):
+    """After a run in which `generate` of timestep_02 failed at its second shard."""
+    before = repository.state()
+    repository.new_log_lines()
+    printed, error = repository.run("timestep_02", "training_normal", fail="generate")
+    return {
+        "printed": printed,
+        "error": error,
+        "log": repository.new_log_lines(),
+        "unchanged": repository.state() == before,
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(repository, failed):
+    """After the same command again, with nothing that fails; a commit to something else came between."""
+    (repository.root / "README.md").write_text("words\n")
+    repository.commit("words")
+    before = repository.state()
+    printed, error = repository.run("timestep_02", "training_normal")
+    return {
+        "printed": printed,
+        "error": error,
+        "log": repository.new_log_lines(),
+        "unchanged": repository.state() == before,
+    }
+
+
+def test_a_failing_experiment_stops_no_other_and_is_named_at_the_end(failed):
+    assert failed["error"] == (
+        "1 of 2 experiments failed: timestep_02; the same command runs them again, from where they stopped"
+    )
+    assert "== timestep_02: failed: a stage ended with an error" in failed["printed"]
+    assert "== training_normal: finished\n" in failed["printed"]
+
+
+def test_stages_of_unchanged_inputs_do_not_run_again(failed):
+    assert [line for line in failed["log"] if line.startswith("training_normal")] == [
+        "training_normal: evaluate_grounding 0",
+        "training_normal: evaluate_grounding 1",
+    ], "generate is the default run's, and evaluate_zs3 comes after the target"
+
+
+def test_the_queue_goes_on_where_it_stopped(failed, finished):
+    assert failed["log"][0] == "timestep_02: generate shard 0"
+    assert finished["error"] is None
+    assert finished["log"] == [
+        "timestep_02: generate shard 1",
+        "timestep_02: generate shard 2",
+        "timestep_02: evaluate_grounding 0",
+        "timestep_02: evaluate_grounding 1",
+    ]
+    assert "== timestep_02: finished\n" in finished["printed"]
+
+
+def test_what_is_finished_stays_so_after_a_commit_to_something_else(finished):
+    assert "== training_normal: finished before; nothing that it depends on has changed\n" in finished["printed"]
+
+
+def test_the_workspace_is_as_it_was_and_nothing_is_left_behind(repository, failed, finished):
+    assert failed["unchanged"] and finished["unchanged"]
+    assert repository.call("git", "status", "--porcelain") == ""
+    assert [path.name for path in (repository.root / FOLDER).iterdir()] == ["lock"]
+
+
+def test_dvc_shows_them_as_its_experiments(repository, finished):
+    listed = repository.dvc("exp", "list", "--all-commits", "--name-only")
+    assert {"timestep_02", "training_normal"} <= set(listed.split())
+
+
+def test_what_is_finished_is_not_run_again(repository, finished):
+    printed, error = repository.run("timestep_02")
+    assert (error, repository.new_log_lines()) == (None, [])
+    assert "== timestep_02: finished before\n" in printed
+
+
+def test_an_experiment_that_changes_nothing_is_the_default_run(repository, finished):
+    printed, error = repository.run("timestep_01")
+    assert (error, repository.new_log_lines()) == (None, [])
+    assert "== timestep_01: finished\n" in printed
+    assert "timestep_01" in repository.dvc("exp", "list", "--name-only")
+
+
+def test_changed_code_counts_once_it_is_committed(repository, finished):
+    (repository.root / "stage.py").write_text((repository.root / "stage.py").read_text() + "# another\n")
+    printed, error = repository.run("timestep_02")
+    assert "changes that are not committed stay out" in printed
+    assert (error, repository.new_log_lines()) == (None, [])
+    repository.commit("another stage.py")
+    printed, error = repository.run("timestep_02")
+    assert error is None
+    assert repository.new_log_lines() == [], "generate runs again, and finds that its shards are complete"
+    assert "== timestep_02: finished\n" in printed
+
+
+def test_collect_writes_what_ran_with_the_experiments_parameters(repository, finished):
+    repository.dvc("exp", "run", "--quiet", "-n", "table2_model_a", "-S", "experiment=table2_model_a", "evaluate_zs3")
+    repository.dvc("exp", "run", "--quiet", "-n", "timestep_03", "-S", "experiment=timestep_03", "generate")
+    repository.call("git", "checkout", "--quiet", ".")
+    chosen = repository.experiments("timestep_0[23]", "training_normal", "table2_model_a", "seen_05")
+    written = collect_experiments(chosen, profile="mini", root=repository.root)
+    folder = repository.root / "reports/experiments"
+    assert written == {
+        **{name: folder / f"{name}.json" for name in ("timestep_02", "training_normal", "table2_model_a")},
+        "seen_05": None,
+        "timestep_03": None,  # stopped before its target
+    }
+    records = {record.experiment: record for record in read_records(folder)}
+    assert set(records) == {"timestep_02", "training_normal", "table2_model_a"}
+
+    content = hashlib.sha256(b"{}").hexdigest()
+    digest = hashlib.sha256(f"config.json\0{content}\n".encode()).hexdigest()
+    for record in records.values():
+        assert record.setup == Setup(profile="mini", checkpoint="models/mini/diffusion", sha256=digest)
+        assert record.commit in repository.call("git", "rev-list", "HEAD").split()
+        assert record.params["generator.num_steps"] == 12
+        assert not [key for key in record.params if key.startswith(("runtime", "tracking"))]
+
+    timestep, normal, model_a = (records[name] for name in ("timestep_02", "training_normal", "table2_model_a"))
+    assert timestep.changed == {"generator.tapped_step": 2}
+    assert list(timestep.metrics) == ["evaluate_grounding"], "evaluate_zs3 there is the default run's"
+    assert timestep.metrics["evaluate_grounding"]["grounding"] == {"one_seen": 20.0}
+    assert normal.metrics["evaluate_grounding"]["grounding"] == {"one_seen": 10.0}
+    assert normal.metrics["evaluate_grounding"]["type"] == "normal"
+    assert set(model_a.metrics) == {"evaluate_grounding", "evaluate_zs3"}
+    assert model_a.metrics["evaluate_zs3"]["sets"] == ["synthetic"]
+
+
+def test_collecting_again_changes_no_byte(repository, finished):
+    chosen = repository.experiments("timestep_02")
+    path = collect_experiments(chosen, profile="mini", root=repository.root)["timestep_02"]
+    before = path.read_bytes()
+    collect_experiments(chosen, profile="mini", root=repository.root)
+    assert path.read_bytes() == before
+    assert json.loads(before)["experiment"] == "timestep_02"
+
+
+def test_a_dvc_command_at_work_is_one_line(tmp_path):
+    lock = tmp_path / DVC_TEMPORARY / "rwlock"
+    lock.parent.mkdir(parents=True)
+    check_dvc_is_idle(tmp_path)
+    holder = {"pid": os.getpid(), "cmd": "dvc repro"}
+    lock.write_text(json.dumps({"write": {"data": holder}, "read": {}}))
+    with pytest.raises(UserError, match=rf"^a DVC command is at work here \(dvc repro, process {os.getpid()}\);"):
+        check_dvc_is_idle(tmp_path)
+    ended = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+    )
+    lock.write_text(json.dumps({"write": {}, "read": {"data": [{"pid": int(ended.stdout), "cmd": "dvc repro"}]}}))
+    check_dvc_is_idle(tmp_path)
+
+
+def test_a_dvc_command_between_two_stages_is_seen_too(tmp_path):
+    zc_lockfile = pytest.importorskip("zc.lockfile", reason="what DVC locks with")
+    (tmp_path / DVC_TEMPORARY).mkdir(parents=True)
+    held = zc_lockfile.LockFile(str(tmp_path / DVC_TEMPORARY / "lock"))
+    with pytest.raises(UserError, match=r"^a DVC command is at work here"):
+        check_dvc_is_idle(tmp_path)
+    held.close()
+    check_dvc_is_idle(tmp_path)
+
+
+def test_two_queues_at_once_are_one_line(tmp_path):
+    with alone(tmp_path), pytest.raises(UserError, match=r"^another `diffground experiments run` is at work here"):  # noqa: SIM117
+        with alone(tmp_path):
+            pass
+    with alone(tmp_path):
+        pass
+
+
+def test_the_tiny_repository_knows_the_real_experiments(repository):
+    assert len(read_catalogue(repository.root / "conf/experiment")) >= 20
