@@ -1,4 +1,4 @@
-"""reports/metrics, data/{synthetic,real}, models/segmenter -> reports/{tables,figures}, reports/index.html."""
+"""reports/{metrics,experiments}, data/{synthetic,real}, models/segmenter -> reports/{tables,figures,index.html}."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from diffground import paths
 from diffground.config import Params
 from diffground.data.shards import read_samples
 from diffground.data.voc import VocDataset
+from diffground.report.experiments import comparable_experiments
+from diffground.report.failures import failure_rows
 from diffground.report.gallery import draw_gallery
 from diffground.report.metrics import flatten, read_metrics
+from diffground.report.page import write_page
 from diffground.report.pictures import real_rows, synthetic_rows
 from diffground.report.tables import TRAINING_TITLES
-from diffground.report.write import result_tables, write_charts, write_page, write_tables
+from diffground.report.write import result_tables, trends_of, write_charts, write_tables
 from diffground.runtime.device import setup
 from diffground.segmentation.maskformer import MaskFormerSegmenter
 from diffground.tracking import TrackingRun
@@ -29,9 +32,10 @@ def main(params: Params, run: TrackingRun) -> None:
     for stage in ("evaluate_grounding", "evaluate_zs3"):
         metrics.setdefault(stage, read_metrics(stage))  # missing: an error that names the stage
 
-    tables = result_tables(metrics, params)
+    experiments = comparable_experiments(params)
+    tables = result_tables(metrics, params, experiments)
     write_tables(tables, paths.TABLES)
-    write_charts(metrics, paths.FIGURES)
+    write_charts(metrics, params, experiments, paths.FIGURES)
     draw_gallery(paths.FIGURES / "masks.png", synthetic_rows(read_samples(paths.SYNTHETIC), num_columns=8))
     segmenters = {
         f"segmenter trained on {TRAINING_TITLES[name]}": MaskFormerSegmenter.load(
@@ -42,7 +46,13 @@ def main(params: Params, run: TrackingRun) -> None:
     num_categories = len(table_categories(params.vocabulary.name))
     real = VocDataset(paths.REAL, params.data.val_list, num_categories=num_categories)
     draw_gallery(paths.FIGURES / "real.png", real_rows(real, segmenters, num_columns=8))
-    write_page(PAGE, tables=tables, figures=sorted(paths.FIGURES.glob("*.png")), params=params)
+    named, first = next(iter(segmenters.items()))
+    draw_gallery(paths.FIGURES / "failures.png", failure_rows(real, first, num_columns=8))
+    write_page(
+        PAGE, tables=tables, figures=sorted(paths.FIGURES.glob("*.png")), params=params, experiments=experiments,
+        trends=[trend.sentence() for trend in trends_of(metrics, params, experiments)],
+        notes={"failures": f"Here it is the {named}."},
+    )  # fmt: skip
 
     # stages that DVC took from its cache logged nothing themselves
     for stage, values in metrics.items():

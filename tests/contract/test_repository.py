@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from diffground.config import load_params
+from diffground.report.experiments import comparable_experiments, read_records
 from diffground.report.metrics import read_metrics
 from diffground.report.readme import marked_tables, read_tables
 from diffground.report.write import result_tables
@@ -63,13 +64,19 @@ def test_the_mini_checkpoints_are_small():
     assert sum(path.stat().st_size for path in MINI.rglob("*") if path.is_file()) <= 40 * 2**20
 
 
-def test_tables_are_those_of_the_committed_metrics():
-    metrics = {
-        name: read_metrics(name, folder=ROOT / "reports/metrics") for name in ("evaluate_grounding", "evaluate_zs3")
-    }
-    tables = result_tables(metrics, load_params(ROOT / "params.yaml"))
-    written = read_tables(ROOT / "reports/tables")
+def test_tables_are_those_of_the_committed_metrics(monkeypatch):
+    monkeypatch.chdir(ROOT)  # the generator's checkpoint is named relative to it
+    metrics = {path.stem: read_metrics(path.stem) for path in Path("reports/metrics").glob("*.json")}
+    params = load_params()
+    experiments = comparable_experiments(params)
+    tables = result_tables(metrics, params, experiments)
+    written = read_tables()
     assert {name: table.to_markdown() for name, table in tables.items()} == written
+
+
+def test_committed_records_of_experiments_are_of_experiments_that_are_there():
+    names = {path.stem for path in (ROOT / "conf/experiment").glob("*.yaml")}
+    assert {record.experiment for record in read_records(ROOT / "reports/experiments")} <= names
 
 
 def test_readme_repeats_the_committed_tables():

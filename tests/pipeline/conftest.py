@@ -34,7 +34,8 @@ class Repository:
             check=True,
         )
         for name in filter(None, listed.stdout.split("\0")):
-            if (ROOT / name).is_file() and not name.startswith(("reports/", "tests/")) and name != "dvc.lock":
+            made = name.startswith("reports/") and not name.startswith("reports/experiments/")
+            if (ROOT / name).is_file() and not made and not name.startswith("tests/") and name != "dvc.lock":
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, root / name)
         shutil.copytree(components, root / "models" / "smoke")

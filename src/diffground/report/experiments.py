@@ -16,7 +16,7 @@ from diffground.runtime.shard_map import checkpoint_fingerprint
 WITHOUT_EFFECT = ("runtime", "tracking")
 """Sections of the parameters that change no result."""
 _BATCHES = {
-    f"{section}.batch_size" for section in ("generator", "detector", "daam")
+    f"{section}.batch_size" for section in ("generator", "detector", "daam", "inversion", "text2mask")
 }  # of frozen models: neither do these
 
 

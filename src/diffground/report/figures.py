@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,36 @@ def loss_curves(path: Path, curves: Mapping[str, Sequence[tuple[int, float]]], *
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+    _save(figure, path)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Points (x, y) in the order of x. Lines of one colour, an index of COLOURS, belong together; dashed: another's."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    colour: int
+    dashed: bool = False
+
+
+def line_chart(path: Path, lines: Sequence[Line], *, title: str, x: str, y: str) -> None:
+    """Draw the lines in one panel; scores in percent, from 0 to 100."""
+    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+    for line in lines:
+        axes.plot(
+            [point[0] for point in line.points], [point[1] for point in line.points], label=line.name,
+            color=COLOURS[line.colour % len(COLOURS)], linewidth=1.4, marker=".",
+            linestyle="--" if line.dashed else "-", alpha=0.6 if line.dashed else 1,
+        )  # fmt: skip
+    axes.set_xlabel(x, fontsize=8)
+    axes.set_ylabel(y, fontsize=8)
+    axes.set_ylim(0, 105)
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.tick_params(labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+    if lines:
+        figure.legend(fontsize=7, frameon=False, loc="outside right upper")
     _save(figure, path)
 
 

@@ -21,12 +21,13 @@ dt { font-family: monospace; } dd { margin: 0; }
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a sentence, and below them a table, pictures (paths relative to the page), or both."""
+    """A heading, a sentence, and below them a list of lines, a table, pictures (paths relative to the page)."""
 
     heading: str
     text: str
     table: Table | None = None
     figures: Sequence[str] = ()
+    lines: Sequence[str] = ()
 
 
 def render_page(*, title: str, sections: Sequence[Section], settings: Mapping[str, object]) -> str:
@@ -46,6 +47,8 @@ def render_page(*, title: str, sections: Sequence[Section], settings: Mapping[st
 
 def _render_section(section: Section) -> str:
     parts = [f"<h2>{escape(section.heading)}</h2>", f"<p>{escape(section.text)}</p>"]
+    if section.lines:
+        parts.append(f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in section.lines)}</ul>")
     if section.table is not None:
         parts.append(_render_table(section.table))
     parts += [f'<p><img src="{escape(figure)}" alt="{escape(section.heading)}"></p>' for figure in section.figures]

@@ -76,7 +76,7 @@ def protocol1_table(metrics: Mapping[str, Any], *, split: str, vocabulary: str =
     `split`: row of the paper's table 1, '1', '2', '3' or 'average'; `vocabulary`: which of its data sets.
     """
     rows: list[tuple[str | float | None, ...]] = [
-        (title, *(_score(metrics[method], group) for group in GROUPS))
+        (title, *(score_of(metrics[method], group) for group in GROUPS))
         for method, title in METHOD_TITLES.items()
         if method in metrics
     ]
@@ -99,10 +99,10 @@ def zs3_table(metrics: Mapping[str, Any], *, vocabulary: str = "pascal") -> Tabl
     rows: list[tuple[str | float | None, ...]] = []
     for name, title in TRAINING_TITLES.items():
         if name in metrics:
-            rows.append((title, *(_score(metrics[name], key) for key in ZS3_TITLES)))
+            rows.append((title, *(score_of(metrics[name], key) for key in ZS3_TITLES)))
         if name in with_background:
             scores = with_background[name]
-            rows.append((f"{title}, background counted", *(_score(scores, key) for key in ZS3_TITLES)))
+            rows.append((f"{title}, background counted", *(score_of(scores, key) for key in ZS3_TITLES)))
     dataset = PAPER_DATASETS[vocabulary][1]
     for row in read_paper_table("paper_table2_zs3.csv"):
         if row["dataset"] == dataset and row["method"] in ("Model-C", "Model-D"):
@@ -120,24 +120,28 @@ def zs3_category_table(metrics: Mapping[str, Any], *, unseen: Sequence[str]) -> 
     rows = tuple(
         (
             f"{category} (unseen)" if category in unseen else category,
-            *(_score(scores[name], category) for name in names),
+            *(score_of(scores[name], category) for name in names),
         )
         for category in categories
     )
     return Table(header=("IoU, %", *(TRAINING_TITLES[name] for name in names)), rows=rows)
 
 
-def real_images_table(metrics: Mapping[str, Any], *, training_data: str, vocabulary: str = "pascal") -> Table:
+def real_images_table(
+    metrics: Mapping[str, Any] | None, *, training_data: str, vocabulary: str = "pascal"
+) -> Table | None:
     """mIoU (%) on real images of the grounding module, then the paper's by what it was trained on (PASCAL only).
 
-    `metrics`: entry 'real_images' of evaluate_grounding.json; `training_data`: grounding.training_data.
+    `metrics`: entry 'real_images' of evaluate_grounding.json, None without; `training_data`: grounding.training_data.
     """
+    if metrics is None:
+        return None
     titles = {
         "grounding": f"{METHOD_TITLES['grounding']}, trained on {TRAINING_DATA_TITLES[training_data]}",
         "foreground_only": METHOD_TITLES["foreground_only"],
     }
     rows: list[tuple[str | float | None, ...]] = [
-        (title, *(_score(metrics[method], key) for key in ZS3_TITLES)) for method, title in titles.items()
+        (title, *(score_of(metrics[method], key) for key in ZS3_TITLES)) for method, title in titles.items()
     ]
     rows.append(("images", metrics["num_images"]["seen"], metrics["num_images"]["unseen"], None))
     for row in read_paper_table("paper_ablations.csv"):
@@ -153,7 +157,8 @@ def read_paper_table(name: str) -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
 
 
-def _score(scores: Mapping[str, Any], key: str) -> float | None:
+def score_of(scores: Mapping[str, Any], key: str) -> float | None:
+    """Number of a metrics file; None where it has none."""
     value = scores.get(key)
     return None if value is None else float(value)
 

@@ -1,17 +1,19 @@
-"""Tables, charts and the page of a reproduction, from its metrics files."""
+"""Tables and charts of a reproduction, from its metrics files and from those of experiments."""
 
 from __future__ import annotations
 
 import importlib.resources
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from diffground.config import Params
 from diffground.prompts import GROUPS
+from diffground.report.curves import write_curves
+from diffground.report.experiments import Experiments
+from diffground.report.experiments_tables import ablation_table, splits_of, table1, table2
 from diffground.report.figures import grouped_bars, loss_curves
-from diffground.report.html import Section, render_page
+from diffground.report.protocol1_tables import category_table, detection_table, extra_table
 from diffground.report.tables import (
     GROUP_TITLES,
     METHOD_TITLES,
@@ -24,37 +26,42 @@ from diffground.report.tables import (
     zs3_category_table,
     zs3_table,
 )
-
-PROTOCOL1_TEXT = "Category-wise mIoU of masks against the oracle on generated images, by what the prompt names."
-REAL_IMAGES_TEXT = (
-    "Masks of real validation images, whose latents come from DDIM inversion. Each prompt names what its image shows, "
-    "so no category has to be recognised: this is not zero-shot segmentation."
-)
-ZS3_TEXT = (
-    "MaskFormer on real validation images. Background pixels are not evaluated, as in this benchmark; "
-    "rows that count them are marked."
-)
-WITHOUT_EFFECT = ("runtime", "tracking")
-"""Sections of the parameters that change no result: another device makes the same page."""
+from diffground.report.trends import Trend, find_trends, trend_table
+from diffground.vocabulary import load_vocabulary
 
 
-def result_tables(metrics: Mapping[str, Mapping[str, Any]], params: Params) -> dict[str, Table]:
-    """Name -> table, from the metrics of stages evaluate_grounding and evaluate_zs3.
-
-    'real_images' is there where grounding was scored on real images.
-    """
-    name = params.vocabulary.name
-    split = paper_split(params.vocabulary.unseen, vocabulary=name)
+def result_tables(
+    metrics: Mapping[str, Mapping[str, Any]], params: Params, experiments: Experiments
+) -> dict[str, Table]:
+    """Name -> table, from the metrics of the default run, evaluate_grounding and evaluate_zs3 at least, and of
+    experiments; only those for which there are scores."""
+    grounding, zs3 = metrics["evaluate_grounding"], metrics["evaluate_zs3"]
+    unseen, vocabulary = params.vocabulary.unseen, params.vocabulary.name
+    split = paper_split(unseen, vocabulary=vocabulary)
+    splits = splits_of(metrics, experiments, split=split)
     tables = {
-        "protocol1": protocol1_table(metrics["evaluate_grounding"], split=split, vocabulary=name),
-        "zs3": zs3_table(metrics["evaluate_zs3"], vocabulary=name),
-        "zs3_categories": zs3_category_table(metrics["evaluate_zs3"], unseen=params.vocabulary.unseen),
+        "protocol1": protocol1_table(grounding, split=split, vocabulary=vocabulary),
+        "protocol1_extra": extra_table(grounding),
+        "protocol1_categories": category_table(grounding, unseen=unseen),
+        "detections": detection_table(metrics),
+        "real_images": real_images_table(
+            grounding.get("real_images"), training_data=params.grounding.training_data, vocabulary=vocabulary
+        ),
+        "zs3": zs3_table(zs3, vocabulary=vocabulary),
+        "zs3_categories": zs3_category_table(zs3, unseen=unseen),
+        "table1": table1(splits, vocabulary=vocabulary) if splits else None,
+        "table2": table2(metrics, experiments, vocabulary=vocabulary),
+        "ablations": ablation_table(metrics, experiments),
+        "trends": trend_table(trends_of(metrics, params, experiments)),
     }
-    if "real_images" in metrics["evaluate_grounding"]:
-        tables["real_images"] = real_images_table(
-            metrics["evaluate_grounding"]["real_images"], training_data=params.grounding.training_data, vocabulary=name
-        )
-    return tables
+    return {name: table for name, table in tables.items() if table is not None}
+
+
+def trends_of(metrics: Mapping[str, Mapping[str, Any]], params: Params, experiments: Experiments) -> list[Trend]:
+    """What the paper found, with the numbers of this run and of experiments beside its own."""
+    vocabulary = params.vocabulary.name
+    splits = splits_of(metrics, experiments, split=paper_split(params.vocabulary.unseen, vocabulary=vocabulary))
+    return find_trends(metrics, experiments, splits, vocabulary=vocabulary)
 
 
 def write_tables(tables: Mapping[str, Table], folder: Path) -> None:
@@ -65,8 +72,10 @@ def write_tables(tables: Mapping[str, Table], folder: Path) -> None:
         (folder / f"{name}.md").write_text(table.to_markdown(), encoding="utf-8")
 
 
-def write_charts(metrics: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
-    """Write protocol1.png, zs3.png and loss.png."""
+def write_charts(
+    metrics: Mapping[str, Mapping[str, Any]], params: Params, experiments: Experiments, folder: Path
+) -> None:
+    """Write protocol1.png, zs3.png and loss.png; timestep.png, seen_categories.png where experiments were run."""
     protocol1, zs3 = metrics["evaluate_grounding"], metrics["evaluate_zs3"]
     grouped_bars(
         folder / "protocol1.png",
@@ -90,6 +99,11 @@ def write_charts(metrics: Mapping[str, Mapping[str, Any]], folder: Path) -> None
     )
     curves = {name: points for stage in sorted(metrics) for name, points in find_curves(metrics[stage], name=stage)}
     loss_curves(folder / "loss.png", curves, title="Training")
+    vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
+    write_curves(
+        metrics, experiments, folder, tapped_step=params.generator.tapped_step,
+        num_seen=len(vocabulary.seen), num_categories=len(vocabulary.seen) + len(vocabulary.unseen),
+    )  # fmt: skip
 
 
 def find_curves(values: Mapping[str, Any], *, name: str) -> Iterator[tuple[str, list[tuple[int, float]]]]:
@@ -99,31 +113,6 @@ def find_curves(values: Mapping[str, Any], *, name: str) -> Iterator[tuple[str, 
     for key, inner in values.items():
         if isinstance(inner, Mapping):
             yield from find_curves(inner, name=name if key == "loss" else f"{name}: {key}")
-
-
-def write_page(path: Path, *, tables: Mapping[str, Table], figures: Sequence[Path], params: Params) -> None:
-    """Write the page at `path`, with the parameters that shape results; the figures are linked relative to it."""
-    links = {figure.stem: figure.relative_to(path.parent).as_posix() for figure in figures}
-    sections = [
-        Section("Protocol I", PROTOCOL1_TEXT, tables["protocol1"], [links["protocol1"]]),
-        Section("Zero-shot segmentation", ZS3_TEXT, tables["zs3"], [links["zs3"]]),
-        Section("Zero-shot segmentation by category", "The same, one category a row.", tables["zs3_categories"]),
-        Section(
-            "Grounded synthetic images", "The first image of each kind, not chosen by hand.", None, [links["masks"]]
-        ),
-        Section("Real images", "The first images of the validation list.", None, [links["real"]]),
-        Section("Training", "Mean loss over 50 optimizer steps a point.", None, [links["loss"]]),
-    ]
-    if "real_images" in tables:
-        sections.insert(1, Section("Grounding on real images", REAL_IMAGES_TEXT, tables["real_images"]))
-    settings = {
-        f"{section}.{key}": value
-        for section, values in asdict(params).items()
-        if isinstance(values, dict) and section not in WITHOUT_EFFECT
-        for key, value in values.items()
-    }
-    page = render_page(title=f"diffground: profile {params.profile}", sections=sections, settings=settings)
-    path.write_text(page, encoding="utf-8")
 
 
 def paper_split(unseen: Sequence[str], *, vocabulary: str = "pascal") -> str:

@@ -42,7 +42,6 @@ EXPECTED = {
     "data_sim_quarter": {
         "prompts.num_train_one": 125,
         "prompts.num_train_two": 175,
-        "segmenter.training_sets": ["synthetic"],
     },
     "timestep_01": {},
     **{f"timestep_{step:02d}": {"generator.tapped_step": step} for step in (2, 3, 4, 6, 8, 10, 12)},

@@ -7,8 +7,17 @@ from PIL import Image
 from diffground.config import load_params
 from diffground.data.shards import Sample, encode_json, encode_label, encode_png
 from diffground.profile import compose_params
+from diffground.report.experiments import Experiments, Setup
+from diffground.report.page import write_page
 from diffground.report.pictures import real_rows, synthetic_rows
-from diffground.report.write import find_curves, paper_split, result_tables, write_charts, write_page, write_tables
+from diffground.report.write import (
+    find_curves,
+    paper_split,
+    result_tables,
+    trends_of,
+    write_charts,
+    write_tables,
+)
 
 CONF = Path(__file__).parents[3] / "conf"
 SCORES = {"one_seen": 80.0, "one_unseen": 70.0, "two_seen": 60.0, "two_seen_unseen": 55.0, "two_unseen": 50.0}
@@ -42,35 +51,63 @@ def sample(key, group, categories, label_value):
     )
 
 
-def test_writes_every_table_chart_and_a_page_that_links_them(params, tmp_path):
+SETUP = Setup("smoke", "models/smoke/diffusion", "0123456789abcdef")
+NONE = Experiments(setup=SETUP, metrics={}, left_out=())
+GROUNDED = {"evaluate_grounding": {"grounding": SCORES}}
+
+
+def write_all(tmp_path, params, experiments):
+    """Names of tables and figures, and the page's text."""
     figures = tmp_path / "reports" / "figures"
-    tables = result_tables(METRICS, params)
+    tables = result_tables(METRICS, params, experiments)
     write_tables(tables, tmp_path / "reports" / "tables")
-    write_charts(METRICS, figures)
-    for name in ("masks", "real"):
+    write_charts(METRICS, params, experiments, figures)
+    for name in ("masks", "real", "failures"):
         Image.new("RGB", (8, 8)).save(figures / f"{name}.png")
     page = tmp_path / "reports" / "index.html"
-    write_page(page, tables=tables, figures=sorted(figures.glob("*.png")), params=params)
+    write_page(
+        page, tables=tables, figures=sorted(figures.glob("*.png")), params=params, experiments=experiments,
+        trends=[trend.sentence() for trend in trends_of(METRICS, params, experiments)], notes={"failures": "By C."},
+    )  # fmt: skip
+    written = {path.stem for path in (tmp_path / "reports" / "tables").iterdir()}
+    assert len(list((tmp_path / "reports" / "tables").iterdir())) == 2 * len(written), "csv and md of each"
+    return written, {path.stem for path in figures.iterdir()}, page.read_text()
 
-    written = sorted(path.name for path in (tmp_path / "reports" / "tables").iterdir())
-    names = ("protocol1", "zs3", "zs3_categories")
-    assert written == sorted(f"{name}.{kind}" for name in names for kind in ("csv", "md"))
-    text = page.read_text()
-    for figure in ("protocol1", "zs3", "loss", "masks", "real"):
+
+def test_without_experiments_it_writes_what_there_is_and_a_page_that_links_it(params, tmp_path):
+    tables, figures, text = write_all(tmp_path, params, NONE)
+    assert tables == {"protocol1", "zs3", "zs3_categories", "table2", "trends"}
+    assert figures == {"protocol1", "zs3", "loss", "masks", "real", "failures"}
+    for figure in figures:
         assert f'src="figures/{figure}.png"' in text
-        assert (figures / f"{figure}.png").is_file()
+    for heading in ("Ablations", "Timestep", "Protocol I, other scores", "Experiments that are left out"):
+        assert f"<h2>{heading}</h2>" not in text
     assert "generator.num_steps" in text
     assert "tracking.enabled" not in text, "where a run is logged must not change the page"
+    assert "Those with the lowest IoU of all, by the segmenter that is named. By C. Here: profile smoke" in text
+
+
+def test_experiments_bring_their_sections_each_with_its_setup(params, tmp_path):
+    runs = {"training_normal": GROUNDED, "seen_05": GROUNDED, "timestep_02": GROUNDED, "timestep_03": GROUNDED}
+    left_out = ["seen_10: profile mini, generator m (0123)"]
+    tables, figures, text = write_all(tmp_path, params, Experiments(setup=SETUP, metrics=runs, left_out=left_out))
+    assert tables >= {"ablations"} and figures >= {"timestep", "seen_categories"}
+    headings = ("Ablations", "Timestep", "Number of seen categories", "What the paper found, and whether it holds here")
+    for heading in headings:
+        section = text.partition(f"<h2>{heading}</h2>")[2].partition("<h2>")[0]
+        assert "profile smoke, generator models/smoke/diffusion (0123456789ab)" in section
+    left = text.partition("<h2>Experiments that are left out</h2>")[2].partition("<h2>")[0]
+    assert "<li>seen_10: profile mini, generator m (0123)</li>" in left
+    assert "than training that trusts it: holds here (one unseen 70.0 against 70.0" in text
 
 
 def test_real_images_have_a_table_and_a_section_where_they_were_scored(params, tmp_path):
     scores = {"seen": 61.5, "unseen": 50.0, "harmonic": 55.2}
     real = {"grounding": scores, "foreground_only": scores, "num_images": {"seen": 4, "unseen": 3, "all": 6}}
-    assert "real_images" not in result_tables(METRICS, params)
+    assert "real_images" not in result_tables(METRICS, params, NONE)
     metrics = {**METRICS, "evaluate_grounding": {**METRICS["evaluate_grounding"], "real_images": real}}
-    tables = result_tables(metrics, params)
-    figures = [tmp_path / f"figures/{name}.png" for name in ("protocol1", "zs3", "loss", "masks", "real")]
-    write_page(tmp_path / "index.html", tables=tables, figures=figures, params=params)
+    tables = result_tables(metrics, params, NONE)
+    write_page(tmp_path / "index.html", tables=tables, figures=[], params=params, experiments=NONE, trends=[])
     text = (tmp_path / "index.html").read_text()
     assert "<h2>Grounding on real images</h2>" in text
     assert "<td>61.5</td>" in text

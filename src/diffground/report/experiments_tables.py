@@ -1,0 +1,182 @@
+"""The paper's tables with this run's experiments beside the published numbers; only what was run has a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from diffground.prompts import GROUPS
+from diffground.report.experiments import Experiments
+from diffground.report.tables import (
+    GROUP_TITLES,
+    METHOD_TITLES,
+    PAPER_DATASETS,
+    ZS3_TITLES,
+    Table,
+    read_paper_table,
+    score_of,
+)
+
+Row = tuple[str | float | None, ...]
+Scores = Mapping[str, Any]
+
+SYNTHETIC = "synthetic images, grounded masks"
+REAL = "real images, annotated masks"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A row of table 2."""
+
+    title: str
+    training_set: str
+    """Its name in segmenter.training_sets."""
+    seen_from: str
+    unseen_from: str
+    experiment: str = ""
+    """Where its scores are; '' for the default run."""
+    in_default: bool = True
+    """Whether the default run, where it has this training set, trained this model too."""
+    paper: str = ""
+    """Its name in the paper's table."""
+
+
+_BOTH = f"{SYNTHETIC}; {REAL}"
+_TEXT2MASK = "real images, only their categories named"
+MODELS = (
+    Model("Model A, one object", "synthetic", SYNTHETIC, SYNTHETIC, "table2_model_a", False, "Model-A"),
+    Model("Model B, two objects", "synthetic", SYNTHETIC, SYNTHETIC, "table2_model_b", False, "Model-B"),
+    Model("Model C, mixture", "synthetic", SYNTHETIC, SYNTHETIC, paper="Model-C"),
+    Model("Model D, C and real", "synthetic_and_real_seen", _BOTH, SYNTHETIC, "table2_model_d", True, "Model-D"),
+    Model("Model E, D in scenes", "synthetic_and_real_seen", _BOTH, SYNTHETIC, "table2_model_e", False, "Model-E"),
+    Model("real, seen categories", "real_seen_only", REAL, "no mask"),
+    Model("real, all categories (upper bound)", "real_all", REAL, REAL),
+    Model("From Text to Mask", "text2mask", _TEXT2MASK, _TEXT2MASK, "text2mask"),
+)
+
+ABLATIONS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "training_type": ("training", {"normal": "training_normal", "without zero masks": ""}),
+    "train_set_objects": ("objects in a prompt", {"single": "objects_one", "two": "objects_two", "mixture": ""}),
+    "seen_categories": ("seen categories", {"5 seen": "seen_05", "10 seen": "seen_10", "15 seen": ""}),
+    "training_data": (
+        "training data",
+        {
+            "real (DDIM inversion)": "data_real",
+            "sim, a quarter": "data_sim_quarter",
+            "sim": "",
+            "sim + real": "data_both",
+        },
+    ),
+}
+"""Key in paper_ablations.csv -> title, and setting -> experiment, '' for the default run."""
+
+
+def splits_of(metrics: Scores, experiments: Experiments, *, split: str) -> dict[str, Scores]:
+    """Split of the paper -> evaluate_grounding metrics: the default run's, of `split`, and those of experiments."""
+    splits: dict[str, Scores] = {}
+    for number in ("1", "2", "3"):
+        scores = experiments.scores(f"table1_split{number}", "evaluate_grounding")
+        found = metrics["evaluate_grounding"] if number == split else scores
+        if found is not None:
+            splits[number] = found
+    return splits
+
+
+def table1(splits: Mapping[str, Scores], *, vocabulary: str = "pascal") -> Table:
+    """mIoU (%) by group: each method on every split of `splits`, their mean when it is all three, and the paper's.
+
+    `vocabulary`: which of the paper's data sets.
+    """
+    paper = {
+        (row["method"].lower(), row["split"]): tuple(float(row[group]) for group in GROUPS)
+        for row in read_paper_table("paper_table1_protocol1.csv")
+        if row["dataset"] == PAPER_DATASETS[vocabulary][0]
+    }
+    rows: list[Row] = []
+    for method, title in METHOD_TITLES.items():
+        ours = {
+            split: tuple(score_of(metrics[method], group) for group in GROUPS)
+            for split, metrics in splits.items()
+            if method in metrics
+        }
+        if len(ours) == 3:
+            ours["average"] = tuple(_mean(scores) for scores in zip(*ours.values(), strict=True))
+        for split in ("1", "2", "3", "average"):
+            name = f"{title}, {'mean' if split == 'average' else f'split {split}'}"
+            if split in ours:
+                rows.append((name, "here", *ours[split]))
+            if (method, split) in paper:
+                rows.append((name, "paper", *paper[method, split]))
+    return Table(header=("mIoU, %", "", *(GROUP_TITLES[group] for group in GROUPS)), rows=tuple(rows))
+
+
+def table2(metrics: Scores, experiments: Experiments, *, vocabulary: str = "pascal") -> Table:
+    """mIoU (%) on real images, without and with the background, and what each segmenter learnt its categories from."""
+    dataset = PAPER_DATASETS[vocabulary][1]
+    paper = {row["method"]: row for row in read_paper_table("paper_table2_zs3.csv") if row["dataset"] == dataset}
+    rows: list[Row] = []
+    for model in MODELS:
+        scores = zs3_scores(model, metrics, experiments)
+        if scores is not None:
+            row = (model.title, "here", model.seen_from, model.unseen_from)
+            rows.append((*row, *(score_of(part, key) for part in scores for key in ZS3_TITLES)))
+        if model.paper:
+            rows.append(_paper_row(model.title, model.seen_from, model.unseen_from, paper.pop(model.paper)))
+    rows += [_paper_row(method, REAL, None, row) for method, row in paper.items()]
+    titles = tuple(ZS3_TITLES.values())
+    header = ("segmenter", "", "seen learnt from", "unseen learnt from", *titles, *(f"{t}, background" for t in titles))
+    return Table(header=header, rows=tuple(rows))
+
+
+def zs3_scores(model: Model, metrics: Scores, experiments: Experiments) -> tuple[Scores, Scores] | None:
+    """Scores without and with the background, of the experiment, else of the default run; None without any."""
+    runs = [experiments.metrics.get(model.experiment, {}), *([metrics] if model.in_default else [])]
+    for zs3 in (stages.get("evaluate_zs3", {}) for stages in runs):
+        if model.training_set in zs3:
+            return zs3[model.training_set], zs3.get("with_background", {}).get(model.training_set, {})
+    return None
+
+
+def ablation_table(metrics: Scores, experiments: Experiments) -> Table | None:
+    """mIoU (%) of grounding, on generated images by group, and on inverted real ones where these were scored.
+
+    Of every ablation of which something was run; None when nothing was.
+    """
+    rows: list[Row] = []
+    paper = read_paper_table("paper_ablations.csv")
+    for key, (title, settings) in ABLATIONS.items():
+        if not any(name in experiments.metrics for name in settings.values() if name):
+            continue
+        for setting, name in settings.items():
+            stages = experiments.metrics.get(name) if name else metrics
+            if stages is not None:
+                rows.append((title, setting, "here", *_ablation_scores(stages)))
+        for row in paper:
+            if row["table"] == key:
+                numbers = [row[column] for column in (*GROUPS, "voc_test_seen", "voc_test_unseen")]
+                place = f"{row['setting']}; {row['dataset']}"
+                rows.append((title, place, "paper", *(float(number) if number else None for number in numbers)))
+    if not rows:
+        return None
+    groups = (GROUP_TITLES[group] for group in GROUPS)
+    return Table(
+        header=("ablation", "setting", "", *groups, "real images, seen", "real images, unseen"), rows=tuple(rows)
+    )
+
+
+def _paper_row(title: str, seen_from: str, unseen_from: str | None, row: Mapping[str, str]) -> Row:
+    return (title, "paper", seen_from, unseen_from, *(float(row[key]) for key in ZS3_TITLES), None, None, None)
+
+
+def _ablation_scores(stages: Scores) -> Iterator[float | None]:
+    grounding = stages.get("evaluate_grounding", {}).get("grounding", {})
+    real = stages.get("evaluate_grounding", {}).get("real_images", {}).get("grounding", {})
+    yield from (score_of(grounding, group) for group in GROUPS)
+    yield from (score_of(real, key) for key in ("seen", "unseen"))
+
+
+def _mean(scores: Sequence[float | None]) -> float | None:
+    known = [score for score in scores if score is not None]
+    return fmean(known) if len(known) == len(scores) else None
