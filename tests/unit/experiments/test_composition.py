@@ -47,6 +47,16 @@ EXPECTED = {
     **{f"timestep_{step:02d}": {"generator.tapped_step": step} for step in (2, 3, 4, 6, 8, 10, 12)},
 }
 
+WITH_OTHER_STAGES = {
+    "data_real": {"grounding.training_data": "real", "inversion.num_train": 1500},
+    "data_both": {"grounding.training_data": "both", "inversion.num_train": 1500},
+    "table2_model_e": {
+        "prompts.contexts": "src/diffground/tables/contexts_stickers.yaml",
+        "segmenter.training_sets": ["synthetic_and_real_seen"],
+    },
+    "text2mask": {"text2mask.num_images": 1500, "segmenter.training_sets": ["text2mask"]},
+}
+
 
 @functools.cache
 def compose(profile, experiment=None):
@@ -54,9 +64,14 @@ def compose(profile, experiment=None):
     return flat_params(yaml.safe_load(compose_params(profile, conf=CONF, overrides=overrides)))
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("name", [*EXPECTED, *WITH_OTHER_STAGES])
 def test_an_experiment_changes_what_its_name_says(name):
-    assert differing(compose("mini", name), compose("mini")) == EXPECTED[name]
+    assert differing(compose("mini", name), compose("mini")) == {**EXPECTED, **WITH_OTHER_STAGES}[name]
+
+
+def test_no_experiment_is_without_a_test():
+    names = {path.stem for path in (CONF / "experiment").glob("*.yaml")}
+    assert names == {*EXPECTED, *WITH_OTHER_STAGES, *(f"seen_{number:02d}" for number in SEEN)}
 
 
 @pytest.mark.parametrize("number", SEEN)
