@@ -1,4 +1,4 @@
-"""models/grounding, generated and real images -> reports/metrics/evaluate_grounding.json: Protocol I, with DAAM."""
+"""models/grounding, generated and real images, review -> Protocol I, with DAAM, in reports/metrics."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from diffground.diffusion.generator import Generator
 from diffground.evaluation.methods import DaamMaps, GroundingMethod, calibrate_daam, foreground_method
 from diffground.evaluation.protocol1 import MaskMethod, run_protocol1
 from diffground.evaluation.real_images import score_real_images
+from diffground.evaluation.review import read_review
 from diffground.grounding.oracle import read_labelled_samples
 from diffground.grounding.prediction import Grounder
 from diffground.prompts import GROUPS
@@ -52,6 +53,7 @@ def main(params: Params, run: TrackingRun) -> None:
             {**methods, "daam": daam},
             groups=GROUPS,
             batch_size=params.daam.batch_size,
+            review=read_review(paths.REVIEW),
             workers=workers,
         )
         if params.inversion.num_val:

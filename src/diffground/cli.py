@@ -1,4 +1,4 @@
-"""The command line: profile, ground, experiments, fetch, import-released; each says with --help what it does."""
+"""The command line: profile, ground, experiments, review, fetch, import-released; each explains itself with --help."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ def _parser() -> argparse.ArgumentParser:
     ground.set_defaults(run=_ground)
 
     _add_experiments(commands.add_parser("experiments", help="rows of the paper's tables: list, run or collect them"))
+    review = commands.add_parser("review", help="a page of the Protocol I test set to look through, and a CSV to edit")
+    review.add_argument(
+        "-o", "--out", type=Path, default=Path("reports/review.html"), help="page to write; the CSV goes beside it"
+    )
+    review.set_defaults(run=_review)
 
     fetch = commands.add_parser("fetch", help="download what the paper's profiles need; goes on where it stopped")
     fetch.add_argument("name", choices=ARTIFACTS, help="; ".join(f"{name}: {what}" for name, what in ARTIFACTS.items()))
@@ -132,6 +137,20 @@ def _profile_of(args: argparse.Namespace) -> str:
     from diffground.config import load_params
 
     return args.profile or load_params(paths.PARAMS).profile
+
+
+def _review(args: argparse.Namespace) -> None:
+    from diffground.evaluation.review import read_review
+    from diffground.grounding.oracle import read_labelled_samples
+    from diffground.report.review_page import write_review_page
+
+    sheet = args.out.with_suffix(".csv")
+    if args.out.suffix != ".html" or sheet.resolve() == paths.REVIEW.resolve():
+        raise UserError(f"--out must end in .html and be no neighbour of {paths.REVIEW}, got '{args.out}'")
+    samples = read_labelled_samples(generated=paths.GENERATED["test"], oracle=paths.ORACLE["test"])
+    counts = write_review_page(args.out, samples, read_review(paths.REVIEW))
+    told = ", ".join(f"{num} {verdict}" for verdict, num in sorted(counts.items()))
+    print(f"{args.out}: {told}; edit {sheet} and save it as {paths.REVIEW}")
 
 
 def _fetch(args: argparse.Namespace) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -13,6 +15,7 @@ from diffground.evaluation.boundary import BoundaryCounts
 from diffground.evaluation.confusion import MaskCounts
 from diffground.evaluation.miou import IouTable, iou_of_masks, mask_iou
 from diffground.evaluation.nmi import NmiScores
+from diffground.evaluation.review import ACCEPTED, REJECTED, Review
 from diffground.grounding.oracle import LabelledSample
 from diffground.runtime.progress import Progress
 from diffground.runtime.workers import Advance, Workers
@@ -93,7 +96,9 @@ class Protocol1Result:
     num_images: dict[str, int]
     """Judged samples, by group."""
     num_rejected: dict[str, int]
-    """Samples that were not judged, by the reason that quality_problem gives."""
+    """Samples that were not judged, by the reason that quality_problem gives, or 'reviewed': by a person's verdict."""
+    num_reviewed: int = 0
+    """Samples that a person accepted or rejected."""
 
     def metrics(self) -> dict[str, Any]:
         """mIoU in percent by method and group (None where a group has no image), counts, IoU by category.
@@ -113,7 +118,7 @@ class Protocol1Result:
         nmi = {m: {group: _percent(s.mean_nmi(group)) for group in self.num_images} for m, s in self.scores.items()}
         return {
             **miou, "boundary_miou": boundary_miou, "nmi": nmi, "num_images": self.num_images,
-            "num_rejected": self.num_rejected, "per_category": per_category,
+            "num_rejected": self.num_rejected, "num_reviewed": self.num_reviewed, "per_category": per_category,
         }  # fmt: skip
 
 
@@ -123,24 +128,22 @@ def run_protocol1(
     *,
     groups: Sequence[str],
     batch_size: int,
+    review: Review | None = None,
     workers: Workers | None = None,
 ) -> Protocol1Result:
     """Judge `methods` on the samples that pass the quality check, `batch_size` samples at a time.
 
-    workers: each predicts a batch; None is this process alone. For several, methods can be pickled.
+    review: its verdicts go before the check; an accepted sample with a category that the oracle did not find cannot be
+    judged all the same, with a warning. workers: each predicts a batch; None is this process alone. For several,
+    methods can be pickled. Raises: UserError for a review of other samples or images.
     """
+    good, problems = _judgeable(samples, review)
     result = Protocol1Result(
         scores={name: GroupScores() for name in methods},
         num_images=dict.fromkeys(groups, 0),
-        num_rejected=dict.fromkeys(("not_found", "bad_area", "same_object"), 0),
+        num_rejected={name: problems[name] for name in ("not_found", "bad_area", "same_object", "reviewed")},
+        num_reviewed=len(review.entries) if review else 0,
     )
-    good = []
-    for sample in samples:
-        problem = quality_problem(sample.masks(), sample.categories)
-        if problem is None:
-            good.append(sample)
-        else:
-            result.num_rejected[problem] += 1
     batches = [good[start : start + batch_size] for start in range(0, len(good), batch_size)]
     with Progress(len(good), description="protocol I") as progress:
         predicted = (workers or Workers()).map(PredictMasks(methods), batches, advance=progress.advance)
@@ -150,6 +153,34 @@ def run_protocol1(
                 for name, scores in result.scores.items():
                     scores.update(group=sample.group, predictions=predictions[name][i], targets=sample.masks())
     return result
+
+
+def _judgeable(samples: Iterable[LabelledSample], review: Review | None) -> tuple[list[LabelledSample], Counter[str]]:
+    """The samples to judge, and how many are not, by reason."""
+    good, problems, keys, unjudgeable = [], Counter[str](), [], []
+    for sample in samples:
+        keys.append(sample.key)
+        problem = quality_problem(sample.masks(), sample.categories)
+        verdict = review.verdict(sample) if review else None
+        if verdict == REJECTED:
+            problem = "reviewed"
+        elif verdict == ACCEPTED and problem == "not_found":
+            unjudgeable.append(sample.key)
+        elif verdict == ACCEPTED:
+            problem = None
+        if problem is None:
+            good.append(sample)
+        else:
+            problems[problem] += 1
+    if review:
+        review.require_known(keys)
+        if unjudgeable:
+            warnings.warn(
+                f"{review.path}: {len(unjudgeable)} accepted samples are not judged, for the detector found no mask of "
+                f"a named category: {', '.join(unjudgeable[:5])}{' …' if len(unjudgeable) > 5 else ''}",
+                stacklevel=3,
+            )
+    return good, problems
 
 
 @dataclass(frozen=True)

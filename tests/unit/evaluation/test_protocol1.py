@@ -76,7 +76,7 @@ def test_scores_worked_by_hand() -> None:
     assert metrics["foreground_only"]["one_seen"] == pytest.approx(100)
     assert metrics["foreground_only"]["two_seen"] == pytest.approx(50)
     assert metrics["num_images"] == {"one_seen": 3, "one_unseen": 0, "two_seen": 1}
-    assert metrics["num_rejected"] == {"not_found": 1, "bad_area": 0, "same_object": 0}
+    assert metrics["num_rejected"] == {"not_found": 1, "bad_area": 0, "same_object": 0, "reviewed": 0}
     assert metrics["per_category"]["left"]["one_seen"] == {"dog": pytest.approx(75), "cat": 0}
 
 
