@@ -96,11 +96,21 @@ def _open(uri: str, stage: str, params: Params) -> tuple[Any, str, str]:
     with _one_line(uri):
         client = MlflowClient(tracking_uri=uri)
         experiment = client.get_experiment_by_name(params.tracking.experiment)
-        experiment_id = experiment.experiment_id if experiment else client.create_experiment(params.tracking.experiment)
+        experiment_id = (
+            experiment.experiment_id
+            if experiment
+            else client.create_experiment(params.tracking.experiment, artifact_location=_artifacts_beside(uri))
+        )
         parent_id = _find_or_create_parent(client, experiment_id, params)
         tags = {"mlflow.parentRunId": parent_id, "diffground.stage": stage}
         run = client.create_run(experiment_id, run_name=stage, tags=tags)
     return client, parent_id, run.info.run_id
+
+
+def _artifacts_beside(uri: str) -> str | None:
+    """Folder mlruns beside an SQLite file; MLflow alone would take one where the first stage happens to run."""
+    scheme, _, file = uri.partition("sqlite:///")
+    return None if scheme or not file else (Path(file).resolve().parent / "mlruns").as_uri()
 
 
 def _find_or_create_parent(client: Any, experiment_id: str, params: Params) -> str:

@@ -63,6 +63,15 @@ def test_other_parameters_are_another_reproduction_and_another_device_is_not(par
     assert len(digests) == 2
 
 
+def test_artifacts_lie_beside_the_store_wherever_the_stage_runs(params, tmp_path, store):
+    (tmp_path / "table.csv").write_text("x\n")
+    with start_run("report", params) as run:
+        run.log_artifact(Path("table.csv"))
+    folder = Path(store.removeprefix("sqlite:///")).parent
+    assert [path.name for path in folder.glob(f"mlruns/{run.run_id}/artifacts/*")] == ["table.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml", "table.csv"]
+
+
 def test_logs_curves_parameters_files_and_folders(params, tmp_path):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "a.png").write_bytes(b"png")

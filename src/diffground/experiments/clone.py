@@ -53,7 +53,7 @@ class Clone:
         self._write_params()
         if earlier is not None:
             self._take_over(earlier)
-            if _NOTHING_TO_DO in self._dvc("repro", "--dry", "--allow-missing", self.experiment.target):
+            if self._is_up_to_date():
                 return False
         # without this, DVC would run stages with persisting outputs again: they are never in its run cache
         self._dvc("checkout", "--quiet", "--allow-missing", "--with-deps", self.experiment.target)
@@ -117,6 +117,13 @@ class Clone:
             if text is not None:
                 (self.path / path).parent.mkdir(parents=True, exist_ok=True)
                 (self.path / path).write_text(text, encoding="utf-8")
+
+    def _is_up_to_date(self) -> bool:
+        """Whether DVC would run nothing, by dvc.lock alone: outputs need not be there."""
+        try:
+            return _NOTHING_TO_DO in self._dvc("repro", "--dry", "--allow-missing", self.experiment.target)
+        except UserError:  # a stage would run, and what it reads is not there to be looked at
+            return False
 
     def _dvc(self, *arguments: str) -> str:
         return output_of([*DVC, *arguments], cwd=self.path, env=self._environment())

@@ -27,7 +27,7 @@ stages:
       - data/generated: {persist: true}
   evaluate_grounding:
     cmd: python stage.py evaluate_grounding
-    deps: [data/generated]
+    deps: [data/generated, notes.txt]
     params: [grounding.training_type]
     metrics:
       - reports/metrics/evaluate_grounding.json: {cache: false}
@@ -86,6 +86,7 @@ class TinyRepository:
         (root / "models/mini/diffusion/config.json").write_text("{}")
         (root / "dvc.yaml").write_text(PIPELINE)
         (root / "stage.py").write_text(STAGE)
+        (root / "notes.txt").write_text("notes\n")
         (root / "params.yaml").write_text(compose_params("mini", conf=root / "conf"))
         (root / ".gitignore").write_text("/data/\n")
         self.call("git", "init", "--quiet")

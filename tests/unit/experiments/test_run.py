@@ -100,6 +100,14 @@ def test_an_experiment_that_changes_nothing_is_the_default_run(repository, finis
     assert "timestep_01" in repository.dvc("exp", "list", "--name-only")
 
 
+def test_only_the_stages_after_a_change_run_again(repository, finished):
+    (repository.root / "notes.txt").write_text("other notes\n")
+    repository.commit("other notes, which evaluate_grounding reads")
+    _, error = repository.run("timestep_02")
+    assert error is None
+    assert repository.new_log_lines() == ["timestep_02: evaluate_grounding 0", "timestep_02: evaluate_grounding 1"]
+
+
 def test_changed_code_counts_once_it_is_committed(repository, finished):
     (repository.root / "stage.py").write_text((repository.root / "stage.py").read_text() + "# another\n")
     printed, error = repository.run("timestep_02")
