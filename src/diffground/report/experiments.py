@@ -84,15 +84,16 @@ def read_records(folder: Path = paths.EXPERIMENTS) -> list[ExperimentRecord]:
 def comparable(records: Iterable[ExperimentRecord], setup: Setup, params: Mapping[str, Any]) -> Experiments:
     """Split `records` into those that differ from the default run by nothing but what they are about, and the rest.
 
-    `params`: the default run's, as `flat_params` gives them. A parameter that a record does not know is no difference.
+    `params`: the default run's, as `flat_params` gives them. A parameter that a record does not know is no difference;
+    one that the experiment is about and that it did not run with is.
     """
     metrics: dict[str, Mapping[str, Mapping[str, Any]]] = {}
     left_out = []
     for record in records:
         others = sorted(
             key
-            for key, value in params.items()
-            if key not in record.changed and record.params.get(key, value) != value and key != "profile"
+            for key, value in {**params, **record.changed}.items()
+            if record.params.get(key, value) != value and key != "profile"
         )
         if record.setup != setup:
             left_out.append(f"{record.experiment}: {record.setup.describe()}")

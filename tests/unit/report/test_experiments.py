@@ -68,6 +68,13 @@ def test_only_the_same_profile_checkpoint_and_other_parameters_stand_beside_the_
     ]
 
 
+def test_a_run_without_what_its_experiment_is_about_is_left_out():
+    # `dvc exp run -n seen_05` without -S experiment=seen_05, or a file of conf/experiment that changed since
+    experiments = comparable([replace(RECORD, params=DEFAULT)], MINI, DEFAULT)
+    assert experiments.metrics == {}
+    assert list(experiments.left_out) == ["seen_05: vocabulary.unseen = ['dog']"]
+
+
 def test_a_parameter_that_came_later_is_no_difference():
     assert comparable([RECORD], MINI, {**DEFAULT, "prompts.contexts": ""}).left_out == []
 
