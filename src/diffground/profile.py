@@ -13,7 +13,8 @@ from diffground.params import build_params
 def compose_params(name: str, *, conf: Path, overrides: Sequence[str] = ()) -> str:
     """params.yaml of profile `name`, checked. `overrides` are Hydra's, e.g. "grounding.iterations=100".
 
-    Raises: UserError for an unknown profile, an override that fits nothing, and parameters that load_params refuses.
+    Raises: UserError for an unknown profile, an override that fits nothing, parameters that load_params refuses, and an
+    experiment that would give the profile another table of categories: its scores would stand beside the wrong ones.
     """
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
@@ -25,13 +26,20 @@ def compose_params(name: str, *, conf: Path, overrides: Sequence[str] = ()) -> s
         raise UserError(f"{conf}: holds no profiles; run this in the root of a clone of the repository")
     if name not in known:
         raise UserError(f"profile must be one of {', '.join(known)}, got '{name}'")
+    experiment = next((override for override in overrides if override.startswith("experiment=")), None)
     try:
         with initialize_config_dir(str(conf.resolve()), version_base=None):
             composed = compose("config", overrides=[f"profile={name}", *overrides])
+            plain = compose("config", overrides=[f"profile={name}"]) if experiment else composed
         OmegaConf.resolve(composed)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"{conf}: cannot be composed: {' '.join(str(error).split())}") from None
     build_params(OmegaConf.to_container(composed), Params, source=f"profile '{name}'")
+    if experiment and composed.vocabulary.name != plain.vocabulary.name:
+        raise UserError(
+            f"{experiment} is about the categories of '{composed.vocabulary.name}', profile '{name}' has those of "
+            f"'{plain.vocabulary.name}'; take another profile"
+        )
     return OmegaConf.to_yaml(composed)
 
 

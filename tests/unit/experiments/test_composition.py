@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from diffground.errors import UserError
 from diffground.profile import compose_params
 from diffground.report.experiments import differing, flat_params
 from diffground.vocabulary import load_vocabulary
@@ -115,3 +116,15 @@ def test_an_experiment_goes_with_the_other_profiles(profile, name):
     changed = differing(compose(profile, name), compose(profile))
     assert set(EXPECTED[name]) - {"segmenter.training_sets"} <= set(changed)
     assert changed.get("segmenter.training_sets") == EXPECTED[name].get("segmenter.training_sets")
+
+
+@pytest.mark.parametrize("name", ["table1_split2", "table1_split3", "seen_05", "seen_10"])
+def test_an_experiment_on_pascals_categories_does_not_go_with_coco(name):
+    with pytest.raises(UserError, match=f"experiment={name} is about the categories of 'pascal', profile 'paper_coco'"):
+        compose("paper_coco", name)
+
+
+@pytest.mark.parametrize("name", ["table2_model_a", "table2_model_e", "objects_one", "training_normal", "text2mask"])
+def test_an_experiment_on_any_categories_goes_with_coco(name):
+    changed = differing(compose("paper_coco", name), compose("paper_coco"))
+    assert changed and all(not key.startswith("vocabulary.") for key in changed)
