@@ -10,7 +10,7 @@ from diffground.errors import UserError
 from diffground.prompts import PromptRecord
 from diffground.vocabulary import Vocabulary
 
-from .words import phrases_in
+from .words import named_categories, phrases_in
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def read_lines(path: Path, vocabulary: Vocabulary) -> PromptLines:
     """The file's prompts. A category is named by its words in the template, "potted plant" for pottedplant.
 
     Raises: UserError for a missing or empty file, and with file and number for a line that names no category, more than
-    two, or one only after another whose words hold it ("a hot dog and a dog").
+    two, or a further one in other words ("people"), whose pixels would have no label.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -64,9 +64,14 @@ def read_lines(path: Path, vocabulary: Vocabulary) -> PromptLines:
 
 
 def _parse(prompt: str, vocabulary: Vocabulary, *, where: str) -> PromptLine:
-    named = phrases_in(prompt, vocabulary.phrases)
-    categories = tuple(found.category for found in named)
-    if not 1 <= len(named) <= 2:
+    categories = tuple(phrases_in(prompt, vocabulary.phrases))
+    if not 1 <= len(categories) <= 2:
         what = ", ".join(f"'{category}'" for category in categories) or "none"
         raise UserError(f"{where}: must name one or two categories of '{vocabulary.name}', got {what}: '{prompt}'")
+    others = [category for category in named_categories(prompt, vocabulary.categories) if category not in categories]
+    if others:
+        raise UserError(
+            f"{where}: names '{others[0]}' in other words than '{vocabulary.phrases[others[0]]}', so that it gets no "
+            f"label; reword it: '{prompt}'"
+        )
     return PromptLine(prompt=prompt, categories=categories)

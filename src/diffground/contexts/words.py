@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache
 
 from diffground.vocabulary import COCO_NAMES, PHRASES, table_categories
@@ -43,15 +42,6 @@ _OTHER_WORDS: dict[str, tuple[str, ...]] = {
 """Words, beside its name, by which a text names a category; a plural in s or es goes without saying."""
 
 
-@dataclass(frozen=True)
-class NamedCategory:
-    """`category` is named at `start`, a place in the text, in the words `words`."""
-
-    category: str
-    start: int
-    words: str
-
-
 @cache
 def known_categories() -> tuple[str, ...]:
     """Every category of every table, and COCO's mouse."""
@@ -61,20 +51,17 @@ def known_categories() -> tuple[str, ...]:
 def named_categories(text: str, categories: Iterable[str]) -> list[str]:
     """Those of `categories` that `text` names, by any word for them, in its order; a "hot dog" names no dog."""
     wanted = set(categories)
-    return list(dict.fromkeys(found.category for found in _search(text, _all_words()) if found.category in wanted))
+    return [category for category in _search(text, _all_words()) if category in wanted]
 
 
-def phrases_in(text: str, phrases: Mapping[str, str]) -> list[NamedCategory]:
-    """The first place of each of `phrases` (category -> its words in a prompt) in `text`, in its order.
+def phrases_in(text: str, phrases: Mapping[str, str]) -> list[str]:
+    """The categories of `phrases` (category -> its words in a prompt) that `text` names, in its order.
 
     Only these very words count, and not where they are part of another category's ("hot dog").
     """
     others = {PHRASES.get(c, c).lower(): c for c in known_categories() if c not in phrases}
-    first: dict[str, NamedCategory] = {}
-    for found in _search(text, {**others, **{words.lower(): category for category, words in phrases.items()}}):
-        if found.category in phrases:
-            first.setdefault(found.category, found)
-    return list(first.values())
+    found = _search(text, {**others, **{words.lower(): category for category, words in phrases.items()}})
+    return [category for category in found if category in phrases]
 
 
 @cache
@@ -88,9 +75,8 @@ def _all_words() -> dict[str, str]:
     return found
 
 
-def _search(text: str, words: Mapping[str, str]) -> list[NamedCategory]:
+def _search(text: str, words: Mapping[str, str]) -> list[str]:
+    """What `words` (in lower case -> category) name in `text`, each once, by its first place there."""
     longest_first = "|".join(re.escape(word) for word in sorted(words, key=lambda word: (-len(word), word)))
-    return [
-        NamedCategory(category=words[match[0].lower()], start=match.start(), words=match[0])
-        for match in re.finditer(rf"(?<!\w)(?:{longest_first})(?!\w)", text, flags=re.IGNORECASE)
-    ]
+    matches = re.finditer(rf"(?<!\w)(?:{longest_first})(?!\w)", text, flags=re.IGNORECASE)
+    return list(dict.fromkeys(words[match[0].lower()] for match in matches))

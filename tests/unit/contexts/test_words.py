@@ -31,7 +31,7 @@ def test_there_are_80_categories():
     assert len(known_categories()) == 80  # COCO's; PASCAL's 20 are among them
 
 
-def test_phrases_are_the_words_of_the_template_where_they_stand():
+def test_phrases_are_the_words_of_the_template():
     phrases = load_vocabulary("pascal", unseen=["dog"]).phrases
-    found = phrases_in("Two dogs, a Potted Plant, a hot dog, a dog and a plant; a dog", phrases)
-    assert [(f.category, f.start) for f in found] == [("pottedplant", 12), ("dog", 39)]
+    assert phrases_in("Two dogs, a Potted Plant, a hot dog, a sofa and a plant", phrases) == ["pottedplant", "sofa"]
+    assert phrases_in("a dog, a Potted Plant and a dog", phrases) == ["dog", "pottedplant"]
