@@ -144,9 +144,9 @@ def _review(args: argparse.Namespace) -> None:
     from diffground.grounding.oracle import read_labelled_samples
     from diffground.report.review_page import write_review_page
 
-    sheet = args.out.with_suffix(".csv")
-    if args.out.suffix != ".html" or sheet.resolve() == paths.REVIEW.resolve():
+    if args.out.suffix != ".html" or args.out.with_suffix(".csv").resolve() == paths.REVIEW.resolve():
         raise UserError(f"--out must end in .html and be no neighbour of {paths.REVIEW}, got '{args.out}'")
+    sheet = args.out.with_suffix(".csv")
     samples = read_labelled_samples(generated=paths.GENERATED["test"], oracle=paths.ORACLE["test"])
     counts = write_review_page(args.out, samples, read_review(paths.REVIEW))
     told = ", ".join(f"{num} {verdict}" for verdict, num in sorted(counts.items()))

@@ -75,8 +75,9 @@ def test_review_before_there_is_a_test_set(tmp_path):
     assert result.stderr == "error: data/generated/test: no such folder of shards; run `dvc repro`\n"
 
 
-def test_review_does_not_write_over_the_review(tmp_path):
-    result = call(tmp_path, "review", "-o", "review/protocol1.html")
+@pytest.mark.parametrize("out", ["review/protocol1.html", "review/protocol1.csv", "."])
+def test_review_does_not_write_over_the_review(tmp_path, out):
+    result = call(tmp_path, "review", "-o", out)
     assert result.returncode == 2
     assert "must end in .html and be no neighbour of review/protocol1.csv" in result.stderr
 
