@@ -73,6 +73,7 @@ def _detection_rows(metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[
         "not_found": "a category not found",
         "bad_area": "a mask too small or too large",
         "same_object": "two categories on one object",
+        "reviewed": "rejected by a person",
     }
     for reason, number in metrics.get("evaluate_grounding", {}).get("num_rejected", {}).items():
         yield f"test images not judged: {titles.get(reason, reason)}", number

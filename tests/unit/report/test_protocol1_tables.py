@@ -13,7 +13,7 @@ METRICS = {
         },
         "daam": {"one_seen": {"cat": 10.0}, "one_unseen": {"dog": None}},
     },
-    "num_rejected": {"not_found": 28, "bad_area": 0, "same_object": 1},
+    "num_rejected": {"not_found": 28, "bad_area": 0, "same_object": 1, "reviewed": 4},
 }
 
 
@@ -63,5 +63,6 @@ def test_detections_counts_what_was_skipped():
         ("test images not judged: a category not found", 28),
         ("test images not judged: a mask too small or too large", 0),
         ("test images not judged: two categories on one object", 1),
+        ("test images not judged: rejected by a person", 4),
     )
     assert detection_table({}) is None
