@@ -53,7 +53,7 @@ def main(params: Params, run: TrackingRun) -> None:
             {**methods, "daam": daam},
             groups=GROUPS,
             batch_size=params.daam.batch_size,
-            review=read_review(paths.REVIEW),
+            review=read_review(paths.REVIEWS / f"{params.profile}.csv"),
             workers=workers,
         )
         if params.inversion.num_val:

@@ -140,17 +140,19 @@ def _profile_of(args: argparse.Namespace) -> str:
 
 
 def _review(args: argparse.Namespace) -> None:
+    from diffground.config import load_params
     from diffground.evaluation.review import read_review
     from diffground.grounding.oracle import read_labelled_samples
     from diffground.report.review_page import write_review_page
 
-    if args.out.suffix != ".html" or args.out.with_suffix(".csv").resolve() == paths.REVIEW.resolve():
-        raise UserError(f"--out must end in .html and be no neighbour of {paths.REVIEW}, got '{args.out}'")
+    if args.out.suffix != ".html" or args.out.resolve().parent == paths.REVIEWS.resolve():
+        raise UserError(f"--out must end in .html and lie outside of {paths.REVIEWS}, got '{args.out}'")
+    review = read_review(paths.REVIEWS / f"{load_params(paths.PARAMS).profile}.csv")
     sheet = args.out.with_suffix(".csv")
     samples = read_labelled_samples(generated=paths.GENERATED["test"], oracle=paths.ORACLE["test"])
-    counts = write_review_page(args.out, samples, read_review(paths.REVIEW))
+    counts = write_review_page(args.out, samples, review)
     told = ", ".join(f"{num} {verdict}" for verdict, num in sorted(counts.items()))
-    print(f"{args.out}: {told}; edit {sheet} and save it as {paths.REVIEW}")
+    print(f"{args.out}: {told}; edit {sheet} and save it as {review.path}")
 
 
 def _fetch(args: argparse.Namespace) -> None:

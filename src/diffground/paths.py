@@ -37,8 +37,8 @@ PSEUDO = Path("data/pseudo")
 """Shards of real images with label maps of the baseline From Text to Mask: image.png, label.png, meta.json; no shard
 where none are asked for."""
 
-REVIEW = Path("review/protocol1.csv")
-"""A person's verdicts on the test set, committed; `diffground review` makes a sheet to fill in."""
+REVIEWS = Path("review")
+"""PROFILE.csv: a person's verdicts on the profile's test set; `diffground review` makes a sheet to fill in."""
 
 GROUNDING_MODEL = Path("models/grounding")
 

@@ -67,19 +67,18 @@ def test_ground_reads_the_grounding_module_that_it_is_told(clone):
         assert f"error: {folder}: no grounding module (config.json is missing)" in result.stderr
 
 
-def test_review_before_there_is_a_test_set(tmp_path):
-    (tmp_path / "review").mkdir()
-    shutil.copy(ROOT / "review/protocol1.csv", tmp_path / "review")
-    result = call(tmp_path, "review")
+def test_review_before_there_is_a_test_set(clone):
+    assert call(clone, "profile", "smoke").returncode == 0
+    result = call(clone, "review")
     assert result.returncode == 2
     assert result.stderr == "error: data/generated/test: no such folder of shards; run `dvc repro`\n"
 
 
-@pytest.mark.parametrize("out", ["review/protocol1.html", "review/protocol1.csv", "."])
+@pytest.mark.parametrize("out", ["review/mini.html", "mini.csv", "."])
 def test_review_does_not_write_over_the_review(tmp_path, out):
     result = call(tmp_path, "review", "-o", out)
     assert result.returncode == 2
-    assert "must end in .html and be no neighbour of review/protocol1.csv" in result.stderr
+    assert "must end in .html and lie outside of review" in result.stderr
 
 
 def test_ground_without_words_shows_the_usage(tmp_path):

@@ -72,17 +72,17 @@ class Review:
 
 
 def read_review(path: Path) -> Review:
-    """The reviewed samples of `path`, which may have a header only.
+    """The reviewed samples of `path`; none where there is no such file.
 
-    Raises: UserError with file, line and value for a missing file, another header, a short row, another verdict, and an
-    id that comes twice.
+    Raises: UserError with file, line and value for another header, a short row, another verdict, and an id that comes
+    twice.
     """
     try:
         # spreadsheets begin a file with a byte order mark
         reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig")))
         rows = [(reader.line_num, row) for row in reader]
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; restore it, or write the line {','.join(COLUMNS)}") from None
+        return Review(path=path)
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read as CSV ({error}); {_LOOK_AGAIN}") from None
     header = rows[0][1] if rows else []

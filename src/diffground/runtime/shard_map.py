@@ -13,6 +13,7 @@ from typing import Any
 from diffground.data.shards import Sample, count_samples, write_shard
 from diffground.errors import UserError
 
+from .code_digest import code_digest
 from .progress import Progress
 from .workers import Advance, Workers
 
@@ -47,14 +48,15 @@ def map_shards(
 ) -> int:
     """Write out_dir/<job.name>.tar for every job, a job a worker. Returns how many were written now.
 
-    `fingerprint` says what the shards depend on; it is kept beside them. With the same one, complete shards are
-    skipped; with another one, and for files that no job names, what is in `out_dir` is deleted. Each shard appears
-    whole or not at all, so the process may be killed at any time. `num_samples`, over all jobs, is for the progress
-    display.
+    `fingerprint` says what the shards depend on, beside the code of `process`; it is kept with them. With the same one,
+    complete shards are skipped; with another one, and for files that no job names, what is in `out_dir` is deleted.
+    Each shard appears whole or not at all, so the process may be killed at any time. `num_samples`, over all jobs, is
+    for the progress display.
 
     workers: None is this process alone. For several, `process` can be pickled. Each writes whole shards, so how many
     there are changes no byte, only how many threads each has.
     """
+    fingerprint = {**fingerprint, "code": code_digest(process.__module__)}
     _drop_foreign(out_dir, fingerprint=fingerprint, names={job.name for job in jobs})
     num_done, missing = 0, []
     for job in jobs:
