@@ -275,7 +275,9 @@ def _choose(images: Sequence[Mapping[str, Any]], num_images: int | None, seed: i
     if num_images is None:
         return list(images)
     if not 1 <= num_images <= len(images):
-        raise UserError(f"number of COCO images must be 1..{len(images)}, got {num_images}")
+        raise UserError(
+            f"COCO: this split has {len(images)} images, {num_images} are asked for; lower data.num_train or num_val"
+        )
     order = np.random.default_rng(seed).permutation(len(images))
     return [images[i] for i in sorted(order[:num_images])]
 

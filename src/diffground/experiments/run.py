@@ -24,6 +24,7 @@ def run_experiments(experiments: Sequence[Experiment], *, profile: str, root: Pa
     Raises: UserError while a DVC command or another such run is at work; at the end, with the names of what failed.
     """
     root = root.resolve()
+    compose_params(profile, conf=root / "conf")  # a wrong name ends here, not in every clone
     commit = git("rev-parse", "--verify", "HEAD", cwd=root)
     with alone(root / FOLDER):
         check_dvc_is_idle(root)

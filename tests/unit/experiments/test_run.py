@@ -12,7 +12,7 @@ from diffground.errors import UserError
 from diffground.experiments.catalogue import read_catalogue
 from diffground.experiments.collect import collect_experiments
 from diffground.experiments.commands import DVC_TEMPORARY, alone, check_dvc_is_idle
-from diffground.experiments.run import FOLDER
+from diffground.experiments.run import FOLDER, run_experiments
 from diffground.report.experiments import Setup, read_records
 
 
@@ -185,6 +185,11 @@ def test_a_dvc_command_between_two_stages_is_seen_too(tmp_path):
         check_dvc_is_idle(tmp_path)
     held.close()
     check_dvc_is_idle(tmp_path)
+
+
+def test_an_unknown_profile_ends_before_anything_is_cloned(repository):
+    with pytest.raises(UserError, match=r"profile must be one of .*mini.*, got 'mimi'"):
+        run_experiments([], profile="mimi", root=repository.root)
 
 
 def test_two_queues_at_once_are_one_line(tmp_path):
