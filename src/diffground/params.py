@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -77,6 +78,17 @@ def build_params(values: Any, kind: type[P], *, source: str) -> P:
     except UserError as error:
         raise UserError(f"{error} ({source})") from None
     return params
+
+
+def flat_params(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested parameters as 'section.key' -> value, in their order; what is no section keeps its name."""
+    flat: dict[str, Any] = {}
+    for name, values in sections.items():
+        if isinstance(values, Mapping):
+            flat |= {f"{name}.{key}": value for key, value in values.items()}
+        else:
+            flat[name] = values
+    return flat
 
 
 def _build(kind: Any, value: Any, key: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from diffground.atomic import write_atomically
 from diffground.config import Params
 from diffground.errors import UserError
 from diffground.params import build_params
@@ -45,9 +46,4 @@ def compose_params(name: str, *, conf: Path, overrides: Sequence[str] = ()) -> s
 
 def write_params(text: str, path: Path) -> None:
     """Write composed parameters, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, text)

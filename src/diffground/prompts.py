@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from diffground.atomic import write_atomically
 from diffground.errors import UserError
 from diffground.vocabulary import Vocabulary, photograph_of
 
@@ -57,16 +57,7 @@ class PromptRecord:
 
 def write_prompts(path: Path, records: Iterable[PromptRecord]) -> None:
     """One JSON object a line, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(record.to_json(), ensure_ascii=False) + "\n" for record in records)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, "".join(json.dumps(record.to_json(), ensure_ascii=False) + "\n" for record in records))
 
 
 def read_prompts(path: Path) -> list[PromptRecord]:

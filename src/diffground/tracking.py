@@ -15,6 +15,7 @@ from typing import Any
 
 from diffground.config import Params
 from diffground.errors import UserError
+from diffground.params import flat_params
 
 REPRODUCTION_TAG = "diffground.reproduction"
 """Tag of a parent run: digest of commit, DVC experiment and parameters. Stages with the same digest share a parent."""
@@ -129,7 +130,7 @@ def _find_or_create_parent(client: Any, experiment_id: str, params: Params) -> s
         tags["dvc.experiment"] = dvc_experiment
     name = dvc_experiment or f"{params.profile} {commit[:8]}".strip()
     parent = client.create_run(experiment_id, run_name=name, tags=tags)
-    _log_params(client, parent.info.run_id, _flat_params(settings))
+    _log_params(client, parent.info.run_id, flat_params(settings))
     return str(parent.info.run_id)
 
 
@@ -139,16 +140,6 @@ def _log_params(client: Any, run_id: str, values: Mapping[str, Any]) -> None:
     entries = [Param(key, str(value)[:_MAX_PARAM_LENGTH]) for key, value in values.items()]
     for start in range(0, len(entries), _MAX_PARAMS):
         client.log_batch(run_id, params=entries[start : start + _MAX_PARAMS])
-
-
-def _flat_params(sections: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in sections.items():
-        if isinstance(value, dict):
-            flat.update({f"{key}.{inner}": setting for inner, setting in value.items()})
-        else:
-            flat[key] = value
-    return flat
 
 
 def _git_commit() -> str:

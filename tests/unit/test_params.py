@@ -10,6 +10,7 @@ import yaml
 from diffground import params as rules
 from diffground.config import Params, load_params
 from diffground.errors import UserError
+from diffground.params import flat_params
 
 ROOT = Path(__file__).parents[2]
 
@@ -185,3 +186,9 @@ def test_every_rule_names_a_parameter_that_exists():
     assert len(keys) > 50
     named = rules._NOT_NEGATIVE | rules._POSITIVE | rules._FRACTIONS | rules._CHOICES.keys() | rules._MAY_BE_EMPTY
     assert named <= keys
+
+
+def test_flat_parameters_keep_values_order_and_what_is_no_section():
+    sections = {"profile": "mini", "b": {"y": (1, 2), "x": None}, "a": {}, "c": {"z": 0.5}}
+    expected = [("profile", "mini"), ("b.y", (1, 2)), ("b.x", None), ("c.z", 0.5)]
+    assert list(flat_params(sections).items()) == expected

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from diffground.baselines.dense_crf import DenseCrf
-from diffground.baselines.text2mask import Text2Mask, choose_label_threshold, label_map, phrases_in
+from diffground.baselines.text2mask import Text2Mask, choose_label_threshold, image_level_labels, label_map
 from diffground.data.palette import IGNORE
 from diffground.data.shards import Sample, encode_json, encode_label, encode_png
 from diffground.data.voc import VocDataset
@@ -104,7 +104,7 @@ def plan_weak_images(
             if len(images) == num_images:
                 break
             image, label = dataset[i]
-            labels, names = phrases_in(label, phrases)
+            labels, names = image_level_labels(label, phrases)
             if used.isdisjoint(labels):
                 num_without += 1
             elif len(tokenizer(photograph_of(*names)).input_ids) > tokenizer.model_max_length:

@@ -82,10 +82,9 @@ class Text2Mask:
         prompts = [photograph_of(*of_image) for of_image in phrases]
         weights = self.generator.token_weights(prompts, phrases)
         clean = self.generator.encode(np.stack([_squared(image, self.generator.image_size) for image in images]))
-        scheduler = self.generator.scheduler(1)
-        timestep = round(self.noise_frac * (scheduler.config.num_train_timesteps - 1))
+        timestep = round(self.noise_frac * (self.generator.scheduler(1).config.num_train_timesteps - 1))
         maps = [
-            self._look(scheduler.add_noise(clean, noise, torch.tensor([timestep])), prompts, weights, timestep)
+            self._look(self.generator.add_noise(clean, noise, timestep=timestep), prompts, weights, timestep)
             for noise in self._noises(clean, seeds)
         ]
         return torch.stack(maps).mean(dim=0)
@@ -157,8 +156,8 @@ def choose_label_threshold(examples: Iterable[tuple[np.ndarray, Sequence[int], n
     return choose_threshold((m for m, _ in pairs), (mask for _, mask in pairs), setting="text2mask.num_calibration")
 
 
-def phrases_in(label: np.ndarray, phrases: Mapping[int, str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Image-level labels: the labels of `phrases` that occur in `label`, in their order, and their phrases."""
+def image_level_labels(label: np.ndarray, phrases: Mapping[int, str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """What is known of an image: the labels of `phrases` that occur in `label`, in their order, and their phrases."""
     present = tuple(value for value in phrases if (label == value).any())
     return present, tuple(phrases[value] for value in present)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from diffground.atomic import write_atomically
 from diffground.errors import UserError
 from diffground.prompts import PromptRecord
 from diffground.vocabulary import Vocabulary
@@ -74,13 +75,7 @@ def read_bank(path: Path, vocabulary: Vocabulary) -> ContextBank:
 def write_bank(path: Path, bank: ContextBank | None) -> None:
     """Write what read_bank reads, whole or not at all; None is a bank without contexts."""
     content = {category: list(entries) for category, entries in bank.contexts.items()} if bank else {}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    try:
-        partial.write_text(yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=120), encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=120))
 
 
 def _check_key(path: Path, category: object) -> None:

@@ -65,15 +65,13 @@ def convert_coco(
     num_images: int | None = None,
     seed: int = 0,
     annotations: str = "instances",
-    link_images: bool = False,
 ) -> CocoSummary:
     """Write the images of one split of COCO 2017, with label and object maps, as list `image_list` of devkit `root`.
 
     `split`: 'train' (118,287 images) or 'val' (5,000, those of the paper's evaluation). `labels`: COCO's category name
     -> label 1..254, by default coco_labels(); a category that is not in it is background, and covers what it lies on.
     `num_images`: a random subset, drawn with `seed`; a larger one contains a smaller one of the same seed.
-    `annotations`: 'instances' or 'panoptic', see InstanceAnnotations and PanopticAnnotations. `link_images`: symbolic
-    links to the JPEG files instead of copies.
+    `annotations`: 'instances' or 'panoptic', see InstanceAnnotations and PanopticAnnotations.
 
     One mask is in memory at a time, and the whole annotation file (about 3 GB for the training split).
 
@@ -103,7 +101,7 @@ def convert_coco(
                 yield VocItem(id=path.stem, image=path, label=label, objects=objects)
                 progress.advance()
 
-    num_written = write_voc(root, image_list, items(), link_images=link_images)
+    num_written = write_voc(root, image_list, items())
     return CocoSummary(
         num_images=num_written,
         num_empty=sum(set(values.tolist()) <= {0, IGNORE} for values in present),

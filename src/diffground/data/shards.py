@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from diffground.atomic import atomic_file
 from diffground.errors import UserError
 
 from .palette import VOC_PALETTE
@@ -35,22 +35,13 @@ class Sample:
 
 
 def write_shard(path: Path, samples: Iterable[Sample]) -> None:
-    """Write `samples` to `path`, whole or not at all: a partial file of this process is renamed at the end.
+    """Write `samples` to `path`, whole or not at all, see diffground.atomic.
 
     Raises: ValueError for a key or member name that WebDataset would read back as another one.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-                for sample in samples:
-                    _add(archive, sample)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_file(path) as partial, tarfile.open(partial, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for sample in samples:
+            _add(archive, sample)
 
 
 def _add(archive: tarfile.TarFile, sample: Sample) -> None:

@@ -123,16 +123,16 @@ def count_pairs(labels: Iterable[np.ndarray]) -> dict[tuple[int, int], int]:
     return dict(sorted(counts.items()))
 
 
-def write_voc(root: Path, image_list: str, items: Iterable[VocItem], *, link_images: bool = False) -> int:
-    """Write `items` and, last, the list of them. Returns how many there are.
+def write_voc(root: Path, image_list: str, items: Iterable[VocItem]) -> int:
+    """Write `items` and, last, the list of them; an image that is a file is copied byte for byte.
 
-    An image that is a file is copied byte for byte, or with `link_images` becomes a symbolic link to it.
+    Returns how many there are.
     """
     for folder in (_IMAGES, _LABELS, _OBJECTS, "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     ids = []
     for item in items:
-        _write_image(root / _IMAGES / f"{item.id}.jpg", item.image, link=link_images)
+        _write_image(root / _IMAGES / f"{item.id}.jpg", item.image)
         (root / _LABELS / f"{item.id}.png").write_bytes(encode_label(item.label))
         (root / _OBJECTS / f"{item.id}.png").write_bytes(encode_label(item.objects))
         ids.append(item.id)
@@ -140,16 +140,12 @@ def write_voc(root: Path, image_list: str, items: Iterable[VocItem], *, link_ima
     return len(ids)
 
 
-def _write_image(path: Path, image: np.ndarray | Path, *, link: bool) -> None:
-    if isinstance(image, np.ndarray):
+def _write_image(path: Path, image: np.ndarray | Path) -> None:
+    if isinstance(image, Path):
+        shutil.copyfile(image, path)
+    else:
         # 4:4:4, since colour at half resolution would blur the outlines of small images
         Image.fromarray(image).save(path, quality=_JPEG_QUALITY, subsampling=0)
-        return
-    path.unlink(missing_ok=True)  # copying onto a link would write through it
-    if link:
-        path.symlink_to(image.resolve())
-    else:
-        shutil.copyfile(image, path)
 
 
 def copy_voc(source: Path, root: Path, image_lists: Iterable[str], *, label_folder: str = _LABELS) -> dict[str, int]:

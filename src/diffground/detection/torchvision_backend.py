@@ -16,6 +16,7 @@ from torchvision.models import detection as torchvision_detection
 from torchvision.models import get_model, get_model_weights, get_weight, list_models
 from torchvision.models.detection import MaskRCNN
 
+from diffground.atomic import atomic_file, write_atomically
 from diffground.detection.detector import Instances
 from diffground.detection.small_mask_rcnn import build_small_mask_rcnn
 from diffground.errors import UserError
@@ -74,18 +75,14 @@ def save_small_mask_rcnn(
 
     `category_names` without the background; `model_config` holds the arguments of build_small_mask_rcnn.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in model.state_dict().items()
     }
-    partial = folder / f"{_WEIGHTS}.partial"
-    save_file(tensors, partial, metadata={"format": "pt"})
-    partial.replace(folder / _WEIGHTS)
+    with atomic_file(folder / _WEIGHTS) as partial:
+        save_file(tensors, partial, metadata={"format": "pt"})
     config = {"architecture": _ARCHITECTURE, "category_names": list(category_names), "model": dict(model_config)}
-    partial = folder / f"{_CONFIG}.partial"
-    partial.write_text(json.dumps(config, indent=2) + "\n")
-    partial.replace(folder / _CONFIG)
+    write_atomically(folder / _CONFIG, json.dumps(config, indent=2) + "\n")
 
 
 def _load_folder(folder: Path) -> tuple[MaskRCNN, list[str]]:

@@ -210,10 +210,9 @@ class Generator:
         noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         return torch.stack(noise).to(self.device)
 
-    def add_noise(self, clean: Tensor, *, seeds: Sequence[int], timestep: int) -> Tensor:
-        """Clean latents (B, C, h, w) as they would be at `timestep` (0 to 999), with the noise of these seeds."""
-        scheduler = self.scheduler(1)
-        return scheduler.add_noise(clean, self.noise(seeds), torch.tensor([timestep], device=clean.device))
+    def add_noise(self, clean: Tensor, noise: Tensor, *, timestep: int) -> Tensor:
+        """Clean latents (B, C, h, w) as they would be at `timestep` (0 to 999) with this noise, standard normal."""
+        return self.scheduler(1).add_noise(clean, noise, torch.tensor([timestep], device=clean.device))
 
     @torch.no_grad()
     def denoise(

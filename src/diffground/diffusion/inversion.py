@@ -12,7 +12,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
@@ -23,26 +22,6 @@ from .generator import Generator
 
 _PURE_NOISE = 1e-4
 """Cosine below which nothing of the clean latent is left."""
-
-
-def invert(
-    generator: Generator,
-    images: np.ndarray,
-    prompts: Sequence[str],
-    *,
-    num_steps: int,
-    tapped_step: int,
-    fixed_point_iterations: int = 0,
-    guidance_scale: float = 1.0,
-) -> Tensor:
-    """Images uint8 (B, S, S, 3), S = generator.image_size, one a prompt -> invert_latents of their clean latents.
-
-    Raises: UserError as invert_latents does; ValueError for images of another shape or dtype.
-    """
-    return invert_latents(
-        generator, generator.encode(images), prompts, num_steps=num_steps, tapped_step=tapped_step,
-        fixed_point_iterations=fixed_point_iterations, guidance_scale=guidance_scale,
-    )  # fmt: skip
 
 
 @torch.no_grad()

@@ -40,7 +40,7 @@ def word_gain(
     prompts = [""] * len(clean) + [photograph_of(word) for _, _, word in rows]
     gains = clean.new_zeros(len(clean), num_words, len(timesteps), *clean.shape[2:], dtype=torch.float32)
     for k, timestep in enumerate(timesteps):
-        noisy = generator.add_noise(clean, seeds=[_NOISE_SEED] * len(clean), timestep=timestep)
+        noisy = generator.add_noise(clean, generator.noise([_NOISE_SEED] * len(clean)), timestep=timestep)
         predicted = generator.denoise(torch.cat([noisy, noisy[sample_of]]), prompts, timestep=timestep)
         errors = (predicted - torch.cat([clean, clean[sample_of]])).square().mean(dim=1)  # (B + rows, h, w)
         without, told = errors[: len(clean)], errors[len(clean) :]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from diffground.atomic import write_atomically
 from diffground.errors import UserError
 from diffground.grounding.oracle import LabelledSample
 
@@ -106,16 +107,9 @@ def read_review(path: Path) -> Review:
 
 def write_review(path: Path, rows: Iterable[Sequence[str]]) -> None:
     """Write rows of COLUMNS under their header, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows(rows)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
+    write_atomically(path, text.getvalue())
 
 
 def look_of(sample: LabelledSample) -> str:

@@ -15,7 +15,7 @@ from diffground.experiments.catalogue import Experiment, run_name
 from diffground.experiments.commands import experiment_commits, git_file
 from diffground.experiments.lock_file import combine, metrics_files, read_stages, read_yaml
 from diffground.profile import compose_params
-from diffground.report.experiments import ExperimentRecord, Setup, differing, flat_params, write_record
+from diffground.report.experiments import ExperimentRecord, Setup, differing, effective_params, write_record
 from diffground.runtime.shard_map import checkpoint_fingerprint
 
 
@@ -46,7 +46,7 @@ def _record(experiment: Experiment, commit: str, baseline: str, *, root: Path) -
     files = metrics_files(stages, holding, folder=paths.METRICS.as_posix())
     texts = {stage: git_file(commit, path, cwd=root) for stage, path in files.items()}
     plain, changed = (
-        flat_params(read_yaml(compose_params(params["profile"], conf=root / "conf", overrides=overrides)))
+        effective_params(read_yaml(compose_params(params["profile"], conf=root / "conf", overrides=overrides)))
         for overrides in ([], [f"experiment={experiment.name}"])
     )
     return ExperimentRecord(
@@ -58,7 +58,7 @@ def _record(experiment: Experiment, commit: str, baseline: str, *, root: Path) -
         ),
         commit=baseline,
         changed=differing(changed, plain),
-        params=flat_params(params),
+        params=effective_params(params),
         metrics={stage: json.loads(text) for stage, text in texts.items() if text is not None},
     )
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from diffground.atomic import atomic_file
+
 Stages = dict[str, Any]
 """The `stages` of a dvc.lock: name -> cmd, deps, params, outs."""
 
@@ -26,9 +28,8 @@ def write_stages(path: Path, stages: Stages) -> None:
     """Write a dvc.lock, whole or not at all."""
     from dvc.utils.serialize import dump_yaml
 
-    partial = path.with_suffix(".partial")
-    dump_yaml(partial, {"schema": "2.0", "stages": stages})
-    partial.replace(path)
+    with atomic_file(path) as partial:
+        dump_yaml(partial, {"schema": "2.0", "stages": stages})
 
 
 def combine(candidates: Sequence[Stages], params: Mapping[str, Any]) -> tuple[Stages, set[str]]:

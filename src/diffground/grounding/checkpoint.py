@@ -10,8 +10,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
+from diffground.atomic import atomic_file, write_atomically
 from diffground.errors import UserError
 from diffground.grounding.module import GroundingModule
 
@@ -57,11 +57,11 @@ class GroundingSpec:
 
 def save_grounding(folder: Path, module: GroundingModule, spec: GroundingSpec, *, card: str) -> None:
     """Write the model folder; each file appears whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    _write(folder / "model.safetensors", weights)
-    _write(folder / "config.json", json.dumps(_to_json(spec), indent=2, sort_keys=True) + "\n")
-    _write(folder / "README.md", card)
+    with atomic_file(folder / "model.safetensors") as partial:
+        save_file(weights, partial)
+    write_atomically(folder / "config.json", json.dumps(_to_json(spec), indent=2, sort_keys=True) + "\n")
+    write_atomically(folder / "README.md", card)
 
 
 def load_grounding(folder: Path) -> tuple[GroundingModule, GroundingSpec]:
@@ -91,12 +91,3 @@ def _from_json(values: Mapping[str, Any]) -> GroundingSpec:
     sizes = {int(size): channels for size, channels in values["feature_channels"].items()}
     lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
     return GroundingSpec(**{**values, **lists, "feature_channels": sizes})
-
-
-def _write(path: Path, content: str | dict[str, Tensor]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    if isinstance(content, str):
-        partial.write_text(content)
-    else:
-        save_file(content, partial)
-    partial.replace(path)

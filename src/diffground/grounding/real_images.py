@@ -39,6 +39,9 @@ from diffground.runtime.shard_map import ShardJob, checkpoint_fingerprint, map_s
 from diffground.runtime.workers import Workers
 from diffground.vocabulary import Vocabulary
 
+_GUIDANCE_SCALE = 1.0
+"""None: inversion errs more with guidance, and its fixed-point iterations may diverge."""
+
 
 @dataclass(frozen=True)
 class InversionSummary:
@@ -71,7 +74,6 @@ def real_shards(
     fixed_point_iterations: int,
     batch_size: int,
     shard_size: int,
-    guidance_scale: float = 1.0,
     description: str = "invert",
     workers: Workers | None = None,
 ) -> InversionSummary:
@@ -88,7 +90,7 @@ def real_shards(
             any other category become 255, which is judged nowhere: nobody labelled them.
         min_area_frac: share of the image, 0..1, from which a category is named.
         num_steps, tapped_step: as for `generate`, so that generated and real latents are of one timestep.
-        fixed_point_iterations, guidance_scale: as for invert.
+        fixed_point_iterations: as for invert_latents.
         workers: None is this process alone.
     Raises: UserError for settings out of range, when no image shows a category of `named`, and when inversion diverges.
     """
@@ -97,7 +99,7 @@ def real_shards(
             generator, num_steps=num_steps, tapped_step=tapped_step, fixed_point_iterations=fixed_point_iterations
         )
     settings = {
-        **sampler_settings(generator, num_steps=num_steps, guidance_scale=guidance_scale, tapped_step=tapped_step),
+        **sampler_settings(generator, num_steps=num_steps, guidance_scale=_GUIDANCE_SCALE, tapped_step=tapped_step),
         "sampler": "ddim_inversion",
         "fixed_point_iterations": fixed_point_iterations,
     }
@@ -180,9 +182,9 @@ class _InvertShard:
         for real, error in zip(batch, errors, strict=True):
             if not math.isfinite(error):
                 raise UserError(
-                    f"image '{self.dataset.ids[real.index]}': DDIM inversion diverged with guidance_scale "
-                    f"{sampling['guidance_scale']:g} and fixed_point_iterations "
-                    f"{self.settings['fixed_point_iterations']}; take 1 and 0"
+                    f"image '{self.dataset.ids[real.index]}': DDIM inversion diverged; set "
+                    f"inversion.fixed_point_iterations ({self.settings['fixed_point_iterations']}) to 0 or "
+                    f"generator.dtype ({self.settings['dtype']}) to float32"
                 )
         stored = latents.cpu().numpy().astype(np.float16)
         for real, (image, label), latent, error in zip(batch, pairs, stored, errors, strict=True):

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from diffground import paths
+from diffground.atomic import write_atomically
 from diffground.config import Params
 from diffground.errors import UserError
+from diffground.params import flat_params
 from diffground.runtime.shard_map import checkpoint_fingerprint
 
 WITHOUT_EFFECT = ("runtime", "tracking")
@@ -70,10 +72,7 @@ class Experiments:
 
 def write_record(path: Path, record: ExperimentRecord) -> None:
     """Write JSON with sorted keys, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(record), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_atomically(path, json.dumps(asdict(record), indent=1, sort_keys=True) + "\n")
 
 
 def read_records(folder: Path = paths.EXPERIMENTS) -> list[ExperimentRecord]:
@@ -84,8 +83,8 @@ def read_records(folder: Path = paths.EXPERIMENTS) -> list[ExperimentRecord]:
 def comparable(records: Iterable[ExperimentRecord], setup: Setup, params: Mapping[str, Any]) -> Experiments:
     """Split `records` into those that differ from the default run by nothing but what they are about, and the rest.
 
-    `params`: the default run's, as `flat_params` gives them. A parameter that a record does not know is no difference;
-    one that the experiment is about and that it did not run with is.
+    `params`: the default run's, as `effective_params` gives them. A parameter that a record does not know is no
+    difference; one that the experiment is about and that it did not run with is.
     """
     metrics: dict[str, Mapping[str, Mapping[str, Any]]] = {}
     left_out = []
@@ -108,17 +107,12 @@ def comparable_experiments(params: Params) -> Experiments:
     """The records of reports/experiments beside a default run with `params`."""
     checkpoint = params.generator.checkpoint
     setup = Setup(profile=params.profile, checkpoint=checkpoint, sha256=checkpoint_fingerprint(checkpoint))
-    return comparable(read_records(), setup, flat_params(asdict(params)))
+    return comparable(read_records(), setup, effective_params(asdict(params)))
 
 
-def flat_params(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested parameters as 'section.key' -> value, without those that change no result; tuples become lists."""
-    flat: dict[str, Any] = {}
-    for section, values in sections.items():
-        if section in WITHOUT_EFFECT:
-            continue
-        inner = {f"{section}.{key}": value for key, value in values.items()} if isinstance(values, Mapping) else None
-        flat.update({section: values} if inner is None else inner)
+def effective_params(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested parameters as flat_params gives them, without those that change no result; tuples become lists."""
+    flat = flat_params({section: values for section, values in sections.items() if section not in WITHOUT_EFFECT})
     kept = {key: value for key, value in flat.items() if key not in _BATCHES}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffground import paths
+from diffground.atomic import write_atomically
 from diffground.errors import UserError
 
 
@@ -19,10 +20,7 @@ def write_metrics(stage: str, values: Mapping[str, Any], *, folder: Path = paths
     Raises ValueError for NaN and infinity: a metric that does not exist is None.
     """
     path = folder / f"{stage}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(_rounded(values, stage), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_atomically(path, json.dumps(_rounded(values, stage), indent=2, sort_keys=True) + "\n")
     return path
 
 

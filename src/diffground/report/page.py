@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from diffground.config import Params
+from diffground.params import flat_params
 from diffground.report.experiments import WITHOUT_EFFECT, Experiments
 from diffground.report.html import Section, render_page
 from diffground.report.tables import Table
@@ -75,11 +76,8 @@ def write_page(
     if experiments.left_out:
         text = f"Run with other settings than the default run ({experiments.setup.describe()}), so in no table:"
         sections.insert(-1, Section("Experiments that are left out", text, lines=experiments.left_out))
-    settings = {
-        f"{section}.{key}": value
-        for section, values in asdict(params).items()
-        if isinstance(values, dict) and section not in WITHOUT_EFFECT
-        for key, value in values.items()
-    }
+    settings = flat_params(
+        {name: values for name, values in asdict(params).items() if name not in {"profile", *WITHOUT_EFFECT}}
+    )
     page = render_page(title=f"diffground: profile {params.profile}", sections=sections, settings=settings)
     path.write_text(page, encoding="utf-8")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from diffground.atomic import write_atomically
 from diffground.data.palette import VOC_PALETTE
 from diffground.evaluation.protocol1 import quality_problem
 from diffground.evaluation.review import ACCEPTED, REJECTED, Review, look_of, write_review
@@ -54,7 +55,7 @@ def write_review_page(page: Path, samples: Iterable[LabelledSample], review: Rev
     counts = Counter(row[3] for row in rows)
     sheet = page.with_suffix(".csv")
     write_review(sheet, rows)
-    _write_text(page, _render(figures, counts, sheet=sheet, review=review.path))
+    write_atomically(page, _render(figures, counts, sheet=sheet, review=review.path))
     return counts
 
 
@@ -117,12 +118,3 @@ def _render(figures: dict[str, list[str]], counts: Counter[str], *, sheet: Path,
             parts.append(f'<h2>{escape(title)} ({len(figures[group])})</h2><div class="sheet">')
             parts += [*figures[group], "</div>"]
     return "\n".join([*parts, "</body></html>"]) + "\n"
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

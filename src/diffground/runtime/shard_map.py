@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffground.atomic import write_atomically
 from diffground.data.shards import Sample, count_samples, write_shard
 from diffground.errors import UserError
 
@@ -99,7 +100,7 @@ def _drop_foreign(out_dir: Path, *, fingerprint: dict[str, Any], names: set[str]
     kept = {_FINGERPRINT, *(f"{name}.tar" for name in names)}
     out_dir.mkdir(parents=True, exist_ok=True)
     path = out_dir / _FINGERPRINT
-    if not path.is_file() or path.read_text() != text:
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
         kept = set()
     for entry in list(out_dir.iterdir()):
         if entry.name in kept:
@@ -110,9 +111,7 @@ def _drop_foreign(out_dir: Path, *, fingerprint: dict[str, Any], names: set[str]
             entry.unlink()
     if not kept:
         # written before the first shard, so that no shard is ever without the fingerprint it was made with
-        partial = path.with_suffix(".partial")
-        partial.write_text(text)
-        partial.replace(path)
+        write_atomically(path, text)
 
 
 def _count_complete(path: Path) -> int | None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig, DetrConfig, MaskFormerConfig, MaskFormerForInstanceSegmentation, ResNetBackbone
 from transformers.utils import logging as transformers_logging
 
+from diffground.atomic import atomic_file, write_atomically
 from diffground.errors import UserError
 
 GROUPS = 32
@@ -72,20 +73,16 @@ class MaskFormerSegmenter:
 
     def save(self, folder: Path, *, card: str) -> None:
         """Write model.safetensors, README.md and, last, config.json; each atomically."""
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
-        partial = folder / f"{_WEIGHTS}.partial"
-        save_file(tensors, partial, metadata={"format": "pt"})
-        partial.replace(folder / _WEIGHTS)
+        with atomic_file(folder / _WEIGHTS) as partial:
+            save_file(tensors, partial, metadata={"format": "pt"})
         config = {
             "categories": list(self._categories),
             "image_size": self.image_size,
             "maskformer": self.model.config.to_dict(),
         }
-        for name, text in ((_CARD, card), (_CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")):
-            partial = folder / f"{name}.partial"
-            partial.write_text(text)
-            partial.replace(folder / name)
+        write_atomically(folder / _CARD, card)
+        write_atomically(folder / _CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
     @classmethod
     def load(cls, folder: Path, *, device: torch.device) -> MaskFormerSegmenter:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from diffground.baselines.text2mask import Text2Mask, choose_label_threshold, label_map, phrases_in
+from diffground.baselines.text2mask import Text2Mask, choose_label_threshold, image_level_labels, label_map
 from diffground.diffusion.cross_attention import observe_cross_attention
 from diffground.diffusion.generator import Generator
 from diffground.diffusion.personal_words import add_personal_word
@@ -169,5 +169,5 @@ def test_threshold_without_a_labelled_pixel_is_refused() -> None:
 
 def test_image_level_labels_are_those_that_occur() -> None:
     label = np.array([[0, 255], [12, 6]], dtype=np.uint8)
-    assert phrases_in(label, {6: "bus", 7: "car", 12: "dog"}) == ((6, 12), ("bus", "dog"))
-    assert phrases_in(np.zeros((2, 2), dtype=np.uint8), {6: "bus"}) == ((), ())
+    assert image_level_labels(label, {6: "bus", 7: "car", 12: "dog"}) == ((6, 12), ("bus", "dog"))
+    assert image_level_labels(np.zeros((2, 2), dtype=np.uint8), {6: "bus"}) == ((), ())

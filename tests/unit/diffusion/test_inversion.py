@@ -18,7 +18,6 @@ from diffground.diffusion.inversion import (
     _last_steps,
     _undo,
     check_inversion,
-    invert,
     invert_latents,
     resample,
     round_trip_error,
@@ -138,15 +137,15 @@ def test_the_round_trip_error_falls_with_fixed_point_iterations(
 @pytest.mark.parametrize("guidance_scale", [1.0, 2.0])
 def test_four_at_once_equal_four_times_one(build: Build, prediction_type: str, guidance_scale: float) -> None:
     generator = build(prediction_type, LEADING)
-    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    clean = clean_latents(generator)
     settings = {
         "num_steps": 6, "tapped_step": 3, "fixed_point_iterations": 2, "guidance_scale": guidance_scale
     }  # fmt: skip
-    together = invert(generator, images, PROMPTS, **settings)
+    together = invert_latents(generator, clean, PROMPTS, **settings)
     assert together.shape == (4, 4, 8, 8)
     assert together.dtype == torch.float32
     for i in range(4):
-        alone = invert(generator, images[i : i + 1], PROMPTS[i : i + 1], **settings)
+        alone = invert_latents(generator, clean[i : i + 1], PROMPTS[i : i + 1], **settings)
         torch.testing.assert_close(alone[0], together[i], atol=1e-4, rtol=1e-4)
 
 

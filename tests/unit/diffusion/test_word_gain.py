@@ -20,7 +20,7 @@ def test_gain_is_the_error_without_the_word_minus_with_it(generator: Generator, 
     size = clean.shape[-1]
     gain = word_gain(generator, clean, WORDS, timesteps=[500], size=size)
     assert gain.shape == (3, 2, 1, size, size)
-    noisy = generator.add_noise(clean[:1], seeds=[0], timestep=500)
+    noisy = generator.add_noise(clean[:1], generator.noise([0]), timestep=500)
     prompts = {"": None, "a photograph of a bus": None}
     for prompt in prompts:
         prompts[prompt] = (generator.denoise(noisy, [prompt], timestep=500) - clean[:1]).square().mean(dim=1)
@@ -42,7 +42,7 @@ def test_denoising_a_latent_noised_by_the_model_s_own_prediction_gives_it_back(
     generator: Generator, clean: torch.Tensor
 ) -> None:
     """At timestep 0 hardly any noise is added, so what is predicted to be clean is close to the latent itself."""
-    noisy = generator.add_noise(clean, seeds=[1, 2, 3], timestep=0)
+    noisy = generator.add_noise(clean, generator.noise([1, 2, 3]), timestep=0)
     denoised = generator.denoise(noisy, ["", "", ""], timestep=0)
     assert float((denoised - clean).abs().mean()) < 0.1
 

@@ -8,7 +8,7 @@ import yaml
 
 from diffground.errors import UserError
 from diffground.profile import compose_params
-from diffground.report.experiments import differing, flat_params
+from diffground.report.experiments import differing, effective_params
 from diffground.vocabulary import load_vocabulary
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -62,7 +62,7 @@ WITH_OTHER_STAGES = {
 @functools.cache
 def compose(profile, experiment=None):
     overrides = [f"experiment={experiment}"] if experiment else []
-    return flat_params(yaml.safe_load(compose_params(profile, conf=CONF, overrides=overrides)))
+    return effective_params(yaml.safe_load(compose_params(profile, conf=CONF, overrides=overrides)))
 
 
 @pytest.mark.parametrize("name", [*EXPECTED, *WITH_OTHER_STAGES])

@@ -9,7 +9,7 @@ from diffground.report.experiments import (
     Setup,
     comparable,
     differing,
-    flat_params,
+    effective_params,
     read_records,
     write_record,
 )
@@ -95,7 +95,7 @@ def test_a_hub_id_is_named_once():
     assert Setup("paper_voc", "org/model", "org/model").describe() == "profile paper_voc, generator org/model"
 
 
-def test_flat_parameters_leave_out_where_and_how_fast_it_runs():
+def test_effective_parameters_leave_out_where_and_how_fast_it_runs():
     sections = {
         "profile": "mini",
         "generator": {"batch_size": 8},
@@ -104,7 +104,7 @@ def test_flat_parameters_leave_out_where_and_how_fast_it_runs():
         "runtime": {"device": "cpu"},
         "tracking": {"uri": "z"},
     }
-    assert flat_params(sections) == {"profile": "mini", "grounding.batch_size": 16, "a.x": [1, 2], "a.y": 3}
+    assert effective_params(sections) == {"profile": "mini", "grounding.batch_size": 16, "a.x": [1, 2], "a.y": 3}
 
 
 def test_differing_names_other_and_new_values():

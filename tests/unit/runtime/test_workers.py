@@ -190,7 +190,7 @@ def test_ctrl_c_ends_all_without_a_traceback_and_without_half_a_shard(started, t
 
 def test_a_killed_worker_leaves_the_finished_shards(started, tmp_path):
     partial = next((tmp_path / "out").glob("*.partial"))
-    os.kill(int(partial.suffixes[0].removeprefix(".")), signal.SIGKILL)
+    os.kill(int(partial.suffixes[-2].removeprefix(".")), signal.SIGKILL)
     _, errors = started.communicate(timeout=DEADLINE_S)
     assert started.returncode == 2
     assert errors.splitlines()[-1].startswith("error: a worker process was killed (out of memory?)")

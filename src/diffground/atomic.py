@@ -1,0 +1,32 @@
+"""Files that appear whole or not at all, so that nothing half-written is taken for a result."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """The path to write instead of `path`: beside it, of this process alone, <name>.<process id>.partial.
+
+    At the end that file is on the disk and takes the place of `path`; after an exception it is gone, and what was at
+    `path` before is still there. Folders above `path` are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, its line ends as they are, see atomic_file."""
+    with atomic_file(path) as partial:
+        partial.write_bytes(text.encode())
