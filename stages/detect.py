@@ -43,6 +43,7 @@ def main(params: Params, run: TrackingRun) -> None:
             "one_object_all_found_frac": counts.all_found_frac(1),
             "two_objects_all_found_frac": counts.all_found_frac(2),
             "num_images": sum(counts.num_samples.values()),
+            "per_category": counts.per_category,
         }
     write_metrics("detect", metrics)
     run.log_metrics(flatten(metrics, prefix="detect"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,13 +67,19 @@ def require_labels(detector: Detector, categories: Sequence[str], *, detector_na
 
 @dataclass
 class FoundCounts:
-    """How often the detector found what prompts name: number of samples by (named, found) categories."""
+    """How often the detector found what prompts name."""
 
     num_samples: dict[tuple[int, int], int] = field(default_factory=dict)
+    """By number of (named, found) categories."""
+    per_category: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Category -> 'found' and 'not_found', the number of samples that name it and in which it was, or was not."""
 
-    def add(self, *, num_named: int, num_found: int) -> None:
-        key = (num_named, num_found)
+    def add(self, *, named: Sequence[str], found: Collection[str]) -> None:
+        key = (len(named), len(found))
         self.num_samples[key] = self.num_samples.get(key, 0) + 1
+        for category in named:
+            counts = self.per_category.setdefault(category, {"found": 0, "not_found": 0})
+            counts["found" if category in found else "not_found"] += 1
 
     def all_found_frac(self, num_named: int) -> float | None:
         """Share of the samples with `num_named` categories in which all were found, 0..1; None without such samples."""
@@ -153,7 +159,7 @@ def count_found(out_dir: Path) -> FoundCounts:
     for path in list_shards(out_dir):
         for sample in read_shard(path):
             meta = decode_json(sample.members["meta.json"])
-            counts.add(num_named=len(meta["categories"]), num_found=len(meta["found"]))
+            counts.add(named=meta["categories"], found=meta["found"])
     return counts
 
 

@@ -27,6 +27,9 @@ MAX_AREA_FRAC = 0.8
 MAX_MASK_IOU = 0.5
 """Masks of two named categories that overlap as much are one object with two names."""
 
+REASONS = ("not_found", "bad_area", "same_object", "reviewed")
+"""Why a sample is not judged: what quality_problem says, or a person's verdict."""
+
 
 def quality_problem(masks: Mapping[str, np.ndarray], categories: tuple[str, ...]) -> str | None:
     """Why a test triplet is not judged; stands in for the authors' check by hand.
@@ -96,7 +99,9 @@ class Protocol1Result:
     num_images: dict[str, int]
     """Judged samples, by group."""
     num_rejected: dict[str, int]
-    """Samples that were not judged, by the reason that quality_problem gives, or 'reviewed': by a person's verdict."""
+    """Samples that were not judged, by reason, one of REASONS."""
+    num_rejected_per_category: dict[str, dict[str, int]]
+    """Category -> reason -> number of these whose prompt names the category."""
     num_reviewed: int = 0
     """Samples that a person accepted or rejected."""
 
@@ -118,7 +123,8 @@ class Protocol1Result:
         nmi = {m: {group: _percent(s.mean_nmi(group)) for group in self.num_images} for m, s in self.scores.items()}
         return {
             **miou, "boundary_miou": boundary_miou, "nmi": nmi, "num_images": self.num_images,
-            "num_rejected": self.num_rejected, "num_reviewed": self.num_reviewed, "per_category": per_category,
+            "num_rejected": self.num_rejected, "num_rejected_per_category": self.num_rejected_per_category,
+            "num_reviewed": self.num_reviewed, "per_category": per_category,
         }  # fmt: skip
 
 
@@ -137,11 +143,12 @@ def run_protocol1(
     judged all the same, with a warning. workers: each predicts a batch; None is this process alone. For several,
     methods can be pickled. Raises: UserError for a review of other samples or images.
     """
-    good, problems = _judgeable(samples, review)
+    good, rejected = _judgeable(samples, review)
     result = Protocol1Result(
         scores={name: GroupScores() for name in methods},
         num_images=dict.fromkeys(groups, 0),
-        num_rejected={name: problems[name] for name in ("not_found", "bad_area", "same_object", "reviewed")},
+        num_rejected={reason: len(rejected[reason]) for reason in REASONS},
+        num_rejected_per_category=_by_category(rejected),
         num_reviewed=len(review.entries) if review else 0,
     )
     batches = [good[start : start + batch_size] for start in range(0, len(good), batch_size)]
@@ -155,9 +162,14 @@ def run_protocol1(
     return result
 
 
-def _judgeable(samples: Iterable[LabelledSample], review: Review | None) -> tuple[list[LabelledSample], Counter[str]]:
-    """The samples to judge, and how many are not, by reason."""
-    good, problems, keys, unjudgeable = [], Counter[str](), [], []
+Rejected = Mapping[str, Sequence[tuple[str, ...]]]
+"""Reason -> for each sample that is not judged, the categories that its prompt names."""
+
+
+def _judgeable(samples: Iterable[LabelledSample], review: Review | None) -> tuple[list[LabelledSample], Rejected]:
+    """The samples to judge, and what the others name."""
+    good, keys, unjudgeable = [], [], []
+    rejected: dict[str, list[tuple[str, ...]]] = {reason: [] for reason in REASONS}
     for sample in samples:
         keys.append(sample.key)
         problem = quality_problem(sample.masks(), sample.categories)
@@ -171,7 +183,7 @@ def _judgeable(samples: Iterable[LabelledSample], review: Review | None) -> tupl
         if problem is None:
             good.append(sample)
         else:
-            problems[problem] += 1
+            rejected[problem].append(sample.categories)
     if review:
         review.require_known(keys)
         if unjudgeable:
@@ -180,7 +192,15 @@ def _judgeable(samples: Iterable[LabelledSample], review: Review | None) -> tupl
                 f"a named category: {', '.join(unjudgeable[:5])}{' …' if len(unjudgeable) > 5 else ''}",
                 stacklevel=3,
             )
-    return good, problems
+    return good, rejected
+
+
+def _by_category(rejected: Rejected) -> dict[str, dict[str, int]]:
+    counts: dict[str, dict[str, int]] = {}
+    for reason, samples in rejected.items():
+        for category, number in Counter(name for names in samples for name in names).items():
+            counts.setdefault(category, dict.fromkeys(rejected, 0))[reason] = number
+    return counts
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,26 @@ def detection_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table | None:
     return Table(header=("detections", "here"), rows=rows) if rows else None
 
 
+def detection_category_table(metrics: Mapping[str, Mapping[str, Any]], *, unseen: Sequence[str]) -> Table | None:
+    """How many images name each category, with and without it found, and how many test images with it were not judged;
+    None without such numbers in detect."""
+    found = {name: metrics.get("detect", {}).get(name, {}).get("per_category", {}) for name in ("train", "test")}
+    rejected = metrics.get("evaluate_grounding", {}).get("num_rejected_per_category")
+    categories = sorted({category for counts in found.values() for category in counts})
+    if not categories:
+        return None
+    rows = tuple(
+        (
+            f"{category} (unseen)" if category in unseen else category,
+            *(counts.get(category, {}).get(key, 0) for counts in found.values() for key in ("found", "not_found")),
+            None if rejected is None else sum(rejected.get(category, {}).values()),
+        )
+        for category in categories
+    )
+    titles = (f"{name} images, {what}" for name in ("training", "test") for what in ("found", "not found"))
+    return Table(header=("images that name it", *titles, "test images, not judged"), rows=rows)
+
+
 def _detection_rows(metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, int | float]]:
     detect, training = metrics.get("detect", {}), metrics.get("train_grounding", {})
     for name, title in (("train", "training images"), ("test", "test images")):

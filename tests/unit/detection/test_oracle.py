@@ -112,6 +112,7 @@ def test_found_counts_tell_one_object_from_two(tmp_path: Path) -> None:
     assert counts.all_found_frac(1) == 1.0  # both dogs
     assert counts.all_found_frac(2) == 0.0  # the motorbike never
     assert counts.all_found_frac(3) is None
+    assert counts.per_category == {"dog": {"found": 4, "not_found": 0}, "motorbike": {"found": 0, "not_found": 2}}
 
 
 def test_batch_size_does_not_change_the_shards_and_complete_ones_are_kept(tmp_path: Path) -> None:

@@ -77,6 +77,8 @@ def test_scores_worked_by_hand() -> None:
     assert metrics["foreground_only"]["two_seen"] == pytest.approx(50)
     assert metrics["num_images"] == {"one_seen": 3, "one_unseen": 0, "two_seen": 1}
     assert metrics["num_rejected"] == {"not_found": 1, "bad_area": 0, "same_object": 0, "reviewed": 0}
+    one_not_found = {"not_found": 1, "bad_area": 0, "same_object": 0, "reviewed": 0}
+    assert metrics["num_rejected_per_category"] == {"cat": one_not_found, "dog": one_not_found}, "both are named in e"
     assert metrics["per_category"]["left"]["one_seen"] == {"dog": pytest.approx(75), "cat": 0}
 
 

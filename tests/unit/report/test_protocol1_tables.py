@@ -1,4 +1,9 @@
-from diffground.report.protocol1_tables import category_table, detection_table, extra_table
+from diffground.report.protocol1_tables import (
+    category_table,
+    detection_category_table,
+    detection_table,
+    extra_table,
+)
 
 METRICS = {
     "boundary_miou": {"grounding": {"one_seen": 70.0, "two_unseen": None}, "daam": {"one_seen": 20.0}},
@@ -66,3 +71,19 @@ def test_detections_counts_what_was_skipped():
         ("test images not judged: rejected by a person", 4),
     )
     assert detection_table({}) is None
+
+
+def test_detections_of_each_category():
+    detect = {
+        "train": {"per_category": {"cat": {"found": 50, "not_found": 2}}},
+        "test": {"per_category": {"cat": {"found": 9, "not_found": 0}, "dog": {"found": 7, "not_found": 3}}},
+    }
+    rejected = {"dog": {"not_found": 4, "bad_area": 1, "same_object": 0, "reviewed": 0}}
+    metrics = {"detect": detect, "evaluate_grounding": {"num_rejected_per_category": rejected}}
+    assert detection_category_table(metrics, unseen=["dog"]).rows == (
+        ("cat", 50, 2, 9, 0, 0),
+        ("dog (unseen)", 0, 0, 7, 3, 5),
+    )
+    before = detection_category_table({"detect": detect, "evaluate_grounding": METRICS}, unseen=[])
+    assert [row[-1] for row in before.rows] == [None, None], "metrics of an older run do not tell"
+    assert detection_category_table({"detect": {"train": {"num_images": 3}}}, unseen=[]) is None
