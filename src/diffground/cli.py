@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_experiments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True)
     for name, what, action in (
-        ("list", "name every experiment, with its source", _list_experiments),
+        ("list", "name every experiment, with its source and the profiles that it exists for", _list_experiments),
         (
             "run",
             "run those that are not finished, one after another; params.yaml, dvc.lock, reports/ stay",
@@ -114,28 +114,34 @@ def _list_experiments(args: argparse.Namespace) -> None:
     from diffground.experiments.catalogue import read_catalogue, select
 
     for experiment in select(read_catalogue(), args.globs):
-        print(f"{experiment.name:<18} {experiment.source}; {experiment.time}")
+        print(f"{experiment.name:<18} {experiment.source}; {experiment.time}; profiles: {experiment.profiles}")
 
 
 def _run_experiments(args: argparse.Namespace) -> None:
     from diffground.experiments.catalogue import read_catalogue, select
     from diffground.experiments.run import run_experiments
 
-    run_experiments(select(read_catalogue(), args.globs), profile=_profile_of(args), root=Path())
+    profile = _profile_of(args)
+    run_experiments(select(read_catalogue(), args.globs, profile=profile), profile=profile, root=Path())
 
 
 def _collect_experiments(args: argparse.Namespace) -> None:
     from diffground.experiments.catalogue import read_catalogue, select
     from diffground.experiments.collect import collect_experiments
 
-    written = collect_experiments(select(read_catalogue(), args.globs), profile=_profile_of(args), root=Path())
+    profile = _profile_of(args)
+    chosen = select(read_catalogue(), args.globs, profile=profile)
+    written = collect_experiments(chosen, profile=profile, root=Path())
     for name, path in written.items():
         print(f"{name}: {path or 'not run'}")
 
 
 def _profile_of(args: argparse.Namespace) -> str:
     from diffground.config import load_params
+    from diffground.profile import require_known
 
+    if args.profile:
+        require_known(args.profile, conf=Path("conf"))
     return args.profile or load_params(paths.PARAMS).profile
 
 

@@ -91,7 +91,20 @@ def test_experiments_are_listed_with_their_source(clone):
     result = call(clone, "experiments", "list", "table1_*")
     lines = result.stdout.splitlines()
     assert (result.returncode, [line.split()[0] for line in lines]) == (0, ["table1_split2", "table1_split3"])
-    assert all("arXiv 2301.05221, table 1" in line for line in lines)
+    assert all("arXiv 2301.05221, table 1" in line and line.endswith("; profiles: all") for line in lines)
+    assert call(clone, "experiments", "list", "seen_20").stdout.endswith("; profiles: paper_coco\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["run", "seen_20", "--profile", "mini"], "experiment seen_20 exists for profile paper_coco, not for 'mini'"),
+        (["collect", "--profile", "mimi"], "profile must be one of mini, paper_coco, paper_voc, smoke, got 'mimi'"),
+    ],
+)
+def test_an_experiment_that_the_profile_does_not_have_is_one_line(clone, arguments, line):
+    result = call(clone, "experiments", *arguments)
+    assert (result.returncode, result.stderr) == (2, f"error: {line}\n")
 
 
 def test_profile_takes_an_experiment(clone):

@@ -15,7 +15,7 @@ DEFAULT_PROFILE = "mini"
 """Experiments of this profile go by their plain names."""
 
 _FIELD = re.compile(r"^# (\w+): (.+)$", re.MULTILINE)
-_FIELDS = ("source", "command", "target", "time", "expected")
+_FIELDS = ("source", "command", "target", "profiles", "time", "expected")
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,14 @@ class Experiment:
     """What runs it alone."""
     target: str
     """The last stage that it needs."""
+    profiles: str
+    """Those of conf/profile that it exists for, "mini, smoke", or "all"."""
     time: str
     expected: str
     """Scores to expect, or where they are."""
+
+    def exists_for(self, profile: str) -> bool:
+        return self.profiles == "all" or profile in self.profiles.split(", ")
 
 
 def read_catalogue(conf: Path = CONF) -> dict[str, Experiment]:
@@ -42,16 +47,32 @@ def read_catalogue(conf: Path = CONF) -> dict[str, Experiment]:
     files = sorted(conf.glob("*.yaml"))
     if not files:
         raise UserError(f"{conf}: holds no experiments; run this in the root of a clone of the repository")
-    return {path.stem: _read(path) for path in files}
+    return {path.stem: read_experiment(path) for path in files}
 
 
-def select(catalogue: Mapping[str, Experiment], globs: Sequence[str]) -> list[Experiment]:
-    """Those whose name matches one of `globs` ("table1_*"); all without globs. Raises: UserError for an idle glob."""
-    for glob in globs:
-        if not any(fnmatchcase(name, glob) for name in catalogue):
+def select(
+    catalogue: Mapping[str, Experiment], globs: Sequence[str], *, profile: str | None = None
+) -> list[Experiment]:
+    """Those whose name matches one of `globs` ("table1_*"), and that exist for `profile`; all without globs.
+
+    Raises: UserError for a glob that matches nothing, or only what does not exist for `profile`.
+    """
+    chosen = set[str]()
+    for glob in globs or ["*"]:
+        named = [name for name in catalogue if fnmatchcase(name, glob)]
+        if not named:
             raise UserError(f"no experiment is named '{glob}'; known: {', '.join(catalogue)}")
-    chosen = (name for name in catalogue if not globs or any(fnmatchcase(name, glob) for glob in globs))
-    return [catalogue[name] for name in chosen]
+        existing = [name for name in named if profile is None or catalogue[name].exists_for(profile)]
+        if not existing:
+            require_profile(catalogue[named[0]], str(profile))
+        chosen.update(existing)
+    return [experiment for name, experiment in catalogue.items() if name in chosen]
+
+
+def require_profile(experiment: Experiment, profile: str) -> None:
+    """Raises: UserError where `experiment` does not exist for `profile`."""
+    if not experiment.exists_for(profile):
+        raise UserError(f"experiment {experiment.name} exists for profile {experiment.profiles}, not for '{profile}'")
 
 
 def run_name(experiment: str, profile: str) -> str:
@@ -59,7 +80,8 @@ def run_name(experiment: str, profile: str) -> str:
     return experiment if profile == DEFAULT_PROFILE else f"{experiment}-{profile}"
 
 
-def _read(path: Path) -> Experiment:
+def read_experiment(path: Path) -> Experiment:
+    """One file of conf/experiment. Raises: UserError for a comment that lacks a field."""
     fields = dict(_FIELD.findall(path.read_text(encoding="utf-8")))
     for name in _FIELDS:
         if name not in fields:

@@ -6,7 +6,9 @@ from diffground.errors import UserError
 from diffground.experiments.catalogue import read_catalogue, run_name, select
 
 ROOT = Path(__file__).parents[3]
-HEADER = "# source: table 1\n# command: dvc exp run\n# target: a\n# time: 1 minute\n# expected: 80\n"
+HEADER = (
+    "# source: table 1\n# command: dvc exp run\n# target: a\n# profiles: mini, big\n# time: 1 minute\n# expected: 80\n"
+)
 
 
 def names(experiments):
@@ -44,6 +46,18 @@ def test_a_glob_that_matches_nothing_is_one_line(conf):
         select(read_catalogue(conf), ["seen_05", "tabel*"])
 
 
+def test_what_does_not_exist_for_a_profile_is_left_out_and_refused_by_name(conf):
+    (conf / "seen_20.yaml").write_text(HEADER.replace("mini, big", "big"))
+    (conf / "table2.yaml").write_text(HEADER.replace("mini, big", "all"))
+    catalogue = read_catalogue(conf)
+    assert names(select(catalogue, [], profile="mini")) == ["seen_05", "table1_a", "table1_b", "table2"]
+    assert names(select(catalogue, ["seen_*"], profile="big")) == ["seen_05", "seen_20"]
+    assert names(select(catalogue, ["*"], profile="bi")) == ["table2"]
+    with pytest.raises(UserError, match=r"^experiment seen_20 exists for profile big, not for 'mini'$"):
+        select(catalogue, ["table1_*", "seen_20"], profile="mini")
+    assert names(select(catalogue, ["seen_20"])) == ["seen_20"]
+
+
 def test_a_comment_without_its_target_is_one_line(conf):
     (conf / "bad.yaml").write_text(HEADER.replace("# target: a\n", ""))
     with pytest.raises(UserError, match=r"bad\.yaml: its opening comment lacks '# target: …'"):
@@ -64,6 +78,10 @@ def test_every_command_names_its_experiment_and_target():
     catalogue = read_catalogue(ROOT / "conf/experiment")
     assert len(catalogue) >= 20
     for name, experiment in catalogue.items():
-        assert experiment.command == f"dvc exp run -n {name} -S experiment={name} {experiment.target}"
+        first = "mini" if experiment.exists_for("mini") else experiment.profiles
+        chosen = "" if first == "mini" else f" -S profile={first}"
+        assert experiment.command == (
+            f"dvc exp run -n {run_name(name, first)}{chosen} -S experiment={name} {experiment.target}"
+        )
         assert experiment.target in ("evaluate_grounding", "evaluate_zs3")
         assert "arXiv" in experiment.source
