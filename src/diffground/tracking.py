@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from diffground.config import Params
 from diffground.errors import UserError
@@ -24,6 +25,7 @@ REPRODUCTION_TAG = "diffground.reproduction"
 _MAX_PARAMS = 100
 _MAX_METRICS = 1000
 _MAX_PARAM_LENGTH = 6000
+_STORES_WITHOUT_SCHEME = ("", "databricks", "databricks-uc")
 
 
 class TrackingRun:
@@ -83,6 +85,17 @@ def start_run(stage: str, params: Params) -> Iterator[TrackingRun]:
         with suppress(Exception) if status != "FINISHED" else _one_line(uri):
             client.set_terminated(run_id, status=status)
             client.set_terminated(parent_id, status=status)
+
+
+def absolute_store(uri: str, *, root: Path) -> str:
+    """`uri` of a tracking store, for use in any folder: a relative SQLite file or folder lies in `root`, an absolute
+    path. Servers and absolute paths stay as they are; '' too, which names none."""
+    scheme, colon, place = uri.partition(":")
+    if scheme.partition("+")[0] == "sqlite" and place.startswith("///") and place not in ("///", "///:memory:"):
+        return f"{scheme}:///{root / place.removeprefix('///')}"
+    if scheme == "file" and not place.startswith("/"):
+        return (root / unquote(place)).as_uri()
+    return uri if colon or uri in _STORES_WITHOUT_SCHEME else str(root / uri)
 
 
 def _open(uri: str, stage: str, params: Params) -> tuple[Any, str, str]:

@@ -6,7 +6,7 @@ import pytest
 from diffground.config import load_params
 from diffground.errors import UserError
 from diffground.profile import compose_params
-from diffground.tracking import REPRODUCTION_TAG, start_run
+from diffground.tracking import REPRODUCTION_TAG, absolute_store, start_run
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -118,3 +118,39 @@ def test_the_environment_goes_before_the_parameter(params, monkeypatch, store):
     with start_run("generate", replace(params, tracking=replace(params.tracking, uri="sqlite:////proc/none.db"))):
         pass
     assert len(runs_of(params, "generate")[1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("sqlite:///mlflow.db", "sqlite:////repository/mlflow.db"),
+        ("sqlite:///logs/mlflow.db?timeout=9", "sqlite:////repository/logs/mlflow.db?timeout=9"),
+        ("sqlite+pysqlite:///mlflow.db", "sqlite+pysqlite:////repository/mlflow.db"),
+        ("mlruns", "/repository/mlruns"),
+        ("./mlruns", "/repository/mlruns"),
+        ("file:mlruns", "file:///repository/mlruns"),
+        ("file:./my%20runs", "file:///repository/my%20runs"),
+        *[
+            (uri, uri)
+            for uri in (
+                "", "http://localhost:5000", "https://example.org/mlflow", "postgresql://user@host:5432/mlflow",
+                "databricks", "databricks://profile", "sqlite:////data/mlflow.db", "sqlite:///:memory:", "sqlite://",
+                "/data/mlruns", "file:///data/mlruns", "file:/data/mlruns",
+            )
+        ],
+    ],
+)  # fmt: skip
+def test_a_relative_store_lies_in_the_repository_and_any_other_stays(uri, expected):
+    assert absolute_store(uri, root=Path("/repository")) == expected
+
+
+def test_two_folders_log_to_the_store_that_a_relative_address_names(params, tmp_path, monkeypatch, store):
+    root = Path(store.removeprefix("sqlite:///")).parent
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", absolute_store("sqlite:///mlflow.db", root=root))
+        with start_run(name, params):
+            pass
+    assert len(runs_of(params, "one")[1]) == len(runs_of(params, "two")[1]) == 1
+    assert not list(tmp_path.rglob("mlflow.db"))

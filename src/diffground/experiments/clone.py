@@ -19,6 +19,7 @@ from diffground.errors import UserError
 from diffground.experiments.catalogue import Experiment, run_name
 from diffground.experiments.commands import DVC, DVC_TEMPORARY, environment, git, git_file, output_of
 from diffground.experiments.lock_file import combine, metrics_files, read_stages, read_yaml, write_stages
+from diffground.tracking import absolute_store
 
 LOCK = "dvc.lock"
 _READY = DVC_TEMPORARY / "ready"
@@ -132,11 +133,9 @@ class Clone:
         return environment(self.path, name=self.name, tracking_uri=self._tracking_uri())
 
     def _tracking_uri(self) -> str:
-        """Where the repository's own runs are logged: a path relative to it means nothing in the clone."""
-        given = os.environ.get("MLFLOW_TRACKING_URI", "")
+        """Where the repository's own runs are logged."""
+        uri = os.environ.get("MLFLOW_TRACKING_URI", "")
         params = self.path / paths.PARAMS
-        if given or not params.is_file():
-            return given
-        uri = str(read_yaml(params.read_text(encoding="utf-8")).get("tracking", {}).get("uri", ""))
-        scheme, separator, place = uri.partition("sqlite:///")
-        return uri if scheme or not separator else f"sqlite:///{self.root / place}"
+        if not uri and params.is_file():
+            uri = str(read_yaml(params.read_text(encoding="utf-8")).get("tracking", {}).get("uri", ""))
+        return absolute_store(uri, root=self.root)

@@ -16,6 +16,7 @@ from diffground.experiments.commands import experiment_commits, git_file
 from diffground.experiments.lock_file import combine, metrics_files, read_stages, read_yaml
 from diffground.profile import compose_params
 from diffground.report.experiments import ExperimentRecord, Setup, differing, effective_params, write_record
+from diffground.report.stage_inputs import input_digests
 from diffground.runtime.shard_map import checkpoint_fingerprint
 
 
@@ -57,6 +58,7 @@ def _record(experiment: Experiment, commit: str, baseline: str, *, root: Path) -
             sha256=_fingerprint(params["generator"]["checkpoint"], commit=commit, root=root),
         ),
         commit=baseline,
+        inputs=input_digests(stages, target=experiment.target),
         changed=differing(changed, plain),
         params=effective_params(params),
         metrics={stage: json.loads(text) for stage, text in texts.items() if text is not None},

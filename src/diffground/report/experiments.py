@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from diffground.atomic import write_atomically
 from diffground.config import Params
 from diffground.errors import UserError
 from diffground.params import flat_params
+from diffground.report.stage_inputs import default_inputs
 from diffground.runtime.shard_map import checkpoint_fingerprint
 
 WITHOUT_EFFECT = ("runtime", "tracking")
@@ -47,6 +49,8 @@ class ExperimentRecord:
     setup: Setup
     commit: str
     """Commit of this repository that it ran from."""
+    inputs: Mapping[str, str]
+    """Stage, up to the last that it needs -> diffground.report.stage_inputs.input_digests."""
     changed: Mapping[str, Any]
     """Parameters that the experiment is about: 'section.key' -> value, where its profile alone has another."""
     params: Mapping[str, Any]
@@ -64,6 +68,17 @@ class Experiments:
     metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]
     """Experiment -> stage -> metrics."""
     left_out: Sequence[str]
+    other_inputs: Mapping[str, str] = field(default_factory=dict)
+    """Of the same: experiment -> commit and stages, where these had other inputs than the default run's."""
+
+    def note(self, globs: Iterable[str]) -> str:
+        """One sentence on those of `other_inputs` whose names match one of `globs`; '' where there are none."""
+        told = [
+            f"{name} ({what})"
+            for name, what in self.other_inputs.items()
+            if any(fnmatchcase(name, glob) for glob in globs)
+        ]
+        return f"Run with other code, models or files than the default run: {', '.join(told)}." if told else ""
 
     def scores(self, experiment: str, stage: str) -> Mapping[str, Any] | None:
         """Metrics of one stage; None when the experiment, or that stage of it, was not run."""
@@ -80,13 +95,21 @@ def read_records(folder: Path = paths.EXPERIMENTS) -> list[ExperimentRecord]:
     return [_read(path) for path in sorted(folder.glob("*.json"))]
 
 
-def comparable(records: Iterable[ExperimentRecord], setup: Setup, params: Mapping[str, Any]) -> Experiments:
+def comparable(
+    records: Iterable[ExperimentRecord],
+    setup: Setup,
+    params: Mapping[str, Any],
+    *,
+    inputs: Mapping[str, str] | None = None,
+) -> Experiments:
     """Split `records` into those that differ from the default run by nothing but what they are about, and the rest.
 
     `params`: the default run's, as `effective_params` gives them. A parameter that a record does not know is no
-    difference; one that the experiment is about and that it did not run with is.
+    difference; one that the experiment is about and that it did not run with is. `inputs`: the default run's, as
+    `default_inputs` gives them; a record with others stays, and `other_inputs` names it.
     """
     metrics: dict[str, Mapping[str, Mapping[str, Any]]] = {}
+    other_inputs = {}
     left_out = []
     for record in records:
         others = sorted(
@@ -100,14 +123,17 @@ def comparable(records: Iterable[ExperimentRecord], setup: Setup, params: Mappin
             left_out.append(f"{record.experiment}: {', '.join(f'{key} = {record.params[key]}' for key in others)}")
         else:
             metrics[record.experiment] = record.metrics
-    return Experiments(setup=setup, metrics=metrics, left_out=left_out)
+            stages = sorted(set(differing(record.inputs, inputs or {})) & set(inputs or {}))
+            if stages:
+                other_inputs[record.experiment] = f"commit {record.commit[:8]}: {', '.join(stages)}"
+    return Experiments(setup=setup, metrics=metrics, left_out=left_out, other_inputs=other_inputs)
 
 
 def comparable_experiments(params: Params) -> Experiments:
     """The records of reports/experiments beside a default run with `params`."""
     checkpoint = params.generator.checkpoint
     setup = Setup(profile=params.profile, checkpoint=checkpoint, sha256=checkpoint_fingerprint(checkpoint))
-    return comparable(read_records(), setup, effective_params(asdict(params)))
+    return comparable(read_records(), setup, effective_params(asdict(params)), inputs=default_inputs())
 
 
 def effective_params(sections: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +153,7 @@ def _read(path: Path) -> ExperimentRecord:
         values = json.loads(path.read_text(encoding="utf-8"))
         record = ExperimentRecord(**{**values, "setup": Setup(**values["setup"])})
         if not all(
-            isinstance(getattr(record, field.name), kind) for field, kind in zip(fields(record), _KINDS, strict=True)
+            isinstance(getattr(record, own.name), kind) for own, kind in zip(fields(record), _KINDS, strict=True)
         ):
             raise TypeError("a field has the wrong type")
     except (KeyError, TypeError, ValueError) as error:
@@ -135,4 +161,4 @@ def _read(path: Path) -> ExperimentRecord:
     return record
 
 
-_KINDS = (str, Setup, str, dict, dict, dict)
+_KINDS = (str, Setup, str, dict, dict, dict, dict)

@@ -56,21 +56,28 @@ MODELS = (
     Model("From Text to Mask", "text2mask", _TEXT2MASK, _TEXT2MASK, "text2mask"),
 )
 
-ABLATIONS: Mapping[str, tuple[str, Mapping[str, str]]] = {
-    "training_type": ("training", {"normal": "training_normal", "without zero masks": ""}),
-    "train_set_objects": ("objects in a prompt", {"single": "objects_one", "two": "objects_two", "mixture": ""}),
-    "seen_categories": ("seen categories", {"5 seen": "seen_05", "10 seen": "seen_10", "15 seen": ""}),
-    "training_data": (
-        "training data",
-        {
-            "real (DDIM inversion)": "data_real",
-            "sim, a quarter": "data_sim_quarter",
-            "sim": "",
-            "sim + real": "data_both",
-        },
-    ),
-}
+Ablations = Mapping[str, tuple[str, Mapping[str, str]]]
 """Key in paper_ablations.csv -> title, and setting -> experiment, '' for the default run."""
+
+
+def ablations_of(experiments: Experiments, *, num_seen: int) -> Ablations:
+    """All of the paper that are tables of settings. `num_seen`: seen categories of the default run."""
+    seen = {int(name.removeprefix("seen_")): name for name in experiments.metrics if name.startswith("seen_")}
+    seen = {**seen, num_seen: ""}
+    return {
+        "training_type": ("training", {"normal": "training_normal", "without zero masks": ""}),
+        "train_set_objects": ("objects in a prompt", {"single": "objects_one", "two": "objects_two", "mixture": ""}),
+        "seen_categories": ("seen categories", {f"{number} seen": name for number, name in sorted(seen.items())}),
+        "training_data": (
+            "training data",
+            {
+                "real (DDIM inversion)": "data_real",
+                "sim, a quarter": "data_sim_quarter",
+                "sim": "",
+                "sim + real": "data_both",
+            },
+        ),
+    }
 
 
 def splits_of(metrics: Scores, experiments: Experiments, *, split: str) -> dict[str, Scores]:
@@ -139,14 +146,14 @@ def zs3_scores(model: Model, metrics: Scores, experiments: Experiments) -> tuple
     return None
 
 
-def ablation_table(metrics: Scores, experiments: Experiments) -> Table | None:
+def ablation_table(metrics: Scores, experiments: Experiments, *, num_seen: int) -> Table | None:
     """mIoU (%) of grounding, on generated images by group, and on inverted real ones where these were scored.
 
-    Of every ablation of which something was run; None when nothing was.
+    Of every ablation of which something was run; None when nothing was. `num_seen`: seen categories of the default run.
     """
     rows: list[Row] = []
     paper = read_paper_table("paper_ablations.csv")
-    for key, (title, settings) in ABLATIONS.items():
+    for key, (title, settings) in ablations_of(experiments, num_seen=num_seen).items():
         if not any(name in experiments.metrics for name in settings.values() if name):
             continue
         for setting, name in settings.items():

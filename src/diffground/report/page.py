@@ -21,6 +21,9 @@ ABOUT = (
      "unseen), and one seen with one unseen.", "protocol1_categories", ""),
     ("Detections", "What the detector found in generated images, and what training and evaluation skipped for want of "
      "it.", "detections", ""),
+    ("Detections by category", "In how many images whose prompt names a category the detector found it. A test "
+     "image is not judged for any of the reasons above, the other category's among them.",
+     "detections_categories", ""),
     ("Grounding on real images", "Masks of real validation images, whose latents come from DDIM inversion. Each prompt "
      "names what its image shows, so no category has to be recognised: this is not zero-shot segmentation.",
      "real_images", ""),
@@ -45,6 +48,15 @@ ABOUT = (
 )  # fmt: skip
 """Heading, text, name of the table, name of the figure; '' is none."""
 
+EXPERIMENTS_IN = {
+    "table1": ("table1_*",),
+    "table2": ("table2_*", "text2mask"),
+    "ablations": ("training_*", "objects_*", "seen_*", "data_*"),
+    "timestep": ("timestep_*",),
+    "seen_categories": ("seen_*",),
+}
+"""Table or figure -> names of the experiments whose scores it shows beside those of the default run."""
+
 
 def write_page(
     path: Path,
@@ -66,13 +78,15 @@ def write_page(
     for heading, text, table, figure in ABOUT:
         if table in tables or figure in links:
             added = (notes or {}).get(figure or table, "")
+            mixed = experiments.note(EXPERIMENTS_IN.get(table or figure, ()))
             sections.append(
                 Section(
-                    heading, " ".join(filter(None, [text, added, here])), tables.get(table),
+                    heading, " ".join(filter(None, [text, added, here, mixed])), tables.get(table),
                     [links[figure]] if figure in links else [],
                 )
             )  # fmt: skip
-    sections.insert(-1, Section("What the paper found, and whether it holds here", here, lines=trends))
+    found = " ".join(filter(None, [here, experiments.note(["*"])]))
+    sections.insert(-1, Section("What the paper found, and whether it holds here", found, lines=trends))
     if experiments.left_out:
         text = f"Run with other settings than the default run ({experiments.setup.describe()}), so in no table:"
         sections.insert(-1, Section("Experiments that are left out", text, lines=experiments.left_out))

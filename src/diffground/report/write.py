@@ -13,7 +13,12 @@ from diffground.report.curves import write_curves
 from diffground.report.experiments import Experiments
 from diffground.report.experiments_tables import ablation_table, splits_of, table1, table2
 from diffground.report.figures import grouped_bars, loss_curves
-from diffground.report.protocol1_tables import category_table, detection_table, extra_table
+from diffground.report.protocol1_tables import (
+    category_table,
+    detection_category_table,
+    detection_table,
+    extra_table,
+)
 from diffground.report.tables import (
     GROUP_TITLES,
     METHOD_TITLES,
@@ -39,11 +44,13 @@ def result_tables(
     unseen, vocabulary = params.vocabulary.unseen, params.vocabulary.name
     split = paper_split(unseen, vocabulary=vocabulary)
     splits = splits_of(metrics, experiments, split=split)
+    num_seen = len(load_vocabulary(vocabulary, unseen=unseen, seen=params.vocabulary.seen).seen)
     tables = {
         "protocol1": protocol1_table(grounding, split=split, vocabulary=vocabulary),
         "protocol1_extra": extra_table(grounding),
         "protocol1_categories": category_table(grounding, unseen=unseen),
         "detections": detection_table(metrics),
+        "detections_categories": detection_category_table(metrics, unseen=unseen),
         "real_images": real_images_table(
             grounding.get("real_images"), training_data=params.grounding.training_data, vocabulary=vocabulary
         ),
@@ -51,7 +58,7 @@ def result_tables(
         "zs3_categories": zs3_category_table(zs3, unseen=unseen),
         "table1": table1(splits, vocabulary=vocabulary) if splits else None,
         "table2": table2(metrics, experiments, vocabulary=vocabulary),
-        "ablations": ablation_table(metrics, experiments),
+        "ablations": ablation_table(metrics, experiments, num_seen=num_seen),
         "trends": trend_table(trends_of(metrics, params, experiments)),
     }
     return {name: table for name, table in tables.items() if table is not None}

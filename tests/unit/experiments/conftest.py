@@ -38,10 +38,13 @@ stages:
     metrics:
       - reports/metrics/evaluate_zs3.json: {cache: false}
 """
-# LOG gets a line a piece of work; the stage named in FAIL ends in an error before its second piece.
+# LOG gets a line a piece of work, LOG.stores a line a stage: where it would be tracked. The stage named in FAIL ends in
+# an error before its second piece.
 STAGE = """\
 import json, os, pathlib, sys, yaml
 
+with open(os.environ["LOG"] + ".stores", "a") as stores:
+    stores.write(os.environ.get("MLFLOW_TRACKING_URI", "none") + "\\n")
 name, params = sys.argv[1], yaml.safe_load(open("params.yaml"))
 
 def work(what):

@@ -82,6 +82,11 @@ def test_the_workspace_is_as_it_was_and_nothing_is_left_behind(repository, faile
     assert [path.name for path in (repository.root / FOLDER).iterdir()] == ["lock"]
 
 
+def test_clones_log_where_the_repository_does(repository, finished):
+    stores = repository.log.with_name("log.txt.stores").read_text().split()
+    assert set(stores) == {"none", f"sqlite:///{repository.root}/mlflow.db"}, "the default run's is in its params.yaml"
+
+
 def test_dvc_shows_them_as_its_experiments(repository, finished):
     listed = repository.dvc("exp", "list", "--all-commits", "--name-only")
     assert {"timestep_02", "training_normal"} <= set(listed.split())
@@ -144,6 +149,9 @@ def test_collect_writes_what_ran_with_the_experiments_parameters(repository, fin
         assert not [key for key in record.params if key.startswith(("runtime", "tracking"))]
 
     timestep, normal, model_a = (records[name] for name in ("timestep_02", "training_normal", "table2_model_a"))
+    assert set(timestep.inputs) == {"evaluate_grounding", "generate"}
+    assert timestep.inputs.items() <= model_a.inputs.items(), "other commits, the same code"
+    assert not set(timestep.inputs.values()) & set(normal.inputs.values()), "stage.py and notes.txt changed between"
     assert timestep.changed == {"generator.tapped_step": 2}
     assert list(timestep.metrics) == ["evaluate_grounding"], "evaluate_zs3 there is the default run's"
     assert timestep.metrics["evaluate_grounding"]["grounding"] == {"one_seen": 20.0}

@@ -19,7 +19,8 @@ DEFAULT = {"profile": "mini", "generator.num_steps": 12, "vocabulary.unseen": ["
 RECORD = ExperimentRecord(
     experiment="seen_05",
     setup=MINI,
-    commit="abc",
+    commit="0123456789abcdef",
+    inputs={"generate": "g1", "evaluate_grounding": "e1"},
     changed={"vocabulary.unseen": ["dog", "cat"]},
     params={**DEFAULT, "vocabulary.unseen": ["dog", "cat"]},
     metrics={"evaluate_grounding": {"grounding": {"one_seen": 80.0}}},
@@ -73,6 +74,24 @@ def test_a_run_without_what_its_experiment_is_about_is_left_out():
     experiments = comparable([replace(RECORD, params=DEFAULT)], MINI, DEFAULT)
     assert experiments.metrics == {}
     assert list(experiments.left_out) == ["seen_05: vocabulary.unseen = ['dog']"]
+
+
+def test_a_record_of_other_code_or_models_stays_and_is_named():
+    later = replace(RECORD, experiment="seen_10", commit="fedcba9876543210")
+    default = {"generate": "g2", "evaluate_grounding": "e1", "report": "r1"}
+    experiments = comparable([replace(RECORD, inputs={**RECORD.inputs, "generate": "g2"}), later], MINI, DEFAULT,
+                             inputs=default)  # fmt: skip
+    assert set(experiments.metrics) == {"seen_05", "seen_10"}
+    assert experiments.note(["seen_*"]) == (
+        "Run with other code, models or files than the default run: seen_10 (commit fedcba98: generate)."
+    )
+    assert experiments.note(["table1_*"]) == ""
+
+
+def test_another_commit_with_the_same_inputs_needs_no_word():
+    later = replace(RECORD, experiment="seen_10", commit="fedcba9876543210")
+    assert comparable([RECORD, later], MINI, DEFAULT, inputs=dict(RECORD.inputs)).note(["*"]) == ""
+    assert comparable([RECORD], MINI, DEFAULT).note(["*"]) == "", "no dvc.lock to compare with"
 
 
 def test_a_parameter_that_came_later_is_no_difference():

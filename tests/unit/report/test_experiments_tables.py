@@ -98,8 +98,9 @@ def test_a_default_run_that_trains_model_d_is_model_d_and_not_e():
 
 
 def test_an_ablation_is_shown_once_one_of_its_experiments_was_run():
-    assert ablation_table(DEFAULT, NONE) is None
-    table = ablation_table(DEFAULT, experiments(training_normal=grounding([91, 70, 71, 50, 40])))
+    assert ablation_table(DEFAULT, NONE, num_seen=15) is None
+    runs = experiments(training_normal=grounding([91, 70, 71, 50, 40]))
+    table = ablation_table(DEFAULT, runs, num_seen=15)
     assert {row[0] for row in table.rows} == {"training"}
     assert [row[:3] for row in table.rows] == [
         ("training", "normal", "here"),
@@ -123,10 +124,19 @@ def test_an_ablation_is_shown_once_one_of_its_experiments_was_run():
 def test_every_ablation_has_its_place(name, title, setting, num_paper):
     runs = grounding([5, 4, 3, 2, 1])
     runs["evaluate_grounding"]["real_images"] = {"grounding": {"seen": 7.0, "unseen": 6.0, "harmonic": 6.5}}
-    table = ablation_table(DEFAULT, experiments(**{name: runs}))
+    table = ablation_table(DEFAULT, experiments(**{name: runs}), num_seen=15)
     assert rows_of(table, title, setting, "here") == [(title, setting, "here", 5.0, 4.0, 3.0, 2.0, 1.0, 7.0, 6.0)]
     assert len([row for row in table.rows if row[2] == "paper"]) == num_paper
     assert len([row for row in table.rows if row[2] == "here"]) == 2, "the experiment and the default run"
+
+
+@pytest.mark.parametrize(("num_seen", "expected"), [(15, ["5", "15", "20"]), (65, ["5", "20", "65"])])
+def test_the_default_run_has_its_own_number_of_seen_categories(num_seen, expected):
+    runs = experiments(seen_05=grounding([5, 4, 3, 2, 1]), seen_20=grounding([6, 5, 4, 3, 2]))
+    rows = rows_of(ablation_table(DEFAULT, runs, num_seen=num_seen), "seen categories")
+    here = {row[1]: row[3] for row in rows if row[2] == "here"}
+    assert list(here) == [f"{number} seen" for number in expected]
+    assert (here["5 seen"], here["20 seen"], here[f"{num_seen} seen"]) == (5.0, 6.0, 90.0)
 
 
 def test_on_coco_the_papers_rows_are_those_of_coco():

@@ -1,3 +1,4 @@
+import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from diffground.config import load_params
 from diffground.data.shards import Sample, encode_json, encode_label, encode_png
 from diffground.profile import compose_params
 from diffground.report.experiments import Experiments, Setup
-from diffground.report.page import write_page
+from diffground.report.page import ABOUT, EXPERIMENTS_IN, write_page
 from diffground.report.pictures import real_rows, synthetic_rows
 from diffground.report.write import (
     find_curves,
@@ -90,15 +91,25 @@ def test_without_experiments_it_writes_what_there_is_and_a_page_that_links_it(pa
 def test_experiments_bring_their_sections_each_with_its_setup(params, tmp_path):
     runs = {"training_normal": GROUNDED, "seen_05": GROUNDED, "timestep_02": GROUNDED, "timestep_03": GROUNDED}
     left_out = ["seen_10: profile mini, generator m (0123)"]
-    tables, figures, text = write_all(tmp_path, params, Experiments(setup=SETUP, metrics=runs, left_out=left_out))
+    others = {"seen_05": "commit 0123abcd: generate"}
+    experiments = Experiments(setup=SETUP, metrics=runs, left_out=left_out, other_inputs=others)
+    tables, figures, text = write_all(tmp_path, params, experiments)
     assert tables >= {"ablations"} and figures >= {"timestep", "seen_categories"}
     headings = ("Ablations", "Timestep", "Number of seen categories", "What the paper found, and whether it holds here")
     for heading in headings:
         section = text.partition(f"<h2>{heading}</h2>")[2].partition("<h2>")[0]
         assert "profile smoke, generator models/smoke/diffusion (0123456789ab)" in section
+        assert ("than the default run: seen_05 (commit 0123abcd: generate)." in section) == (heading != "Timestep")
     left = text.partition("<h2>Experiments that are left out</h2>")[2].partition("<h2>")[0]
     assert "<li>seen_10: profile mini, generator m (0123)</li>" in left
     assert "than training that trusts it: holds here (one unseen 70.0 against 70.0" in text
+
+
+def test_every_experiment_belongs_to_a_table_or_figure_of_the_page():
+    names = {path.stem for path in (CONF / "experiment").glob("*.yaml")}
+    shown = {name for globs in EXPERIMENTS_IN.values() for glob in globs for name in fnmatch.filter(names, glob)}
+    assert shown == names
+    assert set(EXPERIMENTS_IN) <= {name for _, _, *shown_by in ABOUT for name in shown_by}
 
 
 def test_real_images_have_a_table_and_a_section_where_they_were_scored(params, tmp_path):
