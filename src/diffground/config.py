@@ -277,6 +277,11 @@ class RuntimeConfig:
     """CPU threads of torch, shared out among the workers."""
     num_workers: int
     """Processes of a sharded stage and of Protocol I on the CPU; a GPU has one."""
+    backend: str
+    """'local': processes of this machine, on one GPU if there is one. 'ray': actors of a Ray cluster, one for each of
+    its GPUs; the repository lies on a filesystem that its machines share."""
+    ray_address: str
+    """With 'ray': 'auto', 'host:port' or 'ray://host:port' of a cluster; '': one on this machine, for the stage."""
 
 
 @dataclass(frozen=True)

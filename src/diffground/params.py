@@ -46,8 +46,9 @@ _CHOICES = {
     "segmenter.training_sets": ("synthetic", "synthetic_and_real_seen", "real_seen_only", "text2mask", "real_all"),
     "text2mask.threshold_from": ("generated", "fixed"),
     "segmenter.matching": ("bipartite", "fixed"),
+    "runtime.backend": ("local", "ray"),
 }
-_MAY_BE_EMPTY = {"data.root", "prompts.contexts"}
+_MAY_BE_EMPTY = {"data.root", "prompts.contexts", "runtime.ray_address"}
 
 
 def read_params(path: Path, kind: type[P]) -> P:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -73,6 +74,14 @@ def read_prompts(path: Path) -> list[PromptRecord]:
                 f"{path}, line {number}: not a prompt record ({error}); run `dvc repro sample_prompts`"
             ) from None
     return records
+
+
+def prompts_digest(records: Iterable[PromptRecord]) -> str:
+    """SHA-256 over all that the records say, in order."""
+    digest = hashlib.sha256()
+    for i, record in enumerate(records):
+        digest.update(f"{chr(10) if i else ''}{json.dumps(record.to_json(), sort_keys=True)}".encode())
+    return digest.hexdigest()
 
 
 def group_of(categories: Sequence[str], vocabulary: Vocabulary) -> str:

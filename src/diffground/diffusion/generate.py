@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from diffground.data.shards import Sample, encode_array, encode_json, encode_png
-from diffground.prompts import PromptRecord
+from diffground.prompts import PromptRecord, prompts_digest
 from diffground.runtime.shard_map import map_shards, shard_jobs
 from diffground.runtime.workers import Workers
 
@@ -72,12 +70,11 @@ def generate_shards(
     settings = sampler_settings(
         generator, num_steps=num_steps, guidance_scale=guidance_scale, tapped_step=tapped_step
     )  # fmt: skip
-    prompts = "\n".join(json.dumps(record.to_json(), sort_keys=True) for record in records)
     return map_shards(
         shard_jobs(records, shard_size=shard_size),
         out_dir=out_dir,
         # the batch size is left out: it changes the speed, and the images by floating-point error only
-        fingerprint={**settings, "shard_size": shard_size, "prompts": hashlib.sha256(prompts.encode()).hexdigest()},
+        fingerprint={**settings, "shard_size": shard_size, "prompts": prompts_digest(records)},
         process=_SampleShard(generator=generator, settings=settings, batch_size=batch_size),
         description=description,
         num_samples=len(records),

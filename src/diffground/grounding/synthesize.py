@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ from diffground.data.shards import Sample, encode_json, encode_label, encode_png
 from diffground.diffusion.generate import sample_records, sampler_settings
 from diffground.diffusion.generator import Generator
 from diffground.grounding.prediction import Grounder
-from diffground.prompts import PromptRecord
+from diffground.prompts import PromptRecord, prompts_digest
 from diffground.runtime.shard_map import map_shards, shard_jobs
 from diffground.runtime.workers import Workers
 from diffground.vocabulary import Vocabulary
@@ -50,11 +48,10 @@ def synthesize_shards(
         "mask_threshold": mask_threshold,
     }
 
-    prompts = "\n".join(json.dumps(record.to_json(), sort_keys=True) for record in records)
     return map_shards(
         shard_jobs(records, shard_size=shard_size),
         out_dir=out_dir,
-        fingerprint={**settings, "shard_size": shard_size, "prompts": hashlib.sha256(prompts.encode()).hexdigest()},
+        fingerprint={**settings, "shard_size": shard_size, "prompts": prompts_digest(records)},
         process=_SynthesizeShard(
             generator=generator, grounder=grounder, vocabulary=vocabulary, settings=settings, batch_size=batch_size
         ),

@@ -74,6 +74,13 @@ def map_shards(
         for partial in out_dir.glob("*.partial"):  # of workers that were stopped
             partial.unlink(missing_ok=True)
         raise
+    written = {entry.name for entry in out_dir.iterdir()}
+    for job in missing:
+        if f"{job.name}.tar" not in written:
+            raise UserError(
+                f"{out_dir}/{job.name}.tar was written on another machine; put {out_dir} on a filesystem that all "
+                "machines of the cluster mount at the same path"
+            )
     return len(missing)
 
 

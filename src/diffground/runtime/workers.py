@@ -34,8 +34,8 @@ Work = Callable[[Item, Advance], Result]
 """What is done with an item. With several workers it is pickled, and so are items and results."""
 
 
-def _ignore(num: int) -> None:
-    pass
+def ignore(num: int) -> None:
+    """The Advance of those who do not listen."""
 
 
 class Workers:
@@ -56,8 +56,25 @@ class Workers:
 
     @classmethod
     def of(cls, runtime: RuntimeConfig, device: torch.device) -> Workers:
-        """As `runtime` says; one where `device` is a GPU."""
-        return cls(num_workers=runtime.num_workers if device.type == "cpu" else 1, num_threads=runtime.num_threads)
+        """As `runtime` says. On GPUs: one with backend 'local', one for each of the cluster with backend 'ray'.
+
+        Raises: UserError for backend 'ray' when it is not installed, and with a GPU's number, as Ray shares them out.
+        """
+        on_gpus = device.type != "cpu"
+        if runtime.backend == "local":
+            return cls(num_workers=1 if on_gpus else runtime.num_workers, num_threads=runtime.num_threads)
+        if device.index:
+            raise UserError(
+                f"runtime.device must be 'auto', 'cpu' or 'cuda' where runtime.backend is 'ray', got '{device}'"
+            )
+        from .ray_workers import RayWorkers  # which imports this module, and Ray is optional
+
+        return RayWorkers(
+            num_workers=runtime.num_workers,
+            num_threads=runtime.num_threads,
+            address=runtime.ray_address,
+            on_gpus=on_gpus,
+        )
 
     def __enter__(self) -> Workers:
         return self
@@ -67,7 +84,7 @@ class Workers:
     ) -> None:
         self._stop()
 
-    def map(self, work: Work[Item, Result], items: Iterable[Item], *, advance: Advance = _ignore) -> Iterator[Result]:
+    def map(self, work: Work[Item, Result], items: Iterable[Item], *, advance: Advance = ignore) -> Iterator[Result]:
         """The result of every item, in order, while the next ones are worked on.
 
         An error of `work` is raised here and ends all workers. Raises: UserError for a worker that died.
@@ -197,11 +214,11 @@ def _serve(connection: Connection, num_threads: int) -> None:
                     assert work is not None
                     tell("done", (i, work(item, advance)))
         except Exception as error:
-            tell("failed", _sendable(error))
+            tell("failed", sendable(error))
 
 
-def _sendable(error: Exception) -> Exception:
-    """`error` with its traceback as a note, which pickling drops, unless it is for the user."""
+def sendable(error: Exception) -> Exception:
+    """For another process: `error` with its traceback as a note, which pickling drops, unless it is for the user."""
     if isinstance(error, UserError):
         return error
     note = f"in a worker process:\n{''.join(traceback.format_exception(error))}"

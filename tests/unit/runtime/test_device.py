@@ -53,7 +53,9 @@ def test_auto_on_a_gpu_goes_by_its_generation():
 def test_setup_sets_the_threads():
     before = torch.get_num_threads()
     try:
-        assert setup(RuntimeConfig(device="cpu", num_threads=1, num_workers=1)) == torch.device("cpu")
+        assert setup(
+            RuntimeConfig(device="cpu", num_threads=1, num_workers=1, backend="local", ray_address="")
+        ) == torch.device("cpu")
         assert torch.get_num_threads() == 1
         assert torch.are_deterministic_algorithms_enabled()
         # a new tensor is not filled with NaN, which determinism does by default

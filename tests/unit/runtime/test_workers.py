@@ -103,7 +103,7 @@ def test_a_worker_that_is_killed_is_one_line_with_the_remedy(workers):
 
 
 def test_a_gpu_has_one_worker():
-    runtime = RuntimeConfig(device="auto", num_threads=4, num_workers=2)
+    runtime = RuntimeConfig(device="auto", num_threads=4, num_workers=2, backend="local", ray_address="")
     assert Workers.of(runtime, torch.device("cpu"))._num_workers == 2
     assert Workers.of(runtime, torch.device("cuda"))._num_workers == 1
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from diffground.data.shards import Sample
 from diffground.errors import UserError
 
 
@@ -42,3 +43,30 @@ def fill_disk(item, advance):
 
 def die(item, advance):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def count_slowly(item, advance):
+    for _ in range(item):
+        time.sleep(1)
+        advance(1)
+
+
+def square_samples(items):
+    for i in items:
+        yield Sample(key=f"s-{i:06d}", members={"value.txt": str(i * i).encode() * 100})
+
+
+class KilledAt:
+    """square_samples, but the process is killed before sample `i`, `times` times."""
+
+    def __init__(self, i, *, times, log):
+        self.i, self.times, self.log = i, times, log
+
+    def __call__(self, items):
+        for sample, i in zip(square_samples(items), items, strict=True):
+            killed = self.log.read_text().splitlines() if self.log.exists() else []
+            if i == self.i and len(killed) < self.times:
+                with self.log.open("a") as file:
+                    print(os.getpid(), file=file)
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield sample
