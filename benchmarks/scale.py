@@ -4,7 +4,7 @@
     python benchmarks/scale.py --sizes 1000 --backend ray --out /tmp/scale
 
 For each size, each in a process of its own: the reference (the same samples drawn, encoded and written with plain
-`tarfile`, one shard after another), the run (`read_prompts`, `generate_shards` with workers), and a restart on the
+`tarfile`, one shard after another), the run (`PromptFile`, `generate_shards` with workers), and a restart on the
 finished set, which writes nothing. Bars: 2 ms a sample, 30 s for the restart of 228k, memory that does not grow.
 """
 
@@ -32,8 +32,8 @@ from diffground.config import RuntimeConfig
 from diffground.data.shards import encode_array, encode_json, encode_png
 from diffground.diffusion.generate import generate_shards
 from diffground.diffusion.generator import Generator, Samples
-from diffground.prompts import PromptRecord, read_prompts, write_prompts
-from diffground.runtime.workers import Workers
+from diffground.prompts import PromptFile, PromptRecord, read_prompts, write_prompts
+from diffground.runtime.workers import Advance, Workers
 
 SIZES = (1_000, 10_000, 100_000, 228_000)
 BATCH_SIZE, SHARD_SIZE, IMAGE_SIZE = 32, 256, 16
@@ -43,7 +43,8 @@ CATEGORIES = ("dog", "car", "potted plant", "tv monitor")
 
 @dataclass(frozen=True)
 class NoiseGenerator:
-    """Stands for a Generator: images and latents of noise, in no time. Notes its process's memory in `memory_dir`."""
+    """Stands for a Generator: images and latents of noise, in no time. Notes the peak memory and
+    the CPU time of its process in `memory_dir`."""
 
     memory_dir: Path
     generator_id: str = "noise"
@@ -55,13 +56,18 @@ class NoiseGenerator:
 
     def sample(self, prompts: Sequence[str], seeds: Sequence[int], **settings: Any) -> Samples:
         noise = [np.random.default_rng(seed).integers(0, 256, (IMAGE_SIZE, IMAGE_SIZE, 4), np.uint8) for seed in seeds]
-        (self.memory_dir / str(os.getpid())).write_text(str(peak_mb()))
+        with (self.memory_dir / str(os.getpid())).open("a") as file:
+            print(peak_mb(), time.process_time(), file=file)
         images = np.stack(noise)
         return Samples(
             images=np.ascontiguousarray(images[..., :3]),
             latents=torch.from_numpy(images[:, :8, :8].astype(np.float32)).permute(0, 3, 1, 2),
             timestep=1,
         )
+
+
+def nothing(item: int, advance: Advance) -> None:
+    pass
 
 
 def peak_mb() -> float:
@@ -81,7 +87,7 @@ def measure_reference(folder: Path) -> dict[str, float]:
     generator, all_records = NoiseGenerator(folder / "memory"), read_prompts(folder / "prompts.jsonl")
     out = folder / "reference"
     out.mkdir()
-    start_s = time.perf_counter()
+    start_s, start_cpu_s = time.perf_counter(), time.process_time()
     for number, first in enumerate(range(0, len(all_records), SHARD_SIZE)):
         shard = all_records[first : first + SHARD_SIZE]
         with tarfile.open(out / f"{number:06d}.tar", "w") as archive:
@@ -97,7 +103,7 @@ def measure_reference(folder: Path) -> dict[str, float]:
                         info = tarfile.TarInfo(f"{record.id}.{name}")
                         info.size = len(content)
                         archive.addfile(info, io.BytesIO(content))
-    return {"reference_s": time.perf_counter() - start_s}
+    return {"time_s": time.perf_counter() - start_s, "cpu_s": time.process_time() - start_cpu_s}
 
 
 def measure_run(folder: Path, *, workers: int, backend: str) -> dict[str, float]:
@@ -105,20 +111,31 @@ def measure_run(folder: Path, *, workers: int, backend: str) -> dict[str, float]
     memory_dir.mkdir()
     runtime = RuntimeConfig(device="cpu", num_threads=workers, num_workers=workers, backend=backend, ray_address="")
     imported_mb, start_s = peak_mb(), time.perf_counter()
-    all_records = read_prompts(folder / "prompts.jsonl")
     with Workers.of(runtime, torch.device("cpu")) as started:
+        if not (folder / "shards").exists():
+            list(started.map(nothing, range(workers)))
+        workers_start_s = time.perf_counter() - start_s
+        start_cpu_s = time.process_time()
+        all_records = PromptFile(folder / "prompts.jsonl")
         num_shards = generate_shards(
             all_records, out_dir=folder / "shards", generator=cast(Generator, NoiseGenerator(memory_dir)),
             batch_size=BATCH_SIZE, shard_size=SHARD_SIZE, workers=started, **SETTINGS,
         )  # fmt: skip
-        time_s = time.perf_counter() - start_s
-    peaks = {path.name: float(path.read_text()) for path in memory_dir.iterdir()}
+        time_s = time.perf_counter() - start_s - workers_start_s
+    cpu_s, peaks_mb = time.process_time() - start_cpu_s, [0.0]
+    for path in memory_dir.iterdir():
+        notes = np.loadtxt(path, ndmin=2)  # (batches, 2): peak in MB, CPU seconds so far
+        if path.name != str(os.getpid()):
+            peaks_mb.append(notes[-1, 0])
+            cpu_s += notes[-1, 1] - notes[0, 1]  # all but the first batch
     return {
         "num_shards_written": num_shards,
         "time_s": time_s,
+        "cpu_s": cpu_s,
+        "workers_start_s": workers_start_s,
         "parent_peak_mb": peak_mb(),
         "parent_imported_mb": imported_mb,
-        "worker_peak_mb": max((mb for pid, mb in peaks.items() if pid != str(os.getpid())), default=0.0),
+        "worker_peak_mb": max(peaks_mb),
     }
 
 
@@ -137,9 +154,13 @@ def measure(num: int, *, workers: int, backend: str) -> dict[str, float]:
         return {
             "num_prompts": num,
             "ms_per_sample": 1000 * run["time_s"] / num,
-            "reference_ms_per_sample": 1000 * reference["reference_s"] / num,
-            "ratio_to_reference": run["time_s"] / reference["reference_s"],
+            "cpu_ms_per_sample": 1000 * run["cpu_s"] / num,
+            "reference_ms_per_sample": 1000 * reference["time_s"] / num,
+            "reference_cpu_ms_per_sample": 1000 * reference["cpu_s"] / num,
+            "cpu_ratio_to_reference": run["cpu_s"] / reference["cpu_s"],
+            "workers_start_s": run["workers_start_s"],
             "restart_s": restart["time_s"],
+            "restart_cpu_s": restart["cpu_s"],
             "parent_imported_mb": run["parent_imported_mb"],
             "parent_peak_mb": run["parent_peak_mb"],
             "restart_peak_mb": restart["parent_peak_mb"],
@@ -149,14 +170,18 @@ def measure(num: int, *, workers: int, backend: str) -> dict[str, float]:
 
 def to_markdown(rows: Sequence[dict[str, float]], setting: dict[str, Any]) -> str:
     columns = {
-        "prompts": "{num_prompts:,}", "ms a sample": "{ms_per_sample:.2f}",
-        "plain tarfile, ms a sample": "{reference_ms_per_sample:.2f}", "ratio": "{ratio_to_reference:.2f}",
-        "restart when finished, s": "{restart_s:.1f}", "imports alone, MB": "{parent_imported_mb:.0f}",
-        "parent's peak, MB": "{parent_peak_mb:.0f}", "a worker's peak, MB": "{worker_peak_mb:.0f}",
-    }  # fmt: skip
+        "prompts": "{num_prompts:,}",
+        "ms a sample (CPU)": "{ms_per_sample:.2f} ({cpu_ms_per_sample:.2f})",
+        "plain tarfile (CPU)": "{reference_ms_per_sample:.2f} ({reference_cpu_ms_per_sample:.2f})",
+        "CPU ratio": "{cpu_ratio_to_reference:.2f}",
+        "restart when finished, s (CPU)": "{restart_s:.1f} ({restart_cpu_s:.1f})",
+        "imports alone, MB": "{parent_imported_mb:.0f}",
+        "parent's peak, MB": "{parent_peak_mb:.0f}",
+        "a worker's peak, MB": "{worker_peak_mb:.0f}",
+    }
     lines = [
         f"Backend {setting['backend']}, {setting['workers']} workers, {setting['shard_size']} samples a shard, "
-        f"{setting['cores']} cores. Made by `python benchmarks/scale.py`, which says what is measured.\n",
+        f"{setting['cores']} core(s). Made by `python benchmarks/scale.py`, which says what is measured.\n",
         f"| {' | '.join(columns)} |",
         f"| {' | '.join(['---:'] * len(columns))} |",
         *(f"| {' | '.join(cell.format(**row) for cell in columns.values())} |" for row in rows),
@@ -181,18 +206,17 @@ def main() -> None:
         )
         print(json.dumps(part))
         return
-    rows = [measure(num, workers=args.workers, backend=args.backend) for num in args.sizes]
     setting = {
-        "workers": args.workers,
-        "backend": args.backend,
-        "shard_size": SHARD_SIZE,
+        "workers": args.workers, "backend": args.backend, "shard_size": SHARD_SIZE,
         "cores": len(os.sched_getaffinity(0)),
-    }
+    }  # fmt: skip
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "scale.json").write_text(json.dumps({"setting": setting, "sizes": rows}, indent=2) + "\n")
-    table = to_markdown(rows, setting)
-    (args.out / "scale.md").write_text(table)
-    print(table)
+    rows: list[dict[str, float]] = []
+    for num in args.sizes:
+        rows.append(measure(num, workers=args.workers, backend=args.backend))
+        (args.out / "scale.json").write_text(json.dumps({"setting": setting, "sizes": rows}, indent=2) + "\n")
+        (args.out / "scale.md").write_text(to_markdown(rows, setting))
+    print(to_markdown(rows, setting))
 
 
 if __name__ == "__main__":

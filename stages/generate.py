@@ -10,7 +10,7 @@ from diffground import paths
 from diffground.config import Params
 from diffground.diffusion.generate import generate_shards
 from diffground.diffusion.generator import Generator
-from diffground.prompts import read_prompts
+from diffground.prompts import PromptFile
 from diffground.runtime.device import pick_dtype, setup
 from diffground.runtime.workers import Workers
 from diffground.tracking import TrackingRun
@@ -22,7 +22,7 @@ def main(params: Params, run: TrackingRun) -> None:
     generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
     with Workers.of(params.runtime, device) as workers:
         for name, out_dir in paths.GENERATED.items():
-            records = read_prompts(paths.PROMPTS[name])
+            records = PromptFile(paths.PROMPTS[name])
             start = time.perf_counter()
             num_shards = generate_shards(
                 records,

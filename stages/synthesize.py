@@ -9,7 +9,7 @@ from diffground.config import Params
 from diffground.diffusion.generator import Generator
 from diffground.grounding.prediction import Grounder
 from diffground.grounding.synthesize import synthesize_shards
-from diffground.prompts import read_prompts
+from diffground.prompts import PromptFile
 from diffground.runtime.device import pick_dtype, setup
 from diffground.runtime.shard_map import checkpoint_fingerprint
 from diffground.runtime.workers import Workers
@@ -22,7 +22,7 @@ def main(params: Params, run: TrackingRun) -> None:
     device = setup(params.runtime)
     vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
     generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
-    records = read_prompts(paths.PROMPTS["synthesis"])
+    records = PromptFile(paths.PROMPTS["synthesis"])
     with Workers.of(params.runtime, device) as workers:
         num_shards = synthesize_shards(
             records,

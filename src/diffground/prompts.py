@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -21,6 +22,7 @@ GROUPS = ("one_seen", "one_unseen", "two_seen", "two_seen_unseen", "two_unseen")
 
 _SETS = ("train", "test", "synthesis")
 _SEEDS_PER_SET = 10_000_000
+_KINDS: dict[str, type] = {"categories": tuple, "seed": int}
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,16 @@ class PromptRecord:
     one that a language model wrote) or 'file' (written by hand)."""
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "categories": list(self.categories)}
+        return {**vars(self), "categories": list(self.categories)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> PromptRecord:
         """The inverse of to_json. Raises: KeyError, TypeError or ValueError when `value` is not such a record."""
         record = cls(**{**value, "categories": tuple(value["categories"])})
-        for field in fields(cls):
-            kind = {"categories": tuple, "seed": int}.get(field.name, str)
-            if not isinstance(getattr(record, field.name), kind):
-                raise TypeError(f"'{field.name}' must be {kind.__name__}")
+        for name, content in vars(record).items():
+            kind = _KINDS.get(name, str)
+            if not isinstance(content, kind):
+                raise TypeError(f"'{name}' must be {kind.__name__}")
         if record.group not in GROUPS:
             raise ValueError(f"group must be one of {', '.join(GROUPS)}, got '{record.group}'")
         return record
@@ -61,19 +63,56 @@ def write_prompts(path: Path, records: Iterable[PromptRecord]) -> None:
     write_atomically(path, "".join(json.dumps(record.to_json(), ensure_ascii=False) + "\n" for record in records))
 
 
+class PromptFile(Sequence[PromptRecord]):
+    """What write_prompts wrote, each record read when it is asked for: memory does not grow with the file's length.
+
+    The file must stay as it is meanwhile. A slice is a list.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Reads all of it once. Raises: UserError for a missing file, and with its number for a bad line."""
+        if not path.is_file():
+            raise UserError(f"{path}: no such prompt file; run `dvc repro sample_prompts`")
+        self._path, self._starts = path, array("Q", [0])
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    _parse(line)
+                except (KeyError, TypeError, ValueError) as error:
+                    raise UserError(
+                        f"{path}, line {number}: not a prompt record ({error}); run `dvc repro sample_prompts`"
+                    ) from None
+                self._starts.append(self._starts[-1] + len(line))
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> PromptRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[PromptRecord]: ...
+    def __getitem__(self, index: int | slice) -> PromptRecord | list[PromptRecord]:
+        if isinstance(index, slice):
+            return list(self._read(range(len(self))[index]))
+        return next(self._read([range(len(self))[index]]))
+
+    def __iter__(self) -> Iterator[PromptRecord]:
+        return self._read(range(len(self)))
+
+    def _read(self, lines: Iterable[int]) -> Iterator[PromptRecord]:
+        with self._path.open("rb") as file:
+            for line in lines:
+                file.seek(self._starts[line])
+                yield _parse(file.read(self._starts[line + 1] - self._starts[line]))
+
+
+def _parse(line: bytes) -> PromptRecord:
+    return PromptRecord.from_json(json.loads(line))
+
+
 def read_prompts(path: Path) -> list[PromptRecord]:
-    """The inverse of write_prompts. Raises: UserError for a missing file, and with its number for a bad line."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such prompt file; run `dvc repro sample_prompts`")
-    records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            records.append(PromptRecord.from_json(json.loads(line)))
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{path}, line {number}: not a prompt record ({error}); run `dvc repro sample_prompts`"
-            ) from None
-    return records
+    """The inverse of write_prompts. Raises: UserError as PromptFile does."""
+    return list(PromptFile(path))
 
 
 def prompts_digest(records: Iterable[PromptRecord]) -> str:

@@ -85,6 +85,7 @@ class RayWorkers(Workers):
         if not self._address:
             # Ray's way to have a cluster of one machine listen on 127.0.0.1 alone; it is read at import
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+            os.environ.setdefault("RAY_worker_niceness", "0")  # the workers are the stage, no work in the background
         import ray
 
         if not ray.is_initialized():

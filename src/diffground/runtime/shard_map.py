@@ -30,11 +30,34 @@ class ShardJob:
 
 
 def shard_jobs(items: Sequence[Any], *, shard_size: int) -> list[ShardJob]:
-    """One job for every `shard_size` consecutive items, named 000000, 000001 …; its payload is the list of them."""
+    """One job for every `shard_size` consecutive items, named 000000, 000001 …; its payload is a view of them, which
+    arrives at a worker as a list. So jobs take no memory where `items` do not."""
     starts = range(0, len(items), shard_size)
     return [
-        ShardJob(name=f"{i:06d}", payload=list(items[start : start + shard_size])) for i, start in enumerate(starts)
+        ShardJob(name=f"{i:06d}", payload=_View(items, range(len(items))[start : start + shard_size]))
+        for i, start in enumerate(starts)
     ]
+
+
+@dataclass(frozen=True)
+class _View(Sequence[Any]):
+    """Those of `items` at `places`."""
+
+    items: Sequence[Any]
+    places: range
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: Any) -> Any:
+        places = self.places[index]
+        return self.items[places.start : places.stop] if isinstance(places, range) else self.items[places]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self[:])
+
+    def __reduce__(self) -> tuple[type[list[Any]], tuple[list[Any]]]:
+        return list, (list(self),)
 
 
 def map_shards(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -27,7 +28,7 @@ from tests.unit.runtime.test_same_bytes import Stages, one_thread  # noqa: F401 
 from tests.unit.runtime.test_shard_map import digest
 from tests.unit.test_profile import CONF
 
-ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")
 ROOT = Path(__file__).parents[3]
 RUNTIME = {"device": "auto", "num_threads": 4, "num_workers": 2}
 
@@ -36,6 +37,8 @@ RUNTIME = {"device": "auto", "num_threads": 4, "num_workers": 2}
 def workers():
     with RayWorkers(num_workers=2, num_threads=2) as started:
         yield started
+    import ray
+
     assert not ray.is_initialized()
 
 
@@ -139,6 +142,8 @@ def test_a_bug_brings_its_traceback(workers):
 
 def test_a_stage_on_a_cluster_of_another_folder(workers, tmp_path):
     list(workers.map(square, [1]))
+    import ray  # not before the workers, who set how it starts
+
     address = ray.get_runtime_context().gcs_address
     workers._kill_actors()  # so that the stage's find room
     params = yaml.safe_load(compose_params("smoke", conf=CONF, overrides=["tracking.enabled=false"]))
@@ -228,7 +233,6 @@ def test_ctrl_c_ends_all(tmp_path):
     assert sorted(path.name for path in out.iterdir()) == ["000000.tar", "fingerprint.json"]
 
 
-@pytest.mark.skipif(ray.is_initialized(), reason="this process is connected to a cluster")
 def test_an_address_where_no_cluster_is():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

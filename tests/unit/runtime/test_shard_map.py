@@ -1,5 +1,6 @@
 import hashlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -44,11 +45,14 @@ def digest(folder):
 
 
 def test_jobs_are_consecutive_items():
-    assert shard_jobs("abcde", shard_size=2) == [
-        ShardJob("000000", ["a", "b"]),
-        ShardJob("000001", ["c", "d"]),
-        ShardJob("000002", ["e"]),
+    jobs = shard_jobs("abcde", shard_size=2)
+    assert [(job.name, list(job.payload)) for job in jobs] == [
+        ("000000", ["a", "b"]),
+        ("000001", ["c", "d"]),
+        ("000002", ["e"]),
     ]
+    assert (len(jobs[1].payload), jobs[1].payload[-1], jobs[1].payload[1:]) == (2, "d", "d")
+    assert pickle.loads(pickle.dumps(jobs[1])) == ShardJob("000001", ["c", "d"])
 
 
 def test_every_item_is_in_its_shard(tmp_path):
