@@ -66,4 +66,4 @@ def test_the_locked_versions_go_together_with_the_flows_extra():
 
 
 def test_the_extras_are_there():
-    assert set(PROJECT["optional-dependencies"]) == {"flows", "ray", "studio", "dev"}
+    assert set(PROJECT["optional-dependencies"]) == {"flows", "ray", "s3", "studio", "dev"}

@@ -111,6 +111,7 @@ def test_a_wrong_type_is_named_with_the_right_one_and_the_value(tmp_path, values
         ("grounding", "training_data", "both", "num_train must be at least 1 where grounding.training_data is 'both'"),
         ("runtime", "num_threads", 0, "runtime.num_threads must be at least 1, got 0"),
         ("runtime", "num_workers", 0, "runtime.num_workers must be at least 1, got 0"),
+        ("runtime", "backend", "rey", "runtime.backend must be one of local, ray, got 'rey'; did you mean 'ray'?"),
         ("grounding", "branches", "condtional", "got 'condtional'; did you mean 'conditional'?"),
         ("text2mask", "threshold", 0, "text2mask.threshold must be greater than 0, got 0.0"),
         ("text2mask", "threshold", 1.1, "text2mask.threshold must be in 0..1, got 1.1"),
