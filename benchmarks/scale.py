@@ -1,7 +1,7 @@
 """What the runtime costs at scale: prompt file -> records -> shards, with a generator that only draws noise.
 
     python benchmarks/scale.py                              # 1k, 10k, 100k and 228k prompts: about ten minutes
-    python benchmarks/scale.py --sizes 1000 --backend ray --out /tmp/scale
+    python benchmarks/scale.py --sizes 1000 --backend ray --out scale-ray
 
 For each size, each in a process of its own: the reference (the same samples drawn, encoded and written with plain
 `tarfile`, one shard after another), the run (`PromptFile`, `generate_shards` with workers), and a restart on the
@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from diffground.config import RuntimeConfig
-from diffground.data.shards import encode_array, encode_json, encode_png
+from diffground.data.shards import count_samples, encode_array, encode_json, encode_png, list_shards
 from diffground.diffusion.generate import generate_shards
 from diffground.diffusion.generator import Generator, Samples
 from diffground.prompts import PromptFile, PromptRecord, read_prompts, write_prompts
@@ -150,6 +150,7 @@ def measure(num: int, *, workers: int, backend: str) -> dict[str, float]:
             json.loads(subprocess.run([*call, part], stdout=subprocess.PIPE, check=True, text=True).stdout)
             for part in ("reference", "run", "run")
         )
+        assert sum(map(count_samples, list_shards(folder / "shards"))) == num
         assert run["num_shards_written"] == -(-num // SHARD_SIZE) and restart["num_shards_written"] == 0
         return {
             "num_prompts": num,

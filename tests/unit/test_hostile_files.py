@@ -96,6 +96,20 @@ def test_an_extended_header_cannot_rename_a_member(tmp_path):
     refuse(tmp_path / "x.tar", "member 1 .* is not of a shard")
 
 
+@pytest.mark.parametrize("size", [b"-0000000512", b"0o000000001", b"0000_000001", b"00000000009", b"\x80" + b"\0" * 11])
+def test_a_size_that_is_no_octal_number_is_refused(tmp_path, size):
+    plant(tmp_path / "x.tar", tarfile.TarInfo("train-000001.image.png"))
+    content = bytearray((tmp_path / "x.tar").read_bytes())
+    header = content[512:1024]
+    header[124:136] = size.ljust(12, b"\0")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    content[512:1024] = header
+    (tmp_path / "x.tar").write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.tar: truncated at member 2"):
+        count_samples(tmp_path / "x.tar")
+
+
 @pytest.mark.parametrize("suffix", ["pkl", "pickle", "pt", "pth", "bin", "ckpt"])
 def test_a_pickle_in_a_shard_is_refused(tmp_path, canary, suffix):
     plant(tmp_path / "x.tar", tarfile.TarInfo(f"train-000001.{suffix}"), pickle.dumps(Malicious(canary)))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from .palette import VOC_PALETTE
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 """Ends of names that a member never has."""
 _BLOCK = 512
+_OCTAL = re.compile(rb"[0-7]+")  # int() takes signs and underscores too
 _NO_MEMBER = bytes(_BLOCK)
 _END_OF_ARCHIVE = 2 * _BLOCK  # zero bytes that end every complete tar
 _REMEDY = "delete the file and run `dvc repro`; the other shards are kept"
@@ -103,13 +106,12 @@ def _walk(file: BufferedReader, path: Path) -> Iterator[_Member]:
 
     Raises: UserError as read_shard does.
     """
-    end, offset, number = os.fstat(file.fileno()).st_size, 0, 1
-    while (header := os.pread(file.fileno(), _BLOCK, offset)) != _NO_MEMBER:
-        where = f"at member {number}; {_REMEDY}"
-        if len(header) < _BLOCK or (not _has_checksum(header) and number == 1):
-            raise UserError(f"{path}: truncated{' or no tar' if number == 1 else ''} {where}")
-        if not _has_checksum(header):
-            raise UserError(f"{path}: damaged {where}")
+    descriptor = file.fileno()
+    end, offset, number = os.fstat(descriptor).st_size, 0, 1
+    while (header := os.pread(descriptor, _BLOCK, offset)) != _NO_MEMBER:
+        if len(header) < _BLOCK or not _has_checksum(header):
+            what = "truncated or no tar" if number == 1 else "truncated" if len(header) < _BLOCK else "damaged"
+            raise UserError(f"{path}: {what} at member {number}; {_REMEDY}")
         name = _text(header[:100])
         key, _, member = name.partition(".")
         # a prefix would be a folder; other kinds than these two are links, devices, folders and extended headers
@@ -119,11 +121,11 @@ def _walk(file: BufferedReader, path: Path) -> Iterator[_Member]:
             raise _foreign(path, number, name, "is a pickle, which is never loaded")
         size = _octal(header[124:136])
         if size is None or offset + _BLOCK + size > end:
-            raise UserError(f"{path}: truncated {where}")
+            raise UserError(f"{path}: truncated at member {number}; {_REMEDY}")
         yield _Member(key=key, name=member, offset=offset + _BLOCK, size=size)
         offset += _BLOCK + -(-size // _BLOCK) * _BLOCK
         number += 1
-    tail = os.pread(file.fileno(), end - offset, offset)
+    tail = os.pread(descriptor, end - offset, offset)
     if len(tail) < _END_OF_ARCHIVE or any(tail):
         raise UserError(f"{path}: {'damaged' if any(tail) else 'truncated'} at member {number}; {_REMEDY}")
 
@@ -134,7 +136,7 @@ def _has_checksum(header: bytes) -> bool:
 
 def _octal(field: bytes) -> int | None:
     digits = field.strip(b" \0")
-    return int(digits, 8) if digits.isdigit() and not digits.strip(b"01234567") else None
+    return int(digits, 8) if _OCTAL.fullmatch(digits) else None
 
 
 def _text(field: bytes) -> str:

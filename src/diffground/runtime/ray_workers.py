@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
-from diffground import errors
 from diffground.errors import UserError
 
 from .ray_actor import Server, own_code
+from .ray_cluster import ClusterError, connect, in_short
 from .workers import Advance, Item, Result, Work, Workers, ignore
 
 _MAX_LOSSES = 3
@@ -32,8 +32,6 @@ _TELL_WAITING_S = 60.0
 _START_TIMEOUT_S = 900.0
 _WATCH = "watch"
 """Concurrency group of the calls that are answered while an item is worked on."""
-_Lost: type[UserError] = getattr(errors, "InfrastructureError", UserError)
-"""What is raised when the cluster fails, not the input."""
 
 
 class RayWorkers(Workers):
@@ -81,36 +79,16 @@ class RayWorkers(Workers):
             raise
 
     def _connect(self) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        if not self._address:
-            # Ray's way to have a cluster of one machine listen on 127.0.0.1 alone; it is read at import
-            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-            os.environ.setdefault("RAY_worker_niceness", "0")  # the workers are the stage, no work in the background
+        num_local = torch.cuda.device_count() if self._on_gpus else self._num_workers
+        self._is_ours |= connect(self._address, num_cpus=num_local * self._threads_each)
         import ray
 
-        if not ray.is_initialized():
-            own = {"include_dashboard": False, "num_cpus": self._num_local * self._threads_each}
-            try:
-                ray.init(
-                    address=self._address or "local",
-                    log_to_driver=False,
-                    logging_level="ERROR",
-                    **({} if self._address else own),
-                )
-            except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-                raise _Lost(
-                    f"runtime.ray_address: no Ray cluster answers at '{self._address}' ({_in_short(error)}); start one "
-                    "with `ray start --head`, or leave it empty for one on this machine alone"
-                ) from None
-            self._is_ours = True
         if self._on_gpus:
             self._num_workers = int(ray.cluster_resources().get("GPU", 0))
             if not self._num_workers:
-                raise _Lost("runtime.device is a GPU, but the Ray cluster has none; start Ray where there are GPUs")
-
-    @property
-    def _num_local(self) -> int:
-        return torch.cuda.device_count() if self._on_gpus else self._num_workers
+                raise ClusterError(
+                    "runtime.device is a GPU, but the Ray cluster has none; start Ray where there are GPUs"
+                )
 
     def _start_actor(self) -> Any:
         import ray
@@ -193,7 +171,7 @@ class _Round:
                 if self.running or self.idle:
                     waiting_since_s = told_s = now_s
                 elif now_s - waiting_since_s > _START_TIMEOUT_S:
-                    raise _Lost(f"Ray started no worker within {_START_TIMEOUT_S:.0f} s; {self._needs()}")
+                    raise ClusterError(f"Ray started no worker within {_START_TIMEOUT_S:.0f} s; {self._needs()}")
                 elif now_s - told_s > _TELL_WAITING_S:
                     print(f"waiting for Ray to start a worker; {self._needs()}", file=sys.stderr, flush=True)
                     told_s = now_s
@@ -219,8 +197,8 @@ class _Round:
             self.pool._drop_actor(actor)
             self.num_failed_starts += 1
             if self.num_failed_starts >= _MAX_LOSSES:
-                raise _Lost(
-                    f"Ray could not start a worker, {_MAX_LOSSES} times in a row ({_in_short(reason)}); see that every "
+                raise ClusterError(
+                    f"Ray could not start a worker, {_MAX_LOSSES} times in a row ({in_short(reason)}); see that every "
                     "machine of the cluster has the same Python packages and this folder"
                 ) from None
             return
@@ -241,8 +219,8 @@ class _Round:
             self.losses[i] += 1
             name = getattr(self.items[i], "name", f"{i + 1} of {len(self.items)}")
             if self.losses[i] >= _MAX_LOSSES:
-                raise _Lost(
-                    f"{_MAX_LOSSES} Ray workers in a row were lost at item {name} ({_in_short(error)}); lower "
+                raise ClusterError(
+                    f"{_MAX_LOSSES} Ray workers in a row were lost at item {name} ({in_short(error)}); lower "
                     "runtime.num_workers or the stage's batch_size if memory ran out, finished shards are kept"
                 ) from None
             print(f"a Ray worker was lost at item {name}, which is done again", file=sys.stderr, flush=True)
@@ -291,7 +269,3 @@ class _Round:
             f"it needs {self.pool._threads_each} CPUs{gpu} of one machine, free in the cluster are "
             f"{free.get('CPU', 0):.0f} CPUs and {free.get('GPU', 0):.0f} GPUs"
         )
-
-
-def _in_short(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -93,10 +93,9 @@ def map_shards(
         with Progress(num_samples, description=description, initial=num_done) as progress:
             for _ in (workers or Workers()).map(write, missing, advance=progress.advance):
                 pass
-    except BaseException:
-        for partial in out_dir.glob("*.partial"):  # of workers that were stopped
+    finally:
+        for partial in out_dir.glob("*.partial"):  # of workers that were stopped or lost
             partial.unlink(missing_ok=True)
-        raise
     written = {entry.name for entry in out_dir.iterdir()}
     for job in missing:
         if f"{job.name}.tar" not in written:

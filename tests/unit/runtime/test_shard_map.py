@@ -12,7 +12,9 @@ import pytest
 
 import diffground
 from diffground.data.shards import Sample, read_shard
+from diffground.errors import UserError
 from diffground.runtime.shard_map import ShardJob, checkpoint_fingerprint, map_shards, shard_jobs
+from diffground.runtime.workers import Workers
 
 ITEMS = list(range(10))
 
@@ -193,3 +195,18 @@ def test_a_hub_id_stands_for_itself():
     assert checkpoint_fingerprint("stable-diffusion-v1-5/stable-diffusion-v1-5") == (
         "stable-diffusion-v1-5/stable-diffusion-v1-5"
     )
+
+
+class Elsewhere(Workers):
+    """Workers on a machine with a disk of its own."""
+
+    def map(self, work, items, *, advance=None):
+        return iter([None for _ in items])
+
+
+def test_shards_on_another_machine_s_disk_are_missed(tmp_path):
+    with pytest.raises(UserError, match=r"out/000000\.tar was written on another machine; put .* on a filesystem"):
+        map_shards(
+            shard_jobs(ITEMS, shard_size=4), out_dir=tmp_path / "out", fingerprint={}, process=samples,
+            description="test", num_samples=10, workers=Elsewhere(),
+        )  # fmt: skip

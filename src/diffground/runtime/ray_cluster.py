@@ -1,0 +1,57 @@
+"""To start a Ray on this machine, or to reach a cluster that is there."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+from diffground import errors
+from diffground.errors import UserError
+
+ClusterError: type[UserError] = getattr(errors, "InfrastructureError", UserError)
+"""What is raised when the cluster fails, not the input."""
+_CONNECT_TIMEOUT_S = 20.0
+
+
+def connect(address: str, *, num_cpus: int) -> bool:
+    """Connect this process to the Ray at `address`; with '' to a new one of `num_cpus` on this machine, which listens
+    on loopback alone. Returns whether it did: a process that is connected already stays so.
+
+    Raises: UserError when that fails.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    own: dict[str, Any] = {}
+    if not address:
+        # how Ray is told to listen on 127.0.0.1, on Linux too; it is read at import
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        os.environ.setdefault("RAY_worker_niceness", "0")  # the workers are the stage, no work in the background
+        own = {"include_dashboard": False, "num_cpus": num_cpus}
+    import ray
+
+    if ray.is_initialized():
+        return False
+    try:
+        if address:
+            _require_listener(address)
+        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **own)
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        if not address:
+            raise ClusterError(f"Ray does not start on this machine ({in_short(error)})") from None
+        raise ClusterError(
+            f"runtime.ray_address: no Ray cluster answers at '{address}' ({in_short(error)}); start one with "
+            "`ray start --head`, or leave it empty for one on this machine alone"
+        ) from None
+    return True
+
+
+def _require_listener(address: str) -> None:
+    """Raises: OSError or ValueError where nobody listens at host:port, for which Ray would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
+
+
+def in_short(error: Exception) -> str:
+    """One line of what `error` says."""
+    return " ".join(str(error).split())[:300]
