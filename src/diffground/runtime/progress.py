@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -22,10 +23,11 @@ class Progress:
         self._total, self._description, self._initial = total, description, initial
         self._done = initial
         self._bar: tqdm | None = None
+        self._silent = os.environ.get("RANK", "0") != "0"  # of several processes of one training, one shows it
 
     def __enter__(self) -> Progress:
         self._start_s = self._logged_s = time.monotonic()
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not self._silent:
             self._bar = tqdm(total=self._total, initial=self._initial, desc=self._description, dynamic_ncols=True)
         return self
 
@@ -45,6 +47,8 @@ class Progress:
             self._log()
 
     def _log(self) -> None:
+        if self._silent:
+            return
         self._logged_s = time.monotonic()
         elapsed_s = max(self._logged_s - self._start_s, 1e-9)
         rate = (self._done - self._initial) / elapsed_s

@@ -121,7 +121,7 @@ class Workers:
             raise
 
     def _start(self, num_workers: int) -> None:
-        with _interrupts_held_back():
+        with interrupts_held_back():
             while len(self._workers) < num_workers:
                 self._workers.append(_Worker(num_threads=self._threads_each))
 
@@ -175,7 +175,7 @@ def _with_message(workers: Sequence[_Worker]) -> list[_Worker]:
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
+def interrupts_held_back() -> Iterator[None]:
     """Processes started inside never see Ctrl-C, whose traceback they would print: this process ends them."""
     resource_tracker.ensure_running()  # the first process would start it, and that lets interrupts through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -187,7 +187,7 @@ def _interrupts_held_back() -> Iterator[None]:
 
 def _serve(connection: Connection, num_threads: int) -> None:
     """The worker's side: first the work arrives or another one replaces it, then numbered items."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent_in_background()
     setup_torch(num_threads=num_threads)
 
     def tell(kind: str, value: Any) -> None:
@@ -228,6 +228,11 @@ def sendable(error: Exception) -> Exception:
         copy = RuntimeError(f"{type(error).__name__}: {error}")
     copy.add_note(note)
     return copy
+
+
+def end_with_parent_in_background() -> None:
+    """From now on this process, started by multiprocessing, ends as soon as its parent has, however that ended."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:

@@ -87,7 +87,7 @@ def test_training_without_samples_says_what_is_missing() -> None:
 
 def test_masks_are_stacked_in_the_order_of_the_words_with_zeros_for_what_was_not_found() -> None:
     dog = torch.eye(2, dtype=torch.bool).numpy()
-    masks, found = stack_masks([{"dog": dog}, {}], [("cat", "dog"), ("dog",)], 2)
+    masks, found = stack_masks([{"dog": dog}, {}], [("cat", "dog"), ("dog",)], 2, 2)
     assert masks.tolist() == [[[[0, 0], [0, 0]], [[1, 0], [0, 1]]], [[[0, 0], [0, 0]], [[0, 0], [0, 0]]]]
     assert found.tolist() == [[False, True], [False, False]]
 
