@@ -16,21 +16,47 @@ Paths are constants of diffground.paths. `main` raises UserError for what the us
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 from diffground import paths
 from diffground.config import Params, load_params
 from diffground.entry_point import run_entry_point
-from diffground.tracking import TrackingRun, start_run
+from diffground.runtime.rank import is_main_process, is_one_of_several
+from diffground.tracking import TrackingRun, join_run, start_run
+
+Main = Callable[[Params, TrackingRun], None]
 
 
-def run_stage(name: str, main: Callable[[Params, TrackingRun], None]) -> None:
-    """Read params.yaml, open the tracking run, call `main`; exit with 2 and one line on stderr for a UserError."""
+def run_stage(name: str, main: Main, *, num_processes: Callable[[Params], int] | None = None) -> None:
+    """Read params.yaml, open the tracking run, call `main`; exit with 2 and one line on stderr for a UserError.
+
+    num_processes: in how many processes `main` runs, of which only the main one writes and logs, unless `accelerate
+    launch` has started this one among several; None: always in this one.
+    """
 
     def action() -> None:
         params = load_params(paths.PARAMS)
+        if num_processes is not None and not is_main_process():
+            main(params, TrackingRun())
+            return
         with start_run(name, params) as run:
-            main(params, run)
+            num = 1 if num_processes is None or is_one_of_several() else num_processes(params)
+            if num == 1:
+                main(params, run)
+            else:
+                from diffground.runtime.processes import run_in_processes
+
+                run_in_processes(num, _take_part, main, params, run.run_id, num)
 
     sys.exit(run_entry_point(action, resume_with=f"dvc repro {name}"))
+
+
+def _take_part(main: Main, params: Params, run_id: str, num: int) -> None:
+    """What each of `num` processes does."""
+    num_threads = max(1, params.runtime.num_threads // num)
+    os.environ["OMP_NUM_THREADS"] = str(num_threads)  # or accelerate would choose
+    run = join_run(run_id, params) if is_main_process() else TrackingRun()
+    main(replace(params, runtime=replace(params.runtime, num_threads=num_threads)), run)

@@ -14,6 +14,9 @@ from diffground.grounding.checkpoint import save_grounding
 from diffground.grounding.fit import fit_grounding
 from diffground.report.metrics import flatten, write_metrics
 from diffground.runtime.device import pick_dtype, setup
+from diffground.runtime.processes import num_training_processes
+from diffground.runtime.rank import is_main_process
+from diffground.runtime.unfinished import Unfinished, training_fingerprint
 from diffground.tracking import TrackingRun
 from diffground.vocabulary import load_vocabulary
 
@@ -23,14 +26,28 @@ def main(params: Params, run: TrackingRun) -> None:
     device = setup(params.runtime)
     vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
     generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
+    sources = paths.GROUNDING_SOURCES[params.grounding.training_data]
+    unfinished = Unfinished(
+        paths.UNFINISHED / "train_grounding",
+        fingerprint=training_fingerprint(
+            code="diffground.grounding.fit",
+            parameters={"generator": p, "grounding": params.grounding, "vocabulary": params.vocabulary},
+            data=[p.checkpoint, *(folder for source in sources for folder in source)],
+            device=device,
+        ),
+        every_s=params.runtime.checkpoint_every_s,
+    )
     fitted = fit_grounding(
-        paths.GROUNDING_SOURCES[params.grounding.training_data],
+        sources,
         generator=generator,
         vocabulary=vocabulary,
         config=params.grounding,
         feature_batch_size=p.batch_size,
         device=device,
+        unfinished=unfinished,
     )
+    if not is_main_process():
+        return
     for iteration, loss in zip(fitted.curve.iterations, fitted.curve.losses, strict=True):
         run.log_metrics({"train_grounding/loss": loss}, step=iteration)
     metrics = {**fitted.metrics(), "loss": asdict(fitted.curve)}
@@ -38,7 +55,15 @@ def main(params: Params, run: TrackingRun) -> None:
     save_grounding(paths.GROUNDING_MODEL, fitted.module, fitted.spec, card=card)
     write_metrics("train_grounding", metrics)
     run.log_metrics(flatten(metrics, prefix="train_grounding"))
+    unfinished.remove()
+
+
+def processes(params: Params) -> int:
+    p = params.grounding
+    return num_training_processes(
+        params.runtime, batch_size=p.batch_size, accumulation_steps=p.gradient_accumulation_steps
+    )
 
 
 if __name__ == "__main__":
-    run_stage("train_grounding", main)
+    run_stage("train_grounding", main, num_processes=processes)

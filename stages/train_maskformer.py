@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from shutil import rmtree
 
 from _stage import run_stage
 
@@ -12,6 +13,9 @@ from diffground.config import Params
 from diffground.data.voc import VocDataset
 from diffground.report.metrics import flatten, write_metrics
 from diffground.runtime.device import setup
+from diffground.runtime.processes import num_training_processes
+from diffground.runtime.rank import is_main_process
+from diffground.runtime.unfinished import Unfinished, training_fingerprint
 from diffground.segmentation.card import segmenter_card
 from diffground.segmentation.protocol2 import fit_segmenter, training_source
 from diffground.tracking import TrackingRun
@@ -23,13 +27,25 @@ def main(params: Params, run: TrackingRun) -> None:
     device = setup(params.runtime)
     vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
     real = VocDataset(paths.REAL, params.data.train_list, num_categories=len(vocabulary.categories))
+    fingerprint = training_fingerprint(
+        code="diffground.segmentation.protocol2",
+        parameters={"segmenter": replace(p, training_sets=()), "vocabulary": params.vocabulary, "data": params.data},
+        data=[p.backbone, paths.SYNTHETIC, paths.PSEUDO, paths.REAL],
+        device=device,
+    )
     metrics = {}
     for name in p.training_sets:
         source = training_source(name, synthetic=paths.SYNTHETIC, pseudo=paths.PSEUDO, real=real, vocabulary=vocabulary)
         start = time.perf_counter()
-        segmenter, curve = fit_segmenter(
-            source, categories=vocabulary.categories, config=p, device=device, description=f"train_maskformer {name}"
+        unfinished = Unfinished(
+            paths.UNFINISHED / "train_maskformer" / name, fingerprint, params.runtime.checkpoint_every_s
         )
+        segmenter, curve = fit_segmenter(
+            source, categories=vocabulary.categories, config=p, device=device, description=f"train_maskformer {name}",
+            unfinished=unfinished,
+        )  # fmt: skip
+        if not is_main_process():
+            continue
         card = segmenter_card(
             name, config=p, num_images=len(source), unseen=vocabulary.unseen, final_loss=curve.losses[-1]
         )
@@ -38,9 +54,18 @@ def main(params: Params, run: TrackingRun) -> None:
         for iteration, loss in zip(curve.iterations, curve.losses, strict=True):
             run.log_metrics({f"train_maskformer/{name}/loss": loss}, step=iteration)
         run.log_metrics({f"train_maskformer/{name}/time_s": time.perf_counter() - start})
-    write_metrics("train_maskformer", metrics)
-    run.log_metrics(flatten(metrics, prefix="train_maskformer"))
+    if is_main_process():
+        write_metrics("train_maskformer", metrics)
+        run.log_metrics(flatten(metrics, prefix="train_maskformer"))
+        rmtree(paths.UNFINISHED / "train_maskformer")
+
+
+def processes(params: Params) -> int:
+    p = params.segmenter
+    return num_training_processes(
+        params.runtime, batch_size=p.batch_size, accumulation_steps=p.gradient_accumulation_steps
+    )
 
 
 if __name__ == "__main__":
-    run_stage("train_maskformer", main)
+    run_stage("train_maskformer", main, num_processes=processes)

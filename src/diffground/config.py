@@ -170,6 +170,10 @@ class GroundingConfig:
     """Optimizer steps (paper: 5,000)."""
     batch_size: int
     """Samples a step (paper: 8)."""
+    gradient_accumulation_steps: int
+    """Equal parts of each process's share of a batch, one after another: less memory; batch norm sees one part."""
+    mixed_precision: str
+    """What the module computes in while it is trained: 'none' (float32), 'bf16' or 'fp16' (GPU only)."""
     learning_rate: float
     """Adam (paper: 1e-4)."""
     weight_decay: float
@@ -257,6 +261,10 @@ class SegmenterConfig:
     """Optimizer steps (paper: 40,000)."""
     batch_size: int
     """Images a step (paper: 8)."""
+    gradient_accumulation_steps: int
+    """Equal parts of each process's share of a batch, one after another: less memory; batch norm sees one part."""
+    mixed_precision: str
+    """What the model computes in while it is trained: 'none' (float32), 'bf16' or 'fp16' (GPU only)."""
     learning_rate: float
     """AdamW (paper: 1e-4)."""
     backbone_lr_factor: float
@@ -282,6 +290,11 @@ class RuntimeConfig:
     its GPUs; the repository lies on a filesystem that its machines share."""
     ray_address: str
     """With 'ray': 'auto', 'host:port' or 'ray://host:port' of a cluster; '': one on this machine, for the stage."""
+    num_training_processes: int
+    """Processes, a GPU each, that share the batches of a training; 0: as many GPUs as there are and fit the batch, one
+    process on the CPU. Dropout, which the segmenter has, draws anew for another number."""
+    checkpoint_every_s: float
+    """A training that is killed loses at most so many seconds."""
 
 
 @dataclass(frozen=True)

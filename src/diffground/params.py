@@ -22,9 +22,10 @@ _NOT_NEGATIVE = {
     "grounding.gain_timesteps", "grounding.query_noise", "grounding.weight_decay", "grounding.seed",
     "segmenter.backbone_lr_factor", "segmenter.weight_decay", "segmenter.seed",
     "text2mask.num_images", "text2mask.power", "text2mask.crf_iterations", "text2mask.crf_weight", "text2mask.seed",
+    "runtime.num_training_processes",
 }  # fmt: skip
 _POSITIVE = {
-    "grounding.learning_rate", "segmenter.learning_rate",
+    "grounding.learning_rate", "segmenter.learning_rate", "runtime.checkpoint_every_s",
     "text2mask.threshold", "text2mask.crf_position_frac", "text2mask.crf_colour_scale",
 }  # fmt: skip
 _FRACTIONS = {
@@ -47,6 +48,8 @@ _CHOICES = {
     "text2mask.threshold_from": ("generated", "fixed"),
     "segmenter.matching": ("bipartite", "fixed"),
     "runtime.backend": ("local", "ray"),
+    "grounding.mixed_precision": ("none", "bf16", "fp16"),
+    "segmenter.mixed_precision": ("none", "bf16", "fp16"),
 }
 _MAY_BE_EMPTY = {"data.root", "prompts.contexts", "runtime.ray_address"}
 

@@ -45,6 +45,9 @@ GROUNDING_MODEL = Path("models/grounding")
 SEGMENTERS = Path("models/segmenter")
 """One folder a training set, with its name."""
 
+UNFINISHED = Path("models/unfinished")
+"""STAGE/NAME: states of trainings that have not ended. No output: DVC would delete them before the stage goes on."""
+
 METRICS = Path("reports/metrics")
 EXPERIMENTS = Path("reports/experiments")
 """One JSON a finished experiment of conf/experiment; `diffground experiments collect` writes them."""

@@ -98,6 +98,18 @@ def absolute_store(uri: str, *, root: Path) -> str:
     return uri if colon or uri in _STORES_WITHOUT_SCHEME else str(root / uri)
 
 
+def join_run(run_id: str, params: Params) -> TrackingRun:
+    """The run that another process has open, to log to; '' is one of tracking switched off."""
+    if not run_id:
+        return TrackingRun()
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow.tracking import MlflowClient
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or params.tracking.uri
+    with _one_line(uri):
+        return TrackingRun(client=MlflowClient(tracking_uri=uri), run_id=run_id)
+
+
 def _open(uri: str, stage: str, params: Params) -> tuple[Any, str, str]:
     """Client, id of the parent run, id of the new run of `stage`."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -7,9 +7,10 @@ where a process has its share of the batch in several parts (it normalises each,
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -61,20 +62,23 @@ class LossCurve:
             self.recent = []
 
 
-class Task(Protocol):
-    """What is trained on what, an nn.Module with all trained weights. Its forward is the loss of a part of a batch:
+class Task(nn.Module, ABC):
+    """What is trained on what; holds all trained weights. Its forward is the loss of a part of a batch:
 
     forward(part, totals) is a float scalar, the part's share of the loss of the batch, so that the sum over all parts
     is that loss. Each of its T terms is a mean over elements (found objects, say) of which parts have unequally many:
     a part's sum is divided by those of the whole batch, `totals`, float (T,).
     """
 
+    @abstractmethod
     def draw(self, indices: list[int], generator: torch.Generator) -> Any:
         """All that is random in a step on the samples `indices`; the same in every process."""
 
+    @abstractmethod
     def load(self, drawn: Any, rows: slice) -> Any:
         """The part of the batch with these rows, on the training device."""
 
+    @abstractmethod
     def count(self, part: Any) -> Tensor:
         """Over how many elements of `part` each term of the loss is a mean, float (T,)."""
 
@@ -83,8 +87,8 @@ class Task(Protocol):
 class Execution:
     """How a training is carried out. In several processes, all call `train` with the same."""
 
-    mixed_precision: str = "no"
-    """'no', 'bf16' or 'fp16' (GPU only): of the model; the loss and the weights stay float32."""
+    mixed_precision: str = "none"
+    """'none', 'bf16' or 'fp16' (GPU only): of the model; the loss and the weights stay float32."""
     accumulation_steps: int = 1
     """Parts, one after another, of each process's share of a batch."""
     unfinished: Unfinished | None = None
@@ -93,18 +97,19 @@ class Execution:
     def accelerator(self, device: torch.device) -> Accelerator:
         """Raises: UserError for fp16 on the CPU."""
         if self.mixed_precision == "fp16" and device.type == "cpu":
-            raise UserError("mixed_precision must be 'no' or 'bf16' on the CPU, got 'fp16'")
-        if AcceleratorState._shared_state and AcceleratorState().mixed_precision != self.mixed_precision:
+            raise UserError("mixed_precision must be 'none' or 'bf16' on the CPU, got 'fp16'")
+        mixed_precision = "no" if self.mixed_precision == "none" else self.mixed_precision
+        if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed_precision:
             AcceleratorState._reset_state()  # it holds for the whole process; trainings may differ
         return Accelerator(
             cpu=device.type == "cpu",
-            mixed_precision=self.mixed_precision,
+            mixed_precision=mixed_precision,
             gradient_accumulation_steps=self.accumulation_steps,
         )
 
 
 def train(
-    task: nn.Module,
+    task: Task,
     optimizer: torch.optim.Optimizer,
     *,
     set_rates: Callable[[int], None],
@@ -117,7 +122,7 @@ def train(
     max_gradient_norm: float | None = None,
     execution: Execution | None = None,
 ) -> LossCurve:
-    """Train the weights of `task`, a Task, in place on `device`, and leave it in evaluation mode.
+    """Train the weights of `task` in place on `device`, and leave it in evaluation mode.
 
     set_rates: sets the learning rates of `optimizer` for an iteration, counted from 1.
     seed: of sample order and the task's draws; torch's global generator is as before afterwards.

@@ -18,7 +18,8 @@ from diffground.grounding.module import GroundingModule
 from diffground.grounding.oracle import LabelledSample, read_labelled_samples
 from diffground.grounding.prediction import read_features
 from diffground.grounding.training import TrainingSet, train_module
-from diffground.training import LossCurve
+from diffground.runtime.unfinished import Unfinished
+from diffground.training import Execution, LossCurve
 from diffground.vocabulary import Vocabulary
 
 MAX_SKIPPED_FRAC = 0.95
@@ -68,10 +69,12 @@ def fit_grounding(
     config: GroundingConfig,
     feature_batch_size: int,
     device: torch.device,
+    unfinished: Unfinished | None = None,
 ) -> FittedGrounding:
     """Read shards of images and of their masks, and train on all of them alike.
 
     sources: pairs of folders (images, masks), one or more: those of `generate` and `detect`, of `invert_real`, or both.
+    unfinished: where the training leaves its state and goes on from; None: nowhere.
     Raises: UserError for shards that do not fit each other and when the oracle of a pair found (almost) nothing.
     """
     everything = [sample for images, oracle in sources for sample in _read_source(images, oracle, config.training_type)]
@@ -99,6 +102,7 @@ def fit_grounding(
         query_noise=config.query_noise,
         text_drop=config.text_drop if config.word_attention else 0.0,
         seed=config.seed,
+        execution=Execution(config.mixed_precision, config.gradient_accumulation_steps, unfinished),
     )
     return FittedGrounding(module=module, spec=spec, curve=curve, counts=counts)
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffground.errors import UserError
 from diffground.grounding.features import FeatureSource
 from diffground.grounding.loss import grounding_loss, judged_queries
 from diffground.grounding.module import GroundingModule
 from diffground.grounding.queries import add_noise, keep_text, stack_queries
-from diffground.training import Execution, LossCurve, train
+from diffground.training import Execution, LossCurve, Task, train
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class _Part:
     ignored: Tensor | None  # (b, H, W)
 
 
-class GroundingTask(nn.Module):
-    """A Task: one term, the mean over the judged queries of a batch."""
+class GroundingTask(Task):
+    """One term: the mean over the judged queries of a batch."""
 
     def __init__(
         self,

@@ -59,7 +59,11 @@ def setup(runtime: RuntimeConfig) -> torch.device:
     Raises: UserError as pick_device does.
     """
     setup_torch(num_threads=runtime.num_threads)
-    return pick_device(runtime.device)
+    device = pick_device(runtime.device)
+    if device.type == "cuda" and "LOCAL_RANK" in os.environ:  # one of several processes, each with its own GPU
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    return device
 
 
 def setup_torch(*, num_threads: int) -> None:

@@ -21,20 +21,11 @@ from diffground.config import RuntimeConfig
 from diffground.errors import UserError
 
 from .device import pick_device
+from .rank import is_main_process
 from .workers import end_with_parent_in_background, interrupts_held_back, sendable
 
 _SAME_CAUSE_S = 0.5
 """Errors so soon after the first may be its cause: what is sent first is not always read first."""
-
-
-def is_main_process() -> bool:
-    """Whether this process writes, logs and shows progress; of several, one does."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def is_one_of_several() -> bool:
-    """Whether torch.distributed connects this process with others."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def num_training_processes(runtime: RuntimeConfig, *, batch_size: int, accumulation_steps: int) -> int:

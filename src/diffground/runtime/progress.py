@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from types import TracebackType
 
 from tqdm import tqdm
+
+from .rank import is_main_process
 
 _LOG_EVERY_S = 30.0
 
@@ -23,7 +24,7 @@ class Progress:
         self._total, self._description, self._initial = total, description, initial
         self._done = initial
         self._bar: tqdm | None = None
-        self._silent = os.environ.get("RANK", "0") != "0"  # of several processes of one training, one shows it
+        self._silent = not is_main_process()
 
     def __enter__(self) -> Progress:
         self._start_s = self._logged_s = time.monotonic()

@@ -7,8 +7,8 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from .code_digest import code_digest
+from .shard_map import checkpoint_fingerprint
 
 _FILE = "state.safetensors"
 
@@ -80,6 +83,25 @@ class Unfinished:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def training_fingerprint(
+    *, code: str, parameters: Mapping[str, Any], data: Iterable[Path | str], device: torch.device
+) -> dict[str, Any]:
+    """What the result of a training depends on, as JSON.
+
+    Args:
+        code: the module that trains; those that it imports count too.
+        parameters: section of params.yaml -> its dataclass.
+        data: folders, files or hub ids of what is trained on and of the models it starts from; their content counts.
+    """
+    return {
+        "code": code_digest(code),
+        "parameters": {name: asdict(section) for name, section in parameters.items()},
+        "data": {str(path): checkpoint_fingerprint(path) for path in data},
+        "device": device.type,
+        "torch": torch.__version__,
+    }
+
+
 def _problem(content: Mapping[str, Any], tensors: Mapping[str, Tensor], fingerprint: Mapping[str, Any]) -> str:
     """Why a state cannot be used; '' when it can."""
     if content["sha256"] != _digest(tensors):
@@ -93,5 +115,5 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name}\0{tuple(tensors[name].shape)}\0".encode())
-        digest.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -77,9 +77,7 @@ def _move(images: Tensor, labels: Tensor, matrix: Tensor) -> tuple[Tensor, Tenso
     return moved, moved_labels.round().to(torch.uint8)
 
 
-def _recolour(
-    images: Tensor, *, hue: Tensor, saturation: Tensor, contrast: Tensor, brightness: Tensor
-) -> Tensor:
+def _recolour(images: Tensor, *, hue: Tensor, saturation: Tensor, contrast: Tensor, brightness: Tensor) -> Tensor:
     def of_pixels(value: Tensor) -> Tensor:
         return value[:, None, None, None]
 

@@ -10,7 +10,8 @@ from diffground.config import SegmenterConfig
 from diffground.data.voc import VocDataset
 from diffground.evaluation.zs3 import ZeroShotScores
 from diffground.runtime.progress import Progress
-from diffground.training import LossCurve
+from diffground.runtime.unfinished import Unfinished
+from diffground.training import Execution, LossCurve
 from diffground.vocabulary import Vocabulary
 
 from .maskformer import MaskFormerSegmenter, build_maskformer
@@ -51,8 +52,12 @@ def fit_segmenter(
     config: SegmenterConfig,
     device: torch.device,
     description: str,
+    unfinished: Unfinished | None = None,
 ) -> tuple[MaskFormerSegmenter, LossCurve]:
-    """Build and train; the result is a function of `source` and `config`."""
+    """Build and train; the result is a function of `source` and `config`.
+
+    unfinished: where the training leaves its state and goes on from; None: nowhere.
+    """
     torch.manual_seed(config.seed)
     model = build_maskformer(
         backbone=config.backbone, num_labels=1 + len(categories), matching=config.matching,
@@ -64,6 +69,7 @@ def fit_segmenter(
         segmenter, source, iterations=config.iterations, batch_size=config.batch_size,
         learning_rate=config.learning_rate, backbone_lr_factor=config.backbone_lr_factor,
         weight_decay=config.weight_decay, seed=config.seed, description=description,
+        execution=Execution(config.mixed_precision, config.gradient_accumulation_steps, unfinished),
     )  # fmt: skip
     return segmenter, curve
 

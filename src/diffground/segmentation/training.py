@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import MaskFormerForInstanceSegmentation
 
 from diffground.data.palette import IGNORE
 from diffground.errors import UserError
-from diffground.training import Execution, LossCurve, train
+from diffground.training import Execution, LossCurve, Task, train
 
 from .augmentation import Views, apply_views, draw_views
 from .maskformer import MaskFormerSegmenter, normalise, resize_image
@@ -29,8 +29,8 @@ class _Part:
     labels: Tensor  # (b, S, S)
 
 
-class SegmenterTask(nn.Module):
-    """A Task: two terms, the mean over masks and the mean over queries, weighted by class."""
+class SegmenterTask(Task):
+    """Two terms: the mean over masks and the mean over queries, weighted by class."""
 
     def __init__(self, segmenter: MaskFormerSegmenter, source: SegmentationSource) -> None:
         super().__init__()

@@ -38,6 +38,7 @@ CONFIG = GroundingConfig(
     reduced_channels=(4, 4, 8), embed_dim=16, num_layers=1, num_heads=2, ffn_dim=16, patch_size=1,
     tokens_at="features", branches="conditional", word_attention=True, gain_timesteps=(500,), query_noise=0.1,
     text_drop=0.2, training_data="sim", training_type="without_zero_masks", iterations=3, batch_size=4,
+    gradient_accumulation_steps=1, mixed_precision="none",
     learning_rate=1e-3, weight_decay=0.0, decay_frac=0.0, mask_threshold=0.5, seed=0,
 )  # fmt: skip
 SAMPLER = {"num_steps": 3, "guidance_scale": 2.0, "tapped_step": 1}

@@ -1,11 +1,14 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from diffground.config import RuntimeConfig
+from diffground.config import load_params
 from diffground.errors import UserError
 from diffground.runtime.device import pick_device, pick_dtype, setup
+
+COMMITTED = load_params(Path(__file__).parents[3] / "params.yaml").runtime
 
 
 def test_auto_takes_a_gpu_when_there_is_one():
@@ -53,9 +56,7 @@ def test_auto_on_a_gpu_goes_by_its_generation():
 def test_setup_sets_the_threads():
     before = torch.get_num_threads()
     try:
-        assert setup(
-            RuntimeConfig(device="cpu", num_threads=1, num_workers=1, backend="local", ray_address="")
-        ) == torch.device("cpu")
+        assert setup(replace(COMMITTED, device="cpu", num_threads=1)) == torch.device("cpu")
         assert torch.get_num_threads() == 1
         assert torch.are_deterministic_algorithms_enabled()
         # a new tensor is not filled with NaN, which determinism does by default

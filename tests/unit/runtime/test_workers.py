@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from work_for_workers import describe, die, divide, fail, fill_disk, slow_first, square
 
 import diffground
-from diffground.config import RuntimeConfig
+from diffground.config import load_params
 from diffground.entry_point import is_full_disk
 from diffground.errors import UserError
 from diffground.runtime.workers import Workers
@@ -103,7 +104,8 @@ def test_a_worker_that_is_killed_is_one_line_with_the_remedy(workers):
 
 
 def test_a_gpu_has_one_worker():
-    runtime = RuntimeConfig(device="auto", num_threads=4, num_workers=2, backend="local", ray_address="")
+    committed = load_params(Path(__file__).parents[3] / "params.yaml").runtime
+    runtime = replace(committed, device="auto", num_threads=4, num_workers=2)
     assert Workers.of(runtime, torch.device("cpu"))._num_workers == 2
     assert Workers.of(runtime, torch.device("cuda"))._num_workers == 1
 

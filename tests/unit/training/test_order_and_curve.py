@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import torch
 
-from diffground.training import LOG_EVERY, LossCurve, shuffled_batches
+from diffground.training import LOG_EVERY, LossCurve, ShuffledBatches
 
 
 def test_every_sample_comes_once_before_any_comes_again() -> None:
-    batches = shuffled_batches(5, batch_size=3, generator=torch.Generator().manual_seed(0))
+    batches = ShuffledBatches(5, batch_size=3, generator=torch.Generator().manual_seed(0))
     drawn = [index for _ in range(5) for index in next(batches)]
     assert len(drawn) == 15
     assert [sorted(drawn[start : start + 5]) for start in (0, 5, 10)] == [[0, 1, 2, 3, 4]] * 3
 
 
 def test_batches_are_full_even_when_larger_than_the_set() -> None:
-    batches = shuffled_batches(2, batch_size=5, generator=torch.Generator().manual_seed(0))
+    batches = ShuffledBatches(2, batch_size=5, generator=torch.Generator().manual_seed(0))
     assert len(next(batches)) == 5
 
 

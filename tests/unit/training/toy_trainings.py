@@ -1,0 +1,151 @@
+"""Both trainings at toy size, as they run in this process, in several, and in one that is killed."""
+
+import json
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+from toy_world import NUM_MAPS, make_module, make_toy
+
+from diffground.grounding.training import train_module
+from diffground.runtime.rank import is_main_process
+from diffground.runtime.unfinished import Unfinished
+from diffground.segmentation.maskformer import MaskFormerSegmenter, build_maskformer
+from diffground.segmentation.training import train_segmenter
+from diffground.training import Execution
+
+GROUNDING = {
+    "training_type": "without_zero_masks", "iterations": 6, "batch_size": 8, "learning_rate": 3e-3,
+    "weight_decay": 1e-3, "decay_frac": 0.5, "query_noise": 0.1, "text_drop": 0.5, "seed": 0,
+}  # fmt: skip
+SEGMENTER = {
+    "iterations": 6, "batch_size": 4, "learning_rate": 2e-3, "weight_decay": 1e-3, "seed": 3, "backbone_lr_factor": 0.5
+}  # fmt: skip
+
+
+class Deadly:
+    """A sequence whose `last`-th reading kills the process."""
+
+    def __init__(self, items, last):
+        self._items, self._left = items, last
+
+    def __len__(self):
+        return len(self._items)
+
+    def __getitem__(self, i):
+        self._left -= 1
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self._items[i]
+
+
+def toy_module():
+    torch.manual_seed(0)
+    return make_module(num_attention_maps=NUM_MAPS)
+
+
+def toy_data(last=0):
+    toy = make_toy([f"word{i}" for i in range(12)], num_samples=20, seed=1, text_tells=True)
+    for i in (3, 4, 5, 11):  # what nobody found makes parts of a batch unequal
+        toy.masks[i].clear()
+    return replace(toy.training_set(with_attention=True), masks=Deadly(toy.masks, last).__getitem__)
+
+
+def train_grounding(execution, *, last=0, without_batch_norm=False, **changes):
+    module = toy_module()
+    if without_batch_norm:
+        for mixer in module.visual_encoder.mixers:
+            mixer.norm1, mixer.norm2 = nn.Identity(), nn.Identity()
+    curve = train_module(module, toy_data(last), **{**GROUNDING, **changes}, execution=execution)
+    return module, curve
+
+
+def toy_pictures():
+    """Twelve images with one, two or three coloured squares, and some pixels that nobody labelled."""
+    rng = np.random.default_rng(0)
+    items = []
+    for i in range(12):
+        image, label = np.full((32, 32, 3), 128, dtype=np.uint8), np.zeros((32, 32), dtype=np.uint8)
+        for k in range(1 + i % 3):
+            y, x = rng.integers(0, 20, 2)
+            image[y : y + 12, x : x + 12], label[y : y + 12, x : x + 12] = np.eye(3, dtype=np.uint8)[k] * 255, 1 + k
+        label[:2] = 255
+        items.append((image, label))
+    return items
+
+
+def toy_segmenter(backbone, *, matching="fixed", dropout=True):
+    torch.manual_seed(0)
+    model = build_maskformer(
+        backbone=str(backbone), num_labels=4, matching=matching, hidden_dim=32, num_queries=6, decoder_layers=2,
+        ffn_dim=32,
+    )  # fmt: skip
+    if not dropout:
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+            elif isinstance(getattr(module, "dropout", None), float):
+                module.dropout = 0.0
+    return MaskFormerSegmenter(model, categories=("red", "green", "blue"), image_size=64, device=torch.device("cpu"))
+
+
+def train_maskformer(execution, backbone, *, last=0, frozen_batch_norm=False, dropout=True, **changes):
+    segmenter = toy_segmenter(backbone, dropout=dropout)
+    if frozen_batch_norm:
+        for module in segmenter.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.train = lambda mode=True: module  # stays in evaluation mode
+                nn.Module.train(module, False)
+    curve = train_segmenter(
+        segmenter, Deadly(toy_pictures(), last), **{**SEGMENTER, **changes}, execution=execution
+    )  # fmt: skip
+    return segmenter.model, curve
+
+
+def write(out, model, curve):
+    if is_main_process():
+        weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        save_file(weights, out, metadata={"losses": json.dumps(curve.losses)})
+
+
+def read(out):
+    return load_file(out)
+
+
+def read_losses(out):
+    with safe_open(out, framework="pt") as file:
+        return json.loads(file.metadata()["losses"])
+
+
+def share_grounding(out, parts):
+    """What each of several processes does."""
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    write(out, *train_grounding(Execution(accumulation_steps=parts), without_batch_norm=parts > 1))
+
+
+def share_maskformer(out, backbone):
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    write(out, *train_maskformer(Execution(), backbone, dropout=False))
+
+
+def unfinished(folder, *, seed=0, every_s=1e-9):
+    return Unfinished(Path(folder), fingerprint={"seed": seed}, every_s=every_s)
+
+
+if __name__ == "__main__":
+    kind, state, written, last, *rest = sys.argv[1:]
+    torch.set_num_threads(1)
+    how = Execution(unfinished=unfinished(state))
+    trained = (
+        train_grounding(how, last=int(last)) if kind == "grounding" else train_maskformer(how, *rest, last=int(last))
+    )
+    write(written, *trained)
