@@ -138,20 +138,30 @@ def test_batch_norm_sees_one_part_of_a_batch():
     assert not torch.allclose(norm.running_var, parts.visual_encoder.mixers[0].norm1.running_var)
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-def test_two_processes_give_what_one_gives(tmp_path, parts):
-    run_in_processes(2, toy.share_grounding, str(tmp_path / "two"), parts)
-    alone, curve = toy.train_grounding(Execution(accumulation_steps=parts), without_batch_norm=parts > 1)
-    assert any(isinstance(module, nn.BatchNorm2d) for module in alone.modules()) == (parts == 1)
-    assert_close(alone.state_dict(), toy.read(tmp_path / "two"))
-    assert curve.losses == pytest.approx(toy.read_losses(tmp_path / "two"), rel=1e-5)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory, backbone):
+    """What two processes have written."""
+    folder = tmp_path_factory.mktemp("shared")
+    run_in_processes(2, toy.share, str(folder), str(backbone))
+    return folder
 
 
-def test_two_processes_train_the_segmenter_that_one_trains(tmp_path, backbone):
-    run_in_processes(2, toy.share_maskformer, str(tmp_path / "two"), str(backbone))
-    alone, curve = toy.train_maskformer(Execution(), backbone, dropout=False)
-    assert_close(alone.state_dict(), toy.read(tmp_path / "two"))
-    assert curve.losses == pytest.approx(toy.read_losses(tmp_path / "two"), rel=1e-5)
+def test_two_processes_train_what_one_trains(shared, backbone):
+    for name, (alone, curve) in {
+        "grounding": toy.train_grounding(Execution()),
+        "parts": toy.train_grounding(Execution(accumulation_steps=2), without_batch_norm=True),
+        "maskformer": toy.train_maskformer(Execution(), backbone, dropout=False),
+    }.items():
+        has_batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in alone.modules())
+        assert has_batch_norm == (name != "parts")
+        assert_close(alone.state_dict(), toy.read(shared / name))
+        assert curve.losses == pytest.approx(toy.read_losses(shared / name), rel=1e-5)
+
+
+def test_two_processes_that_stopped_go_on_to_the_same_bytes(shared):
+    undisturbed = (shared / "dropout").read_bytes()
+    assert (shared / "resumed").read_bytes() == undisturbed
+    assert (shared / "maskformer").read_bytes() != undisturbed
 
 
 def test_a_part_without_labels_has_no_share_of_the_loss_of_masks(backbone):
@@ -166,6 +176,7 @@ def test_a_part_without_labels_has_no_share_of_the_loss_of_masks(backbone):
 
 def test_bf16_ends_near_float32_and_its_weights_are_float32(backbone):
     for train, arguments in ((toy.train_grounding, {}), (toy.train_maskformer, {"backbone": backbone})):
+        arguments = {**arguments, "iterations": 2}
         exact, curve = train(Execution(), **arguments)
         model, curve_bf16 = train(Execution(mixed_precision="bf16"), **arguments)
         assert curve_bf16.losses == pytest.approx(curve.losses, rel=0.1)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,19 +31,25 @@ SEGMENTER = {
 }  # fmt: skip
 
 
-class Deadly:
-    """A sequence whose `last`-th reading kills the process."""
+class StoppedError(Exception):
+    """A training that ends before its time."""
 
-    def __init__(self, items, last):
-        self._items, self._left = items, last
+
+class Deadly:
+    """A sequence whose `last`-th reading raises `StoppedError` or, where `kills`, ends the process."""
+
+    def __init__(self, items, last, *, kills):
+        self._items, self._left, self._kills = items, last, kills
 
     def __len__(self):
         return len(self._items)
 
     def __getitem__(self, i):
         self._left -= 1
-        if self._left == 0:
+        if self._left == 0 and self._kills:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self._left == 0:
+            raise StoppedError
         return self._items[i]
 
 
@@ -51,19 +58,19 @@ def toy_module():
     return make_module(num_attention_maps=NUM_MAPS)
 
 
-def toy_data(last=0):
+def toy_data(last=0, *, kills=False):
     toy = make_toy([f"word{i}" for i in range(12)], num_samples=20, seed=1, text_tells=True)
     for i in (3, 4, 5, 11):  # what nobody found makes parts of a batch unequal
         toy.masks[i].clear()
-    return replace(toy.training_set(with_attention=True), masks=Deadly(toy.masks, last).__getitem__)
+    return replace(toy.training_set(with_attention=True), masks=Deadly(toy.masks, last, kills=kills).__getitem__)
 
 
-def train_grounding(execution, *, last=0, without_batch_norm=False, **changes):
+def train_grounding(execution, *, last=0, kills=False, without_batch_norm=False, **changes):
     module = toy_module()
     if without_batch_norm:
         for mixer in module.visual_encoder.mixers:
             mixer.norm1, mixer.norm2 = nn.Identity(), nn.Identity()
-    curve = train_module(module, toy_data(last), **{**GROUNDING, **changes}, execution=execution)
+    curve = train_module(module, toy_data(last, kills=kills), **{**GROUNDING, **changes}, execution=execution)
     return module, curve
 
 
@@ -96,15 +103,15 @@ def toy_segmenter(backbone, *, matching="fixed", dropout=True):
     return MaskFormerSegmenter(model, categories=("red", "green", "blue"), image_size=64, device=torch.device("cpu"))
 
 
-def train_maskformer(execution, backbone, *, last=0, frozen_batch_norm=False, dropout=True, **changes):
+def train_maskformer(execution, backbone, *, last=0, kills=False, frozen_batch_norm=False, dropout=True, **changes):
     segmenter = toy_segmenter(backbone, dropout=dropout)
     if frozen_batch_norm:
         for module in segmenter.model.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.train = lambda mode=True: module  # stays in evaluation mode
-                nn.Module.train(module, False)
+                module.eval()
+                module.train = lambda mode=True: None  # it stays so
     curve = train_segmenter(
-        segmenter, Deadly(toy_pictures(), last), **{**SEGMENTER, **changes}, execution=execution
+        segmenter, Deadly(toy_pictures(), last, kills=kills), **{**SEGMENTER, **changes}, execution=execution
     )  # fmt: skip
     return segmenter.model, curve
 
@@ -124,17 +131,20 @@ def read_losses(out):
         return json.loads(file.metadata()["losses"])
 
 
-def share_grounding(out, parts):
-    """What each of several processes does."""
+def share(folder, backbone):
+    """What each of two processes does: four trainings, and one that stops after three iterations and goes on."""
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
-    write(out, *train_grounding(Execution(accumulation_steps=parts), without_batch_norm=parts > 1))
-
-
-def share_maskformer(out, backbone):
-    torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
-    write(out, *train_maskformer(Execution(), backbone, dropout=False))
+    write(f"{folder}/grounding", *train_grounding(Execution()))
+    write(f"{folder}/parts", *train_grounding(Execution(accumulation_steps=2), without_batch_norm=True))
+    write(f"{folder}/maskformer", *train_maskformer(Execution(), backbone, dropout=False))
+    write(f"{folder}/dropout", *train_maskformer(Execution(), backbone))
+    state = unfinished(f"{folder}/state")
+    with suppress(StoppedError):
+        train_maskformer(Execution(unfinished=state), backbone, last=3 * SEGMENTER["batch_size"] // 2 + 1)
+    if is_main_process():
+        assert state.load().values["iteration"] == 3
+    write(f"{folder}/resumed", *train_maskformer(Execution(unfinished=state), backbone))
 
 
 def unfinished(folder, *, seed=0, every_s=1e-9):
@@ -144,8 +154,5 @@ def unfinished(folder, *, seed=0, every_s=1e-9):
 if __name__ == "__main__":
     kind, state, written, last, *rest = sys.argv[1:]
     torch.set_num_threads(1)
-    how = Execution(unfinished=unfinished(state))
-    trained = (
-        train_grounding(how, last=int(last)) if kind == "grounding" else train_maskformer(how, *rest, last=int(last))
-    )
-    write(written, *trained)
+    train = {"grounding": train_grounding, "maskformer": train_maskformer}[kind]
+    write(written, *train(Execution(unfinished=unfinished(state)), *rest, last=int(last), kills=True))

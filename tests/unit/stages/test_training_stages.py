@@ -1,0 +1,69 @@
+"""A killed training stage as DVC starts it again: what was trained is kept, and the outputs are the same bytes."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import diffground
+from diffground.smoke import build_components
+from tests.unit.stages.test_stage import assert_one_line, call, change, clone
+
+__all__ = ["clone"]
+
+
+def outputs(folder):
+    """Segmenters and metrics, by path; then deleted, as DVC does before it runs a stage."""
+    files = [path for name in ("models/segmenter", "reports/metrics") for path in (folder / name).rglob("*.*")]
+    content = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    shutil.rmtree(folder / "models/segmenter", ignore_errors=True)
+    return content
+
+
+def test_a_killed_stage_trains_finished_segmenters_no_second_time_and_ends_with_the_same_bytes(clone):
+    build_components(clone / "models/smoke")
+    change(
+        clone, data={"num_train": 6, "num_val": 2}, runtime={"checkpoint_every_s": 1e-9},
+        segmenter={"training_sets": ["real_seen_only", "real_all"], "iterations": 12},
+    )  # fmt: skip
+    assert call(clone, "prepare_data").returncode == 0
+    unfinished = clone / "models/unfinished/train_maskformer"
+    env = {**os.environ, "PYTHONPATH": str(Path(diffground.__file__).parents[1])}
+    stage = subprocess.Popen([sys.executable, "stages/train_maskformer.py"], cwd=clone, env=env, stderr=subprocess.PIPE)
+    while stage.poll() is None and not (unfinished / "real_all/state.safetensors").exists():
+        time.sleep(0.005)
+    stage.send_signal(signal.SIGKILL)
+    stage.communicate()
+    assert stage.returncode == -signal.SIGKILL
+    assert sorted(path.name for path in unfinished.iterdir()) == ["real_all", "real_seen_only"]
+    outputs(clone)
+
+    again = call(clone, "train_maskformer")
+    assert again.returncode == 0, again.stderr
+    assert "train_maskformer real_seen_only:" not in again.stderr  # no step of it was left
+    assert "train_maskformer real_all: 12/12" in again.stderr
+    assert not unfinished.exists()
+    resumed = outputs(clone)
+    assert call(clone, "train_maskformer").returncode == 0
+    undisturbed = outputs(clone)
+    assert len(resumed) == 7
+    assert resumed == undisturbed
+
+
+def test_two_processes_train_and_one_error_line_tells_what_is_wrong(clone):
+    build_components(clone / "models/smoke")
+    change(
+        clone, data={"num_train": 6, "num_val": 2}, runtime={"num_training_processes": 2},
+        segmenter={"training_sets": ["real_all"], "iterations": 2},
+    )  # fmt: skip
+    assert call(clone, "prepare_data").returncode == 0
+    result = call(clone, "train_maskformer")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("train_maskformer real_all: 2/2") == 1
+    assert len(outputs(clone)) == 4
+    assert not (clone / "models/unfinished/train_maskformer").exists()
+    change(clone, segmenter={"training_sets": ["synthetic"]})
+    assert_one_line(call(clone, "train_maskformer"), "data/synthetic")
