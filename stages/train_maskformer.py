@@ -57,7 +57,7 @@ def main(params: Params, run: TrackingRun) -> None:
     if is_main_process():
         write_metrics("train_maskformer", metrics)
         run.log_metrics(flatten(metrics, prefix="train_maskformer"))
-        rmtree(paths.UNFINISHED / "train_maskformer")
+        rmtree(paths.UNFINISHED / "train_maskformer", ignore_errors=True)
 
 
 def processes(params: Params) -> int:

@@ -103,6 +103,7 @@ class Execution:
             AcceleratorState._reset_state()  # it holds for the whole process; trainings may differ
         return Accelerator(
             cpu=device.type == "cpu",
+            device_placement=False,  # its choice is the first GPU
             mixed_precision=mixed_precision,
             gradient_accumulation_steps=self.accumulation_steps,
         )
