@@ -1,4 +1,4 @@
-"""How every command ends: 0, or one line on stderr and exit code 2."""
+"""How every command ends: 0, or one line on stderr and exit code 2 or 75."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import errno
 import sys
 from collections.abc import Callable
 
-from diffground.errors import UserError
+from diffground.errors import InfrastructureError, UserError
+
+TEMPORARY_FAILURE = 75
+"""EX_TEMPFAIL of sysexits.h: what a later try, or one on another machine, may get over."""
 
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # safetensors and sqlite report a full disk in words of their own, without an errno
@@ -14,12 +17,16 @@ _FULL_DISK_WORDS = ("no space left on device", "file too large", "disk is full",
 
 
 def run_entry_point(action: Callable[[], None], *, resume_with: str) -> int:
-    """Run `action` and return the exit code: 0, 2 for what the user can mend, 130 after Ctrl-C.
+    """Run `action` and return the exit code: 0, 2 for what the user can mend, 75 for what a later try may get over,
+    130 after Ctrl-C.
 
     `resume_with` is the command that goes on where this one stopped. Any other exception is a bug and passes through.
     """
     try:
         action()
+    except InfrastructureError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return TEMPORARY_FAILURE
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -27,9 +34,16 @@ def run_entry_point(action: Callable[[], None], *, resume_with: str) -> int:
         print(f"\ninterrupted; `{resume_with}` goes on from here, what is complete is kept", file=sys.stderr)
         return 130
     except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        if is_out_of_memory(error):
+            print(
+                f"error: out of memory: {reason or type(error).__name__}; lower the stage's batch_size or "
+                f"runtime.num_workers, or free memory, then run `{resume_with}`; what is complete is kept",
+                file=sys.stderr,
+            )
+            return TEMPORARY_FAILURE
         if not is_full_disk(error):
             raise
-        reason = " ".join(str(error).split())[:300]
         print(f"error: no space left to write: {reason}; free some, then run `{resume_with}`", file=sys.stderr)
         return 2
     return 0
@@ -41,3 +55,14 @@ def is_full_disk(error: BaseException) -> bool:
         return True
     message = str(error).lower()
     return any(words in message for words in _FULL_DISK_WORDS)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that the memory of the machine or of a GPU is used up."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    torch = sys.modules.get("torch")  # not imported for this: where it is not loaded, it raised nothing
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    # torch's allocator of the CPU has no class of its own
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)

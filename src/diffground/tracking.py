@@ -9,7 +9,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -20,6 +20,9 @@ from diffground.params import flat_params
 
 REPRODUCTION_TAG = "diffground.reproduction"
 """Tag of a parent run: digest of commit, DVC experiment and parameters. Stages with the same digest share a parent."""
+
+STAGE_TAG = "diffground.stage"
+"""Tag of the run of a stage: its name."""
 
 # A batch of MLflow's logging interface holds at most this many parameters.
 _MAX_PARAMS = 100
@@ -112,6 +115,16 @@ def join_run(run_id: str, params: Params) -> TrackingRun:
 
 def _open(uri: str, stage: str, params: Params) -> tuple[Any, str, str]:
     """Client, id of the parent run, id of the new run of `stage`."""
+    with _one_line(uri):
+        client = _client(uri)
+        experiment_id = _experiment_id(client, uri, params)
+        parent_id = _find_or_create_parent(client, experiment_id, params)
+        tags = {"mlflow.parentRunId": parent_id, STAGE_TAG: stage}
+        run = client.create_run(experiment_id, run_name=stage, tags=tags)
+    return client, parent_id, run.info.run_id
+
+
+def _client(uri: str) -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     from mlflow.tracking import MlflowClient
@@ -119,18 +132,15 @@ def _open(uri: str, stage: str, params: Params) -> tuple[Any, str, str]:
     # creating a store reports every migration
     for name in ("mlflow.store.db.utils", "mlflow.tracking", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    with _one_line(uri):
-        client = MlflowClient(tracking_uri=uri)
-        experiment = client.get_experiment_by_name(params.tracking.experiment)
-        experiment_id = (
-            experiment.experiment_id
-            if experiment
-            else client.create_experiment(params.tracking.experiment, artifact_location=_artifacts_beside(uri))
-        )
-        parent_id = _find_or_create_parent(client, experiment_id, params)
-        tags = {"mlflow.parentRunId": parent_id, "diffground.stage": stage}
-        run = client.create_run(experiment_id, run_name=stage, tags=tags)
-    return client, parent_id, run.info.run_id
+    return MlflowClient(tracking_uri=uri)
+
+
+def _experiment_id(client: Any, uri: str, params: Params) -> str:
+    """The id of `tracking.experiment`, which is created where it is not there."""
+    experiment = client.get_experiment_by_name(params.tracking.experiment)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    return str(client.create_experiment(params.tracking.experiment, artifact_location=_artifacts_beside(uri)))
 
 
 def _artifacts_beside(uri: str) -> str | None:
@@ -189,3 +199,43 @@ def _one_line(uri: str) -> Iterator[None]:
             f"tracking.uri: cannot log to {uri!r}: {reason}; start the server, "
             "change tracking.uri or MLFLOW_TRACKING_URI, or set tracking.enabled to false"
         ) from error
+
+
+@dataclass(frozen=True)
+class LoggedRun:
+    """Where the run of a stage is to be found."""
+
+    uri: str
+    experiment_id: str
+    run_id: str
+
+
+def find_run(stage: str, params: Params, *, since_s: float = 0.0) -> LoggedRun | None:
+    """The newest run of `stage` that started at `since_s` (Unix time) or later; None without one or with tracking off.
+
+    Raises: UserError when the store does not open.
+    """
+    if not params.tracking.enabled:
+        return None
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or params.tracking.uri
+    with _one_line(uri):
+        client = _client(uri)
+        experiment = client.get_experiment_by_name(params.tracking.experiment)
+        if experiment is None:
+            return None
+        wanted = f"tags.`{STAGE_TAG}` = '{stage}' and attributes.start_time >= {int(since_s * 1000)}"
+        found = client.search_runs(
+            [experiment.experiment_id], wanted, max_results=1, order_by=["attributes.start_time DESC"]
+        )
+    return LoggedRun(uri, experiment.experiment_id, found[0].info.run_id) if found else None
+
+
+def prepare_store(params: Params) -> None:
+    """Create the store and the experiment where there are none: stages that start together would both do it.
+
+    Raises: UserError when the store does not open.
+    """
+    if params.tracking.enabled:
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or params.tracking.uri
+        with _one_line(uri):
+            _experiment_id(_client(uri), uri, params)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import diffground
 from diffground.data.shards import Sample, read_shard, write_shard
-from diffground.entry_point import is_full_disk, run_entry_point
-from diffground.errors import UserError
+from diffground.entry_point import TEMPORARY_FAILURE, is_full_disk, run_entry_point
+from diffground.errors import InfrastructureError, UserError
 from diffground.prompts import PromptRecord, write_prompts
 
 LIMIT = 16384  # bytes; an empty tar has 10240 bytes
@@ -53,6 +54,35 @@ def test_a_user_error_is_one_line_and_2(capsys):
 
     assert run(action) == 2
     assert capsys.readouterr().err == "error: generator.num_steps must be at least 1, got 0 (params.yaml)\n"
+
+
+def test_what_a_later_try_may_get_over_is_75(capsys):
+    def action():
+        raise InfrastructureError("a worker process was killed; lower runtime.num_workers")
+
+    assert run(action) == TEMPORARY_FAILURE == os.EX_TEMPFAIL
+    assert capsys.readouterr().err == "error: a worker process was killed; lower runtime.num_workers\n"
+
+
+def too_large_for_numpy():
+    np.ones(2**50)
+
+
+def too_large_for_torch():
+    torch.ones(2**50)
+
+
+def too_large_for_a_gpu():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nSee documentation")
+
+
+@pytest.mark.parametrize("action", [too_large_for_numpy, too_large_for_torch, too_large_for_a_gpu])
+def test_no_memory_left_is_one_line_and_75(capsys, action):
+    assert run(action) == TEMPORARY_FAILURE
+    message = capsys.readouterr().err
+    assert message.startswith("error: out of memory: ")
+    assert message.count("\n") == 1
+    assert "`dvc repro generate`" in message
 
 
 def test_ctrl_c_says_how_to_go_on(capsys):

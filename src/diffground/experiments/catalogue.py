@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -15,12 +16,13 @@ DEFAULT_PROFILE = "mini"
 """Experiments of this profile go by their plain names."""
 
 _FIELD = re.compile(r"^# (\w+): (.+)$", re.MULTILINE)
+_NOT_IN_NAMES = re.compile(r"[^\w.]+|\.{2,}")  # git takes none of these in a reference
 _FIELDS = ("source", "command", "target", "profiles", "time", "expected")
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """The opening comment of conf/experiment/NAME.yaml."""
+    """A file of conf/experiment with its opening comment, or a variation of one."""
 
     name: str
     source: str
@@ -34,6 +36,8 @@ class Experiment:
     time: str
     expected: str
     """Scores to expect, or where they are."""
+    overrides: tuple[str, ...]
+    """What composes its parameters, e.g. "experiment=seen_05", "grounding.iterations=100"."""
 
     def exists_for(self, profile: str) -> bool:
         return self.profiles == "all" or profile in self.profiles.split(", ")
@@ -80,6 +84,24 @@ def run_name(experiment: str, profile: str) -> str:
     return experiment if profile == DEFAULT_PROFILE else f"{experiment}-{profile}"
 
 
+def vary(experiment: Experiment | None, overrides: Sequence[str], *, target: str = "evaluate_zs3") -> Experiment:
+    """`experiment`, or the default run up to the stage `target`, with further overrides, e.g. "grounding.seed=1".
+
+    Its name tells them, with a digest, so that different overrides never share a name.
+    """
+    base = experiment or Experiment(
+        name="default", source="the default run", command="", target=target, profiles="all", time="", expected="", overrides=()
+    )
+    if not overrides:
+        return base
+    settings = [override.rpartition("=") for override in overrides]
+    words = "_".join(f"{key.rpartition('.')[2]}-{value}" for key, _, value in settings)
+    digest = hashlib.sha256("\0".join(overrides).encode()).hexdigest()[:6]
+    name = "-".join([base.name, _NOT_IN_NAMES.sub("-", words)[:60].strip("-."), digest])
+    source = f"{base.source}; {', '.join(overrides)}"
+    return replace(base, name=name, source=source, overrides=(*base.overrides, *overrides))
+
+
 def read_experiment(path: Path) -> Experiment:
     """One file of conf/experiment. Raises: UserError for a comment that lacks a field."""
     fields = dict(_FIELD.findall(path.read_text(encoding="utf-8")))
@@ -88,4 +110,6 @@ def read_experiment(path: Path) -> Experiment:
             raise UserError(
                 f"{path}: its opening comment lacks '# {name}: …'; add it, as the other experiments have it"
             )
-    return Experiment(name=path.stem, **{name: fields[name] for name in _FIELDS})
+    return Experiment(
+        name=path.stem, overrides=(f"experiment={path.stem}",), **{name: fields[name] for name in _FIELDS}
+    )

@@ -96,7 +96,7 @@ class Clone:
         (self.path / LOCK).write_bytes(lock)
 
     def _write_params(self) -> None:
-        arguments = ["-m", "diffground", "profile", self.profile, f"experiment={self.experiment.name}"]
+        arguments = ["-m", "diffground", "profile", self.profile, *self.experiment.overrides]
         done = subprocess.run(
             [sys.executable, *arguments], cwd=self.path, env=self._environment(), capture_output=True, text=True,
             check=False,

@@ -26,16 +26,24 @@ def collect_experiments(experiments: Sequence[Experiment], *, profile: str, root
     Returns: the file by the name of the run; None for what was not run, with `profile` and up to its target.
     Raises: UserError when git refuses, or conf/ does not compose.
     """
-    commits = experiment_commits(cwd=root)
     written: dict[str, Path | None] = {}
-    for experiment in experiments:
-        name = run_name(experiment.name, profile)
-        record = _record(experiment, *commits[name], root=root) if name in commits else None
+    for name, record in find_records(experiments, profile=profile, root=root).items():
         written[name] = None
-        if record is not None and record.setup.profile == profile:
+        if record is not None:
             written[name] = root / paths.EXPERIMENTS / f"{name}.json"
             write_record(root / paths.EXPERIMENTS / f"{name}.json", record)
     return written
+
+
+def find_records(experiments: Sequence[Experiment], *, profile: str, root: Path) -> dict[str, ExperimentRecord | None]:
+    """What `collect_experiments` writes, by the name of the run; None as there. Raises: UserError as it does."""
+    commits = experiment_commits(cwd=root)
+    records: dict[str, ExperimentRecord | None] = {}
+    for experiment in experiments:
+        name = run_name(experiment.name, profile)
+        record = _record(experiment, *commits[name], root=root) if name in commits else None
+        records[name] = record if record is not None and record.setup.profile == profile else None
+    return records
 
 
 def _record(experiment: Experiment, commit: str, baseline: str, *, root: Path) -> ExperimentRecord | None:
@@ -48,7 +56,7 @@ def _record(experiment: Experiment, commit: str, baseline: str, *, root: Path) -
     texts = {stage: git_file(commit, path, cwd=root) for stage, path in files.items()}
     plain, changed = (
         effective_params(read_yaml(compose_params(params["profile"], conf=root / "conf", overrides=overrides)))
-        for overrides in ([], [f"experiment={experiment.name}"])
+        for overrides in ((), experiment.overrides)
     )
     return ExperimentRecord(
         experiment=experiment.name,

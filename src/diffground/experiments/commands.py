@@ -59,7 +59,7 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError("another `diffground experiments run` is at work here; wait until it has ended") from None
+            raise UserError(f"another process is running '{folder.name}'; wait until it has ended") from None
         yield
 
 

@@ -14,6 +14,8 @@ from diffground.profile import compose_params
 
 FOLDER = DVC_TEMPORARY / "experiments"
 """One folder an unfinished experiment."""
+LOCKS = DVC_TEMPORARY / "experiment_locks"
+"""One folder an experiment that was ever run here: two runs at once are fine, of the same experiment they are not."""
 
 
 def run_experiments(experiments: Sequence[Experiment], *, profile: str, root: Path) -> None:
@@ -21,24 +23,25 @@ def run_experiments(experiments: Sequence[Experiment], *, profile: str, root: Pa
 
     Each starts from the last commit of the repository `root`, ends as a DVC experiment with its name, and touches
     neither params.yaml nor dvc.lock nor reports/ there.
-    Raises: UserError while a DVC command or another such run is at work; at the end, with the names of what failed.
+    Raises: UserError while a DVC command is at work; at the end, with the names of what failed, or what another process
+    is running.
     """
     root = root.resolve()
     compose_params(profile, conf=root / "conf")  # a wrong name ends here, not in every clone
     commit = git("rev-parse", "--verify", "HEAD", cwd=root)
-    with alone(root / FOLDER):
-        check_dvc_is_idle(root)
-        if git("status", "--porcelain", "--untracked-files=no", cwd=root):
-            print(f"changes that are not committed stay out: the experiments start from commit {commit[:8]}")
-        failed = []
-        for i, experiment in enumerate(experiments, start=1):
-            name = run_name(experiment.name, profile)
-            print(f"== {name} ({i} of {len(experiments)}): {experiment.source}", flush=True)
-            try:
+    check_dvc_is_idle(root)
+    if git("status", "--porcelain", "--untracked-files=no", cwd=root):
+        print(f"changes that are not committed stay out: the experiments start from commit {commit[:8]}")
+    failed = []
+    for i, experiment in enumerate(experiments, start=1):
+        name = run_name(experiment.name, profile)
+        print(f"== {name} ({i} of {len(experiments)}): {experiment.source}", flush=True)
+        try:
+            with alone(root / LOCKS / name):
                 print(f"== {name}: {_run(experiment, profile=profile, root=root, commit=commit)}", flush=True)
-            except UserError as error:
-                failed.append(name)
-                print(f"== {name}: failed: {error}", flush=True)
+        except UserError as error:
+            failed.append(name)
+            print(f"== {name}: failed: {error}", flush=True)
     if failed:
         raise UserError(
             f"{len(failed)} of {len(experiments)} experiments failed: {', '.join(failed)}; "
@@ -66,6 +69,6 @@ def _run(experiment: Experiment, *, profile: str, root: Path, commit: str) -> st
 
 def _holds(saved: str, experiment: Experiment, *, profile: str, root: Path) -> bool:
     """Whether the results in commit `saved` are those of the experiment's parameters, up to its target."""
-    composed = compose_params(profile, conf=root / "conf", overrides=[f"experiment={experiment.name}"])
+    composed = compose_params(profile, conf=root / "conf", overrides=experiment.overrides)
     _, holding = combine([read_stages(git_file(saved, LOCK, cwd=root) or "")], read_yaml(composed))
     return experiment.target in holding

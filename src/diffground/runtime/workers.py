@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import torch
 
 from diffground.config import RuntimeConfig
-from diffground.errors import UserError
+from diffground.errors import InfrastructureError, UserError
 
 from .device import setup_torch
 
@@ -161,8 +161,9 @@ class _Worker:
 
     def _died(self) -> UserError:
         self._process.join()
-        reason = "was killed (out of memory?)" if self._process.exitcode == -signal.SIGKILL else "died"
-        return UserError(
+        killed = self._process.exitcode == -signal.SIGKILL
+        reason = "was killed (out of memory?)" if killed else "died"
+        return (InfrastructureError if killed else UserError)(
             f"a worker process {reason}, exit code {self._process.exitcode}; lower runtime.num_workers or the stage's "
             "batch_size, finished shards are kept"
         )

@@ -127,12 +127,15 @@ class TinyRepository:
 
     def run(self, *globs, fail=""):
         """run_experiments of this repository; returns what it printed, and its error or None."""
+        return self.run_all(self.experiments(*globs), fail=fail)
+
+    def run_all(self, experiments, *, fail=""):
         printed, saved = io.StringIO(), dict(os.environ)
         os.environ.clear()
         os.environ.update({**self.environment, "FAIL": fail})
         try:
             with contextlib.redirect_stdout(printed):
-                run_experiments(self.experiments(*globs), profile="mini", root=self.root)
+                run_experiments(experiments, profile="mini", root=self.root)
         except UserError as error:
             return printed.getvalue(), str(error)
         finally:

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from diffground.errors import UserError
-from diffground.experiments.catalogue import read_catalogue
-from diffground.experiments.collect import collect_experiments
+from diffground.experiments.catalogue import read_catalogue, vary
+from diffground.experiments.collect import collect_experiments, find_records
 from diffground.experiments.commands import DVC_TEMPORARY, alone, check_dvc_is_idle
 from diffground.experiments.run import FOLDER, run_experiments
 from diffground.report.experiments import Setup, read_records
@@ -79,7 +79,7 @@ def test_what_is_finished_stays_so_after_a_commit_to_something_else(finished):
 def test_the_workspace_is_as_it_was_and_nothing_is_left_behind(repository, failed, finished):
     assert failed["unchanged"] and finished["unchanged"]
     assert repository.call("git", "status", "--porcelain") == ""
-    assert [path.name for path in (repository.root / FOLDER).iterdir()] == ["lock"]
+    assert [path.name for path in (repository.root / FOLDER).iterdir()] == []
 
 
 def test_clones_log_where_the_repository_does(repository, finished):
@@ -200,12 +200,27 @@ def test_an_unknown_profile_ends_before_anything_is_cloned(repository):
         run_experiments([], profile="mimi", root=repository.root)
 
 
-def test_two_queues_at_once_are_one_line(tmp_path):
-    with alone(tmp_path), pytest.raises(UserError, match=r"^another `diffground experiments run` is at work here"):  # noqa: SIM117
-        with alone(tmp_path):
+def test_the_same_experiment_twice_at_once_is_one_line(tmp_path):
+    folder = tmp_path / "seen_05"
+    with alone(folder), pytest.raises(UserError, match=r"^another process is running 'seen_05'"):  # noqa: SIM117
+        with alone(folder):
             pass
-    with alone(tmp_path):
+    with alone(folder), alone(tmp_path / "seen_10"):
         pass
+
+
+def test_overrides_make_an_experiment_of_their_own(repository, finished):
+    step, normal = "generator.tapped_step=2", "grounding.training_type=normal"
+    varied = [vary(None, [step], target="evaluate_grounding"), vary(read_catalogue()["training_normal"], [step])]
+    repository.new_log_lines()
+    _, error = repository.run_all(varied)
+    assert error is None
+    assert {line.split(":")[0] for line in repository.new_log_lines()} == {experiment.name for experiment in varied}
+    records = find_records(varied, profile="mini", root=repository.root)
+    alone_, both = (records[experiment.name] for experiment in varied)
+    assert alone_.changed == {"generator.tapped_step": 2}
+    assert both.changed == {"generator.tapped_step": 2, "grounding.training_type": "normal"}
+    assert vary(None, [step]).name != vary(None, [normal]).name
 
 
 def test_the_tiny_repository_knows_the_real_experiments(repository):

@@ -15,8 +15,8 @@ from work_for_workers import describe, die, divide, fail, fill_disk, slow_first,
 
 import diffground
 from diffground.config import load_params
-from diffground.entry_point import is_full_disk
-from diffground.errors import UserError
+from diffground.entry_point import TEMPORARY_FAILURE, is_full_disk
+from diffground.errors import InfrastructureError, UserError
 from diffground.runtime.workers import Workers
 from tests.unit.runtime.test_shard_map import digest, run
 
@@ -98,7 +98,9 @@ def test_a_full_disk_is_told_as_one(workers):
 
 
 def test_a_worker_that_is_killed_is_one_line_with_the_remedy(workers):
-    with pytest.raises(UserError, match=r"was killed \(out of memory\?\).*lower runtime.num_workers") as caught:
+    with pytest.raises(
+        InfrastructureError, match=r"was killed \(out of memory\?\).*lower runtime.num_workers"
+    ) as caught:
         list(workers.map(die, [0]))
     assert "\n" not in str(caught.value)
 
@@ -194,6 +196,6 @@ def test_a_killed_worker_leaves_the_finished_shards(started, tmp_path):
     partial = next((tmp_path / "out").glob("*.partial"))
     os.kill(int(partial.suffixes[-2].removeprefix(".")), signal.SIGKILL)
     _, errors = started.communicate(timeout=DEADLINE_S)
-    assert started.returncode == 2
+    assert started.returncode == TEMPORARY_FAILURE
     assert errors.splitlines()[-1].startswith("error: a worker process was killed (out of memory?)")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["000000.tar", "fingerprint.json"]

@@ -1,0 +1,181 @@
+"""Experiments side by side, each in a clone of its own, and one table of them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import queue
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+from prefect.states import Completed, Failed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from diffground import paths
+from diffground.config import load_params
+from diffground.errors import UserError
+from diffground.experiments.catalogue import Experiment
+from diffground.experiments.collect import find_records
+from diffground.experiments.commands import check_dvc_is_idle
+from diffground.profile import compose_params
+from diffground.tracking import prepare_store
+from flows.artifacts import metrics_table, shown
+from flows.choices import ExperimentName, Profile, Stage
+from flows.gpus import gpu_slot, visible_gpus
+from flows.pipeline import Outcome
+from flows.places import ROOT, command_environment
+from flows.process import Commands
+from flows.stage_task import StageProgress, failure, is_temporary
+from flows.variant import DEFAULT, variant_command, variant_of
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One run of the ablation."""
+
+    base: str
+    """File of conf/experiment, or variant.DEFAULT."""
+    overrides: tuple[str, ...]
+    experiment: Experiment
+    """What both make together."""
+
+
+@flow(name="ablate", persist_result=False, task_runner=ThreadPoolTaskRunner(max_workers=64))  # type: ignore[arg-type]
+def ablate(
+    profile: Profile,
+    experiments: list[ExperimentName] | None = None,
+    matrix: dict[str, list[str | int | float | bool]] | None = None,
+    target: Stage = "evaluate_zs3",
+    num_parallel: int = 1,
+    retries: int = 2,
+    retry_delay_s: float = 30.0,
+) -> State:
+    """Runs every experiment with every combination of the matrix, from the last commit, and compares their metrics.
+
+    Args:
+        profile: What the experiments are composed for.
+        experiments: Rows of the paper's tables; none: the default run.
+        matrix: Parameter -> values, e.g. {"grounding.iterations": [20, 40], "grounding.seed": [0, 1]}.
+        target: Last stage of runs without an experiment; an experiment names its own.
+        num_parallel: Runs at the same time; with GPUs, each has one of its own.
+        retries: Further tries after a lost worker or where memory ran out; other errors are not tried again.
+        retry_delay_s: Seconds between two tries.
+    """
+    os.chdir(ROOT)
+    commands = Commands()
+    try:
+        check_dvc_is_idle(ROOT)
+        variants = plan_variants(profile, experiments or [], matrix or {}, target=target)
+        prepare_store(load_params(paths.PARAMS))
+        futures = _start_all(variants, profile, commands, num_parallel, retries=retries, retry_delay_s=retry_delay_s)
+        failed = [name for name, future in futures.items() if not _completed(future)]
+        table = comparison(variants, profile=profile)
+    except UserError as error:
+        return Failed(message=str(error))
+    except BaseException:  # cancelled: the threads of the tasks do not hear of it
+        commands.stop()
+        raise
+    create_markdown_artifact(key="ablation", markdown=table, description=f"Experiments of profile {profile}")
+    get_run_logger().info("\n%s", table)
+    if failed:
+        return Failed(message=f"{len(failed)} of {len(futures)} experiments failed: {', '.join(failed)}")
+    return Completed(message=f"{len(futures)} experiments, see the artifact 'ablation'")
+
+
+def plan_variants(
+    profile: str, experiments: Sequence[str], matrix: Mapping[str, Sequence[object]], *, target: str
+) -> list[Variant]:
+    """Every experiment with every combination. Raises: UserError for one whose parameters do not compose."""
+    settings = [[f"{key}={_text(value)}" for value in values] for key, values in matrix.items()]
+    variants = [
+        Variant(base=base, overrides=combination, experiment=variant_of(base, target, combination))
+        for base in (experiments or [DEFAULT])
+        for combination in itertools.product(*settings)
+    ]
+    for variant in variants:
+        compose_params(profile, conf=ROOT / "conf", overrides=variant.experiment.overrides)
+    return variants
+
+
+@task(
+    name="experiment",
+    task_run_name="{variant.experiment.name}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retry_condition_fn=is_temporary,
+)
+def run_variant(variant: Variant, profile: str, gpu: str | None, commands: Commands) -> None:
+    """Run an experiment, or go on with it; `gpu` is the one it may see, None all that there are.
+
+    Raises: InfrastructureError where a later try may end better, else UserError.
+    """
+    logger = get_run_logger()
+    name = variant.experiment.name
+    outcome, progress = Outcome(), StageProgress(name)
+
+    def on_line(line: str) -> None:
+        if line:
+            logger.info(line)
+        outcome.read(line)
+        progress.read(line)
+
+    env = command_environment() | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
+    command = variant_command(profile, variant.base, variant.experiment.target, variant.overrides)
+    with gpu_slot(needed=gpu is not None):
+        code = commands.run(command, cwd=ROOT, env=env, on_line=on_line)
+    if code:
+        raise failure(f"experiment '{name}'", outcome, code)
+
+
+def _start_all(
+    variants: Sequence[Variant], profile: str, commands: Commands, num_parallel: int, *, retries: int,
+    retry_delay_s: float,
+) -> dict[str, PrefectFuture[None]]:  # fmt: skip
+    """Start each as soon as one of `num_parallel` slots is free; with GPUs there are no more slots than these."""
+    if num_parallel < 1:
+        raise UserError(f"num_parallel must be at least 1, got {num_parallel}")
+    gpus = visible_gpus()
+    free: queue.Queue[str | None] = queue.Queue()
+    for slot in gpus[:num_parallel] if gpus else [None] * num_parallel:
+        free.put(slot)
+    attempt = run_variant.with_options(retries=retries, retry_delay_seconds=retry_delay_s)
+    futures = {}
+    for variant in variants:
+        slot = free.get()
+        future = attempt.submit(variant, profile, slot, commands)
+        future.add_done_callback(partial(_free, free, slot))
+        futures[variant.experiment.name] = future
+    return futures
+
+
+def _free(free: queue.Queue[str | None], slot: str | None, _: PrefectFuture[None]) -> None:
+    free.put(slot)
+
+
+def _completed(future: PrefectFuture[None]) -> bool:
+    future.wait()
+    return future.state.is_completed()
+
+
+def comparison(variants: Sequence[Variant], *, profile: str) -> str:
+    """Markdown: a column a finished experiment, its settings above its metrics."""
+    records = find_records([variant.experiment for variant in variants], profile=profile, root=ROOT)
+    columns: dict[str, dict[str, object]] = {}
+    for name, record in records.items():
+        if record is not None:
+            metrics = {
+                f"{stage}/{key}": v for stage in record.metrics for key, v in shown(record.metrics[stage]).items()
+            }
+            columns[name] = {f"**{key}**": value for key, value in record.changed.items()} | dict(metrics)
+    missing = [name for name in records if name not in columns]
+    note = f"Not finished: {', '.join(missing)}." if missing else ""
+    return "\n\n".join(filter(None, ["# Comparison", metrics_table(columns), note]))
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,36 @@
+"""Which GPUs there are, and slots of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LIMIT = "gpu"
+"""Prefect's global concurrency limit: a slot a GPU."""
+
+
+def visible_gpus() -> list[str]:
+    """Indices or UUIDs as CUDA_VISIBLE_DEVICES takes them; none without NVIDIA's driver."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
+    try:
+        query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+        listed = subprocess.run(query, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return []
+    return listed.stdout.split() if listed.returncode == 0 else []
+
+
+@contextmanager
+def gpu_slot(*, needed: bool) -> Iterator[None]:
+    """Hold a slot of the limit for as long as the block lasts, where it is needed."""
+    if not needed:
+        yield
+        return
+    from prefect.concurrency.sync import concurrency
+
+    with concurrency(LIMIT, occupy=1):
+        yield

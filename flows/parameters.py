@@ -1,0 +1,65 @@
+"""params.yaml for a profile and an experiment, without losing what somebody wrote into it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+
+from diffground import paths
+from diffground.config import load_params
+from diffground.errors import UserError
+from diffground.experiments.commands import git_file
+from diffground.profile import compose_params
+from flows.choices import EXPERIMENTS
+from flows.places import ROOT, command_environment
+from flows.process import Commands
+
+_CONF = ROOT / "conf"
+_SMOKE_MODELS = ROOT / "models/smoke"
+
+
+def set_parameters(profile: str | None, experiment: str | None, *, on_line: Callable[[str], None]) -> None:
+    """Compose params.yaml as `diffground profile PROFILE experiment=EXPERIMENT` does, where it is not that already.
+
+    Without either, params.yaml stays as it is, edited or not.
+    Raises: UserError where that would throw away values that somebody edited, and for what does not compose.
+    """
+    if profile is None and experiment is None:
+        return
+    path = ROOT / paths.PARAMS
+    current = path.read_text(encoding="utf-8") if path.is_file() else None
+    profile = profile or load_params(path).profile
+    overrides = [f"experiment={experiment}"] if experiment else []
+    wanted = compose_params(profile, conf=_CONF, overrides=overrides)
+    if current == wanted and (profile != "smoke" or _SMOKE_MODELS.is_dir()):
+        return
+    if current is not None and current not in _recoverable(current):
+        raise UserError(
+            f"{paths.PARAMS} holds values that neither git nor conf/ has; run without a profile to use them, "
+            f"commit them, or drop them with `git checkout {paths.PARAMS}`"
+        )
+    command = [sys.executable, "-m", "diffground", "profile", profile, *overrides]
+    said: list[str] = []
+    if Commands().run(command, cwd=ROOT, env=command_environment(), on_line=said.append):
+        raise UserError(said[-1].removeprefix("error: ") if said else f"`{' '.join(command)}` failed")
+    on_line(said[-1])
+
+
+def _recoverable(text: str) -> Iterator[str]:
+    """Texts of params.yaml that can be had again: the last commit's, and what its profile composes to."""
+    committed = git_file("HEAD", paths.PARAMS.as_posix(), cwd=ROOT)
+    if committed is not None:
+        yield committed
+    yield from _compositions(text)
+
+
+def _compositions(text: str) -> Iterator[str]:
+    from diffground.experiments.lock_file import read_yaml
+
+    values = read_yaml(text)
+    profile = values.get("profile") if isinstance(values, dict) else None
+    for overrides in ([], *([f"experiment={name}"] for name in EXPERIMENTS)):
+        try:
+            yield compose_params(str(profile), conf=_CONF, overrides=overrides)
+        except UserError:  # an experiment of other categories
+            continue

@@ -1,0 +1,103 @@
+"""A picture of what a stage made, from its files alone."""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+from collections.abc import Iterator
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from diffground import paths
+from diffground.config import load_params
+from diffground.data.shards import Sample, decode_json, decode_label, decode_png, read_samples
+from diffground.data.voc import VocDataset
+from diffground.grounding.oracle import read_labelled_samples
+from diffground.report.gallery import Picture, Row, draw_gallery, mask_overlay, overlay
+from diffground.report.metrics import read_metrics
+from diffground.vocabulary import table_categories
+
+_NUM_COLUMNS = 8
+_WIDEST_PX = 1200
+_PAIRS = {
+    masks: images
+    for of_images, of_masks in ((paths.GENERATED, paths.ORACLE), (paths.INVERTED, paths.INVERTED_ORACLE))
+    for images, masks in ((of_images[name], of_masks[name]) for name in of_masks)
+}
+"""Shards of masks alone -> shards with their images."""
+_CHARTS = {
+    "train_grounding": "loss.png",
+    "train_maskformer": "loss.png",
+    "evaluate_grounding": "protocol1.png",
+    "evaluate_zs3": "zs3.png",
+}
+_FIGURES = {"report": paths.FIGURES / "masks.png", "evaluate": Path("models/mini/samples.png")}
+
+
+def picture_uri(stage: str, outputs: tuple[Path, ...]) -> str | None:
+    """A JPEG as data: URI, at most 1200 px wide: images of the stage's shards, a chart of its metrics, or a figure that
+    it wrote; None where there is nothing to see. `outputs`: files and folders that the stage writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = _draw(stage, outputs, Path(folder))
+        return None if path is None else _data_uri(path)
+
+
+def _draw(stage: str, outputs: tuple[Path, ...], folder: Path) -> Path | None:
+    if stage in _FIGURES:
+        return _FIGURES[stage] if _FIGURES[stage].is_file() else None
+    if stage in _CHARTS:
+        _write_chart(stage, folder)
+        return folder / _CHARTS[stage]
+    rows = [row for out in outputs for row in _rows(out)]
+    if not rows:
+        return None
+    draw_gallery(folder / "gallery.png", rows)
+    return folder / "gallery.png"
+
+
+def _rows(out: Path) -> Iterator[Row]:
+    if out == paths.REAL:
+        params = load_params(paths.PARAMS)
+        num_categories = len(table_categories(params.vocabulary.name))
+        real = VocDataset(paths.REAL, params.data.train_list, num_categories=num_categories)
+        shown = [real[i] for i in range(min(_NUM_COLUMNS, len(real)))]
+        yield Row(str(out), [Picture(overlay(image, label)) for image, label in shown])
+    elif any(out.glob("*.tar")):
+        if out in _PAIRS:
+            labelled = islice(read_labelled_samples(generated=_PAIRS[out], oracle=out), _NUM_COLUMNS)
+            pictures = [
+                Picture(mask_overlay(sample.image(), list(sample.masks().values())), ", ".join(sample.mask_pngs))
+                for sample in labelled
+            ]
+        else:
+            pictures = [_picture(sample) for sample in islice(read_samples(out), _NUM_COLUMNS)]
+        yield Row(str(out), pictures)
+
+
+def _picture(sample: Sample) -> Picture:
+    image = decode_png(sample.members["image.png"])
+    if "label.png" in sample.members:
+        image = overlay(image, decode_label(sample.members["label.png"]))
+    meta = decode_json(sample.members["meta.json"])
+    return Picture(np.ascontiguousarray(image), ", ".join(meta.get("categories", [])))
+
+
+def _write_chart(stage: str, folder: Path) -> None:
+    from diffground.report.experiments import comparable_experiments
+    from diffground.report.write import write_charts
+
+    params = load_params(paths.PARAMS)
+    metrics = {"evaluate_grounding": {}, "evaluate_zs3": {}, stage: read_metrics(stage)}
+    write_charts(metrics, params, comparable_experiments(params), folder)
+
+
+def _data_uri(path: Path) -> str:
+    image = Image.open(path).convert("RGB")
+    image.thumbnail((_WIDEST_PX, 10 * _WIDEST_PX))
+    content = BytesIO()
+    image.save(content, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"

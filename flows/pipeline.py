@@ -1,0 +1,119 @@
+"""What DVC says of a pipeline: its stages in the order in which it runs them, which are out of date, how one ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffground.entry_point import TEMPORARY_FAILURE
+from diffground.experiments.commands import DVC, output_of
+from flows.places import command_environment
+
+_FAILED = re.compile(r"^ERROR: failed to reproduce '[^']*': failed to run: .*, exited with (-?\d+)$")
+_SKIPPED = re.compile(r"^(Stage '[^']*' (didn't change|is cached)|Data and pipelines are up to date)")
+_KILLED = (137, -9)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The dvc.yaml of `folder`."""
+
+    folder: Path
+    upstream: Mapping[str, tuple[str, ...]]
+    """Stage -> stages that it depends on directly. The keys are in the order in which DVC runs them."""
+    outputs: Mapping[str, tuple[Path, ...]]
+    """Stage -> files and folders that it writes, relative to `folder`."""
+    frozen: frozenset[str]
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return tuple(self.upstream)
+
+    def between(self, first: str | None, last: str | None) -> list[str]:
+        """Stages that `last` needs, itself included, from `first` on; None is no limit."""
+        needed = set(self.stages) if last is None else {last}
+        for stage in reversed(self.stages):
+            if stage in needed:
+                needed.update(self.upstream[stage])
+        start = 0 if first is None else self.stages.index(first)
+        return [stage for stage in self.stages[start:] if stage in needed]
+
+
+def read_pipeline(folder: Path) -> Pipeline:
+    """Read dvc.yaml with DVC's own code."""
+    from dvc.repo import Repo
+    from dvc.repo.reproduce import plan_repro
+
+    repo = Repo(str(folder))
+    try:
+        graph = repo.index.graph  # an edge leads from a stage to one that it depends on
+        plan = [stage for stage in plan_repro(graph) if getattr(stage, "name", None)]
+        return Pipeline(
+            folder=folder,
+            upstream={stage.name: tuple(dep.name for dep in plan if dep in graph[stage]) for stage in plan},
+            outputs={
+                stage.name: tuple(Path(os.path.relpath(out.fs_path, folder)) for out in stage.outs) for stage in plan
+            },
+            frozen=frozenset(stage.name for stage in plan if stage.frozen),
+        )
+    finally:
+        repo.close()
+
+
+def changed_stages(folder: Path) -> set[str]:
+    """Stages that DVC would run, as things are. Raises: UserError, one line, when DVC refuses."""
+    text = output_of([*DVC, "status", "--json"], cwd=folder, env=command_environment())
+    return set(json.loads(text or "{}"))
+
+
+def repro_command(stage: str) -> list[str]:
+    """Runs `stage` alone, if it is out of date."""
+    return [*DVC, "repro", "--single-item", stage]
+
+
+@contextmanager
+def unfrozen(folder: Path, stages: Sequence[str]) -> Iterator[None]:
+    """Let `dvc repro` run frozen stages for as long as the block lasts; dvc.yaml is the same afterwards."""
+    path = folder / "dvc.yaml"
+    before = path.read_bytes()
+    if stages:
+        output_of([*DVC, "unfreeze", "--quiet", *stages], cwd=folder, env=command_environment())
+    try:
+        yield
+    finally:
+        if path.read_bytes() != before:
+            path.write_bytes(before)
+
+
+class Outcome:
+    """How the stages of one `dvc repro` ended, from its exit code and the lines that it printed."""
+
+    def __init__(self) -> None:
+        self._stage_code: int | None = None
+        self._skipped = False
+        self.last_error = ""
+
+    def read(self, line: str) -> None:
+        if found := _FAILED.match(line):
+            self._stage_code = int(found[1])
+        elif line.lower().startswith("error: "):
+            self.last_error = line.partition(" ")[2]
+        self._skipped = self._skipped or _SKIPPED.match(line) is not None
+
+    @property
+    def skipped(self) -> bool:
+        """Whether DVC found that there was nothing to run."""
+        return self._skipped
+
+    def exit_code(self, code: int) -> int:
+        """Of the stage, where it was the stage that failed; `code` is that of `dvc repro`."""
+        return code if self._stage_code is None or code == 0 else self._stage_code
+
+    def is_temporary(self, code: int) -> bool:
+        """Whether a later try may end better: no memory left, a worker lost, something killed."""
+        return self.exit_code(code) in (TEMPORARY_FAILURE, *_KILLED)

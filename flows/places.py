@@ -1,0 +1,41 @@
+"""Where things are, and the environment of every process that the flows start."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The repository."""
+PRETRAIN = ROOT / "pretrain"
+"""The DVC project that made models/mini."""
+HOME = ROOT / ".prefect"
+"""Prefect's database and settings, and what `python -m flows up` remembers; git ignores it."""
+MLFLOW_UI = "DIFFGROUND_MLFLOW_UI"
+"""Environment variable: address of MLflow's UI, which artifacts link to."""
+
+
+def command_environment() -> dict[str, str]:
+    """For git, DVC and the stages: this Python first, and the repository's own code."""
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def prefect_environment(*, api_url: str | None) -> dict[str, str]:
+    """Settings of Prefect in this repository: its own home, nothing sent anywhere. None: a temporary server."""
+    settings = {
+        "PREFECT_HOME": str(HOME),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    }
+    if api_url is not None:
+        settings |= {"PREFECT_API_URL": api_url, "PREFECT_SERVER_UI_API_URL": api_url}
+    return settings

@@ -1,0 +1,195 @@
+"""Prefect's server, a worker and MLflow's UI on this machine: `python -m flows up` and `status`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from diffground import paths
+from diffground.config import load_params
+from diffground.errors import UserError
+from diffground.experiments.commands import output_of
+from flows.gpus import LIMIT, visible_gpus
+from flows.places import HOME, MLFLOW_UI, ROOT, command_environment, prefect_environment
+from flows.process import Supervised
+
+HOST = "127.0.0.1"
+POOLS = ("cpu", "gpu")
+_STATE = HOME / "up.json"
+_START_TIMEOUT_S = 180.0
+_STOP_GRACE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where the two UIs listen, on 127.0.0.1 only."""
+
+    prefect: int = 4200
+    mlflow: int = 5000
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What `up` has started, as `.prefect/up.json` tells it."""
+
+    pid: int
+    """Of `up`."""
+    prefect: str
+    """Address of Prefect's UI."""
+    mlflow: str
+    """Address of MLflow's UI, or of the tracking server."""
+    pools: tuple[str, ...]
+    """Work pools that have a worker here."""
+
+    @property
+    def api_url(self) -> str:
+        return f"{self.prefect}/api"
+
+    def environment(self) -> dict[str, str]:
+        """For what runs on this server."""
+        return prefect_environment(api_url=self.api_url) | {MLFLOW_UI: self.mlflow}
+
+
+def running_stack() -> Stack | None:
+    """What runs now; None where nothing does."""
+    try:
+        values = json.loads(_STATE.read_text(encoding="utf-8"))
+        stack = Stack(**{**values, "pools": tuple(values["pools"])})
+    except (FileNotFoundError, KeyError, TypeError, ValueError):
+        return None
+    return stack if _answers(f"{stack.api_url}/health") else None
+
+
+def status() -> str:
+    """What runs and where, a line each."""
+    stack = running_stack()
+    if stack is None:
+        return "no server runs; `python -m flows up` starts one, `python -m flows reproduce` works without"
+    lines = [
+        f"Prefect  {stack.prefect} (process {stack.pid})",
+        f"MLflow   {stack.mlflow}",
+        f"workers  {', '.join(stack.pools)}",
+    ]
+    active = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}}
+    for run in _post(f"{stack.api_url}/flow_runs/filter", active):
+        lines.append(f"run      {run['name']}: {run['state_name']}, {stack.prefect}/runs/flow-run/{run['id']}")
+    return "\n".join(lines)
+
+
+def up(ports: Ports) -> None:
+    """Start everything, say where to look, and stay until Ctrl-C or SIGTERM, which ends all of it.
+
+    Raises: UserError for a taken port, and where a part does not start or ends by itself; it names the log.
+    """
+    for name, port in (("--port", ports.prefect), ("--mlflow-port", ports.mlflow)):
+        if not _is_free(port):
+            raise UserError(f"{name}: {HOST}:{port} is taken; end what listens there, or choose another port")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell in the background has SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
+    tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or load_params(ROOT / paths.PARAMS).tracking.uri
+    served = tracking_uri.startswith("http")
+    stack = Stack(
+        pid=os.getpid(),
+        prefect=f"http://{HOST}:{ports.prefect}",
+        mlflow=tracking_uri if served else f"http://{HOST}:{ports.mlflow}",
+        pools=POOLS if visible_gpus() else ("cpu",),
+    )
+    HOME.mkdir(exist_ok=True)
+    env = command_environment() | stack.environment()
+    parts: dict[str, Supervised] = {}
+    try:
+        parts["server"] = _start("server", _prefect("server", "start", "--host", HOST, "--port", ports.prefect), env)
+        if not served:
+            command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(ports.mlflow)]
+            command += ["--backend-store-uri", tracking_uri, "--workers", "1"]
+            parts["mlflow"] = _start("mlflow", command, env)
+        _wait(f"{stack.api_url}/health", parts)
+        _set_up_server(stack, env)
+        for pool in stack.pools:
+            arguments = ("worker", "start", "--pool", pool, "--name", f"{pool} worker", "--type", "process")
+            parts[f"worker {pool}"] = _start(f"worker-{pool}", _prefect(*arguments), env)
+        _wait(stack.mlflow, parts)
+        _STATE.write_text(json.dumps(asdict(stack)) + "\n", encoding="utf-8")
+        print(
+            f"Prefect  {stack.prefect}\nMLflow   {stack.mlflow}\nworkers  {', '.join(stack.pools)}\n"
+            f"Start a run under Deployments, or with `python -m flows reproduce`; Ctrl-C ends all of this.",
+            flush=True,
+        )
+        while True:
+            _check(parts)
+            time.sleep(1)
+    except KeyboardInterrupt:
+        print("\nending", flush=True)
+    finally:
+        _STATE.unlink(missing_ok=True)
+        for part in reversed(parts.values()):  # workers first: their runs report to the server how they ended
+            part.stop()
+
+
+def _set_up_server(stack: Stack, env: Mapping[str, str]) -> None:
+    """Work pools, the limit of GPU slots and the deployments of prefect.yaml; what is there already stays."""
+    for pool in POOLS:
+        output_of(_prefect("work-pool", "create", pool, "--type", "process", "--overwrite"), cwd=ROOT, env=env)
+    slots = str(max(len(visible_gpus()), 1))
+    output_of(_prefect("gcl", "create", LIMIT, "--limit", slots), cwd=ROOT, env=env)
+    output_of(_prefect("--no-prompt", "deploy", "--all"), cwd=ROOT, env=env)
+
+
+def _prefect(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "prefect", *map(str, arguments)]
+
+
+def _start(name: str, command: Sequence[str], env: Mapping[str, str]) -> Supervised:
+    return Supervised(command, cwd=ROOT, env=env, log=_log(name), grace_s=_STOP_GRACE_S)
+
+
+def _log(name: str) -> Path:
+    return HOME / f"{name.replace(' ', '-')}.log"
+
+
+def _wait(url: str, parts: Mapping[str, Supervised]) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while not _answers(url):
+        _check(parts)
+        if time.monotonic() > deadline:
+            raise UserError(f"{url} does not answer after {_START_TIMEOUT_S:.0f} s; see the logs in {HOME.name}/")
+        time.sleep(0.2)
+
+
+def _check(parts: Mapping[str, Supervised]) -> None:
+    for name, part in parts.items():
+        if part.poll() is not None:
+            raise UserError(f"the {name} ended by itself; see {_log(name).relative_to(ROOT)}")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def _post(url: str, content: object) -> Any:
+    data, headers = json.dumps(content).encode(), {"Content-Type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(url, data=data, headers=headers), timeout=10) as answer:
+        return json.load(answer)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,132 @@
+"""One Prefect task per DVC stage. DVC decides whether there is anything to do; Prefect retries what may end better."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed, State
+
+from diffground.errors import InfrastructureError, UserError
+from flows.artifacts import stage_page
+from flows.gpus import gpu_slot, visible_gpus
+from flows.pipeline import Outcome, Pipeline, changed_stages, repro_command
+from flows.places import ROOT, command_environment
+from flows.process import Commands
+
+UP_TO_DATE = "UpToDate"
+"""Name of the completed state of a stage that had nothing to do."""
+
+_PROGRESS = re.compile(r"^(?P<what>[^:]+): (?P<done>\d+)/(?P<total>\d+), .* left$")
+
+
+def is_temporary(task: Any, run: Any, state: State) -> bool:
+    """Whether Prefect may try again: the machine failed, not the input."""
+    return isinstance(state.result(raise_on_failure=False), InfrastructureError)
+
+
+@task(
+    name="stage",
+    task_run_name="{stage}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retry_condition_fn=is_temporary,
+)
+def run_stage(stage: str, folder: Path, *, outputs: Sequence[Path], stale: bool) -> State:
+    """`dvc repro --single-item` of a stage that may be out of date; nothing at all for one that is not.
+
+    Raises: InfrastructureError where a later try may end better, else UserError.
+    """
+    logger = get_run_logger()
+    if not stale:
+        logger.info("up to date")
+        return Completed(name=UP_TO_DATE, message="up to date")
+    start_s = time.time()
+    outcome, progress = Outcome(), StageProgress(stage)
+
+    def on_line(line: str) -> None:
+        if line:
+            logger.info(line)
+        outcome.read(line)
+        progress.read(line)
+
+    with gpu_slot(needed=needs_gpu(stage)):
+        code = Commands().run(repro_command(stage), cwd=folder, env=command_environment(), on_line=on_line)
+    if code:
+        raise failure(f"stage '{stage}'", outcome, code)
+    if outcome.skipped:
+        return Completed(name=UP_TO_DATE, message="up to date: DVC found nothing to run")
+    relative = [(folder / path).resolve().relative_to(ROOT) for path in outputs]
+    page = stage_page(stage, outputs=relative, since_s=start_s)
+    create_markdown_artifact(key=artifact_key(stage), markdown=page, description=f"What stage {stage} made")
+    return Completed(message=f"ran for {time.time() - start_s:.0f} s")
+
+
+def run_stages(pipeline: Pipeline, stages: Sequence[str], *, retries: int, retry_delay_s: float) -> None:
+    """Run those of `stages` that are out of date, or follow on one that ran, one after another.
+
+    Raises: the error of the first that fails.
+    """
+    changed = changed_stages(pipeline.folder)
+    attempt = run_stage.with_options(retries=retries, retry_delay_seconds=retry_delay_s)
+    states: dict[str, State] = {}
+    for stage in stages:
+        before = [states[name] for name in pipeline.upstream[stage] if name in states]
+        follows = stage not in pipeline.frozen and any(state.name != UP_TO_DATE for state in before)
+        states[stage] = attempt(
+            stage,
+            pipeline.folder,
+            outputs=pipeline.outputs[stage],
+            stale=stage in changed or follows,
+            wait_for=before,
+            return_state=True,
+        )
+        if states[stage].is_failed():
+            states[stage].result()
+
+
+def failure(what: str, outcome: Outcome, code: int) -> UserError:
+    """What to raise for a command that ended with an exit code other than 0."""
+    kind = InfrastructureError if outcome.is_temporary(code) else UserError
+    reason = outcome.last_error or "its log says why"
+    return kind(f"{what} ended with exit code {outcome.exit_code(code)}: {reason}")
+
+
+def needs_gpu(stage: str) -> bool:
+    """Whether there are GPUs, and the stage computes on one. A training of pretrain/ always does."""
+    script = ROOT / "stages" / f"{stage}.py"
+    computes = not script.is_file() or "diffground.runtime.device" in script.read_text(encoding="utf-8")
+    return computes and bool(visible_gpus())
+
+
+def artifact_key(name: str) -> str:
+    """Prefect takes lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+class StageProgress:
+    """A progress artifact for every loop of a stage that reports more than its end (runtime/progress.py)."""
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+        self._artifacts: dict[str, UUID] = {}
+
+    def read(self, line: str) -> None:
+        found = _PROGRESS.match(line)
+        if not found:
+            return
+        what, done, total = found["what"], int(found["done"]), max(int(found["total"]), 1)
+        percent = min(100.0 * done / total, 100.0)
+        if what in self._artifacts:
+            update_progress_artifact(self._artifacts[what], progress=percent, description=line)
+        elif done < total:
+            key = artifact_key(f"progress {self._stage} {what}")
+            created = create_progress_artifact(progress=percent, key=key, description=line)
+            self._artifacts[what] = UUID(str(created))
