@@ -19,7 +19,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from diffground import paths
 from diffground.config import load_params
 from diffground.errors import UserError
-from diffground.experiments.catalogue import Experiment
+from diffground.experiments.catalogue import Experiment, run_name
 from diffground.experiments.collect import find_records
 from diffground.experiments.commands import check_dvc_is_idle
 from diffground.profile import compose_params
@@ -27,10 +27,9 @@ from diffground.tracking import prepare_store
 from flows.artifacts import metrics_table, shown
 from flows.choices import ExperimentName, Profile, Stage
 from flows.gpus import gpu_slot, visible_gpus
-from flows.pipeline import Outcome
 from flows.places import ROOT, command_environment
 from flows.process import Commands
-from flows.stage_task import StageProgress, failure, is_temporary
+from flows.stage_task import failure, is_temporary, line_reader
 from flows.variant import DEFAULT, variant_command, variant_of
 
 
@@ -114,16 +113,8 @@ def run_variant(variant: Variant, profile: str, gpu: str | None, commands: Comma
 
     Raises: InfrastructureError where a later try may end better, else UserError.
     """
-    logger = get_run_logger()
     name = variant.experiment.name
-    outcome, progress = Outcome(), StageProgress(name)
-
-    def on_line(line: str) -> None:
-        if line:
-            logger.info(line)
-        outcome.read(line)
-        progress.read(line)
-
+    outcome, on_line = line_reader(name)
     env = command_environment() | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
     command = variant_command(profile, variant.base, variant.experiment.target, variant.overrides)
     with gpu_slot(needed=gpu is not None):
@@ -163,18 +154,27 @@ def _completed(future: PrefectFuture[None]) -> bool:
 
 
 def comparison(variants: Sequence[Variant], *, profile: str) -> str:
-    """Markdown: a column a finished experiment, its settings above its metrics."""
-    records = find_records([variant.experiment for variant in variants], profile=profile, root=ROOT)
+    """Markdown: a column a finished experiment, with the settings and the metrics that are not the same in all."""
+    experiments = {run_name(variant.experiment.name, profile): variant.experiment for variant in variants}
+    records = find_records(list(experiments.values()), profile=profile, root=ROOT)
+    finished = {name: record for name, record in records.items() if record is not None}
+    settings = list(dict.fromkeys(key for record in finished.values() for key in record.changed))
     columns: dict[str, dict[str, object]] = {}
-    for name, record in records.items():
-        if record is not None:
-            metrics = {
-                f"{stage}/{key}": v for stage in record.metrics for key, v in shown(record.metrics[stage]).items()
-            }
-            columns[name] = {f"**{key}**": value for key, value in record.changed.items()} | dict(metrics)
-    missing = [name for name in records if name not in columns]
+    for name, record in finished.items():
+        values: dict[str, object] = {f"**{key}**": record.params.get(key) for key in settings}
+        for stage, metrics in record.metrics.items():
+            values |= {f"{stage}/{key}": value for key, value in shown(metrics).items()}
+        columns[experiments[name].name] = values
+    missing = [name for name in records if name not in finished]
     note = f"Not finished: {', '.join(missing)}." if missing else ""
-    return "\n\n".join(filter(None, ["# Comparison", metrics_table(columns), note]))
+    return "\n\n".join(filter(None, ["# Comparison", metrics_table(_differing(columns)), note]))
+
+
+def _differing(columns: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, object]]:
+    """`columns` without the rows that are the same in all of them; a single column stays whole."""
+    rows = dict.fromkeys(key for values in columns.values() for key in values)
+    kept = [key for key in rows if len(columns) == 1 or len({str(c.get(key)) for c in columns.values()}) > 1]
+    return {name: {key: values.get(key) for key in kept} for name, values in columns.items()}
 
 
 def _text(value: object) -> str:

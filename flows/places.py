@@ -36,6 +36,8 @@ def prefect_environment(*, api_url: str | None) -> dict[str, str]:
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     }
-    if api_url is not None:
+    if api_url is None:  # a temporary server that is told to end complains of what it was just doing
+        settings |= {"PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL"}
+    else:
         settings |= {"PREFECT_API_URL": api_url, "PREFECT_SERVER_UI_API_URL": api_url}
     return settings

@@ -54,7 +54,10 @@ class Supervised:
     def stop(self) -> int:
         """End what is still running, and wait for that. Returns: the exit code."""
         self.request_stop()
-        return self._process.wait()
+        code = self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        return code
 
 
 class Commands:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -24,6 +25,7 @@ from flows.process import Commands
 UP_TO_DATE = "UpToDate"
 """Name of the completed state of a stage that had nothing to do."""
 
+_HINT = re.compile(r"To track the changes with git|\tgit add|To enable auto staging|\tdvc config|Use `dvc push`")
 _PROGRESS = re.compile(r"^(?P<what>[^:]+): (?P<done>\d+)/(?P<total>\d+), .* left$")
 
 
@@ -44,26 +46,18 @@ def run_stage(stage: str, folder: Path, *, outputs: Sequence[Path], stale: bool)
 
     Raises: InfrastructureError where a later try may end better, else UserError.
     """
-    logger = get_run_logger()
     if not stale:
-        logger.info("up to date")
+        get_run_logger().info("up to date")
         return Completed(name=UP_TO_DATE, message="up to date")
     start_s = time.time()
-    outcome, progress = Outcome(), StageProgress(stage)
-
-    def on_line(line: str) -> None:
-        if line:
-            logger.info(line)
-        outcome.read(line)
-        progress.read(line)
-
+    outcome, on_line = line_reader(stage)
     with gpu_slot(needed=needs_gpu(stage)):
         code = Commands().run(repro_command(stage), cwd=folder, env=command_environment(), on_line=on_line)
     if code:
         raise failure(f"stage '{stage}'", outcome, code)
     if outcome.skipped:
         return Completed(name=UP_TO_DATE, message="up to date: DVC found nothing to run")
-    relative = [(folder / path).resolve().relative_to(ROOT) for path in outputs]
+    relative = [Path(os.path.relpath(folder / path, ROOT)) for path in outputs]
     page = stage_page(stage, outputs=relative, since_s=start_s)
     create_markdown_artifact(key=artifact_key(stage), markdown=page, description=f"What stage {stage} made")
     return Completed(message=f"ran for {time.time() - start_s:.0f} s")
@@ -90,6 +84,19 @@ def run_stages(pipeline: Pipeline, stages: Sequence[str], *, retries: int, retry
         )
         if states[stage].is_failed():
             states[stage].result()
+
+
+def line_reader(name: str) -> tuple[Outcome, Callable[[str], None]]:
+    """What puts the lines of a command into the log and its progress into artifacts, and what it learns from them."""
+    logger, outcome, progress = get_run_logger(), Outcome(), StageProgress(name)
+
+    def on_line(line: str) -> None:
+        if line and not _HINT.match(line):
+            logger.info(line)
+        outcome.read(line)
+        progress.read(line)
+
+    return outcome, on_line
 
 
 def failure(what: str, outcome: Outcome, code: int) -> UserError:

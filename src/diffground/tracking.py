@@ -24,6 +24,7 @@ REPRODUCTION_TAG = "diffground.reproduction"
 STAGE_TAG = "diffground.stage"
 """Tag of the run of a stage: its name."""
 
+_SQLITE = "sqlite:///"
 # A batch of MLflow's logging interface holds at most this many parameters.
 _MAX_PARAMS = 100
 _MAX_METRICS = 1000
@@ -145,7 +146,7 @@ def _experiment_id(client: Any, uri: str, params: Params) -> str:
 
 def _artifacts_beside(uri: str) -> str | None:
     """Folder mlruns beside an SQLite file; MLflow alone would take one where the first stage happens to run."""
-    scheme, _, file = uri.partition("sqlite:///")
+    scheme, _, file = uri.partition(_SQLITE)
     return None if scheme or not file else (Path(file).resolve().parent / "mlruns").as_uri()
 
 
@@ -218,6 +219,8 @@ def find_run(stage: str, params: Params, *, since_s: float = 0.0) -> LoggedRun |
     if not params.tracking.enabled:
         return None
     uri = os.environ.get("MLFLOW_TRACKING_URI") or params.tracking.uri
+    if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).is_file():
+        return None  # MLflow would create it
     with _one_line(uri):
         client = _client(uri)
         experiment = client.get_experiment_by_name(params.tracking.experiment)
