@@ -44,7 +44,7 @@ class Variant:
     """What both make together."""
 
 
-@flow(name="ablate", persist_result=False, task_runner=ThreadPoolTaskRunner(max_workers=64))  # type: ignore[arg-type]
+@flow(name="ablate", persist_result=False, task_runner=ThreadPoolTaskRunner(max_workers=64))
 def ablate(
     profile: Profile,
     experiments: list[ExperimentName] | None = None,

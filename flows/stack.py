@@ -79,8 +79,7 @@ def status() -> str:
         f"MLflow   {stack.mlflow}",
         f"workers  {', '.join(stack.pools)}",
     ]
-    active = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}}
-    for run in _post(f"{stack.api_url}/flow_runs/filter", active):
+    for run in _active_runs(stack):
         lines.append(f"run      {run['name']}: {run['state_name']}, {stack.prefect}/runs/flow-run/{run['id']}")
     return "\n".join(lines)
 
@@ -113,6 +112,7 @@ def up(ports: Ports) -> None:
             command += ["--backend-store-uri", tracking_uri, "--workers", "1"]
             parts["mlflow"] = _start("mlflow", command, env)
         _wait(f"{stack.api_url}/health", parts)
+        _close_runs(stack)
         _set_up_server(stack, env)
         for pool in stack.pools:
             arguments = ("worker", "start", "--pool", pool, "--name", f"{pool} worker", "--type", "process")
@@ -131,16 +131,44 @@ def up(ports: Ports) -> None:
         print("\nending", flush=True)
     finally:
         _STATE.unlink(missing_ok=True)
-        for part in reversed(parts.values()):  # workers first: their runs report to the server how they ended
+        for name in [name for name in parts if name.startswith("worker")]:
+            parts.pop(name).stop()
+        _close_runs(stack)
+        for part in reversed(parts.values()):
             part.stop()
 
 
+def _active_runs(stack: Stack) -> list[dict[str, Any]]:
+    active = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}}
+    runs: list[dict[str, Any]] = _post(f"{stack.api_url}/flow_runs/filter", active)
+    return runs
+
+
+def _close_runs(stack: Stack) -> None:
+    """Mark runs of deployments as crashed: their workers have ended, and nobody else will say so."""
+    if not _answers(f"{stack.api_url}/health"):
+        return
+    crashed = {"type": "CRASHED", "name": "Crashed", "message": "the worker ended; start the run again to go on"}
+    for run in _active_runs(stack):
+        if run["deployment_id"]:
+            _post(f"{stack.api_url}/flow_runs/{run['id']}/set_state", {"state": crashed, "force": True})
+
+
 def _set_up_server(stack: Stack, env: Mapping[str, str]) -> None:
-    """Work pools, the limit of GPU slots and the deployments of prefect.yaml; what is there already stays."""
-    for pool in POOLS:
-        output_of(_prefect("work-pool", "create", pool, "--type", "process", "--overwrite"), cwd=ROOT, env=env)
-    slots = str(max(len(visible_gpus()), 1))
-    output_of(_prefect("gcl", "create", LIMIT, "--limit", slots), cwd=ROOT, env=env)
+    """Work pools, the limit of GPU slots, the deployments of prefect.yaml; those of an earlier time are renewed."""
+    os.environ.update(stack.environment())
+    # imported late: Prefect reads its settings when it is imported
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.workers.process import ProcessWorker
+
+    template = ProcessWorker.get_default_base_job_template()
+    with get_client(sync_client=True) as client:
+        for pool in POOLS:
+            client.create_work_pool(
+                WorkPoolCreate(name=pool, type="process", base_job_template=template), overwrite=True
+            )
+        client.upsert_global_concurrency_limit_by_name(LIMIT, max(len(visible_gpus()), 1))
     output_of(_prefect("--no-prompt", "deploy", "--all"), cwd=ROOT, env=env)
 
 
