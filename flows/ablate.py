@@ -16,14 +16,11 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from diffground import paths
-from diffground.config import load_params
 from diffground.errors import UserError
 from diffground.experiments.catalogue import Experiment, run_name
 from diffground.experiments.collect import find_records
 from diffground.experiments.commands import check_dvc_is_idle
 from diffground.profile import compose_params
-from diffground.tracking import prepare_store
 from flows.artifacts import metrics_table, shown
 from flows.choices import ExperimentName, Profile, Stage
 from flows.gpus import gpu_slot, visible_gpus
@@ -70,7 +67,6 @@ def ablate(
     try:
         check_dvc_is_idle(ROOT)
         variants = plan_variants(profile, experiments or [], matrix or {}, target=target)
-        prepare_store(load_params(paths.PARAMS))
         futures = _start_all(variants, profile, commands, num_parallel, retries=retries, retry_delay_s=retry_delay_s)
         failed = [name for name, future in futures.items() if not _completed(future)]
         table = comparison(variants, profile=profile)

@@ -60,7 +60,7 @@ def _cell(value: object) -> str:
 def _tracking_line(stage: str, *, since_s: float) -> str:
     """The MLflow run with its store, and a link where MLflow's UI is known to run."""
     try:
-        run = find_run(stage, load_params(paths.PARAMS), since_s=since_s)
+        run = find_run(stage, load_params(paths.PARAMS).tracking, since_s=since_s)
     except UserError as error:
         return f"MLflow: {error}"
     if run is None:

@@ -24,8 +24,8 @@ from dataclasses import replace
 from diffground import paths
 from diffground.config import Params, load_params
 from diffground.entry_point import run_entry_point
-from diffground.runtime.rank import is_main_process, is_one_of_several
-from diffground.tracking import TrackingRun, join_run, start_run
+from diffground.runtime.rank import is_one_of_several
+from diffground.tracking import TrackingRun, start_run
 
 Main = Callable[[Params, TrackingRun], None]
 
@@ -39,24 +39,24 @@ def run_stage(name: str, main: Main, *, num_processes: Callable[[Params], int] |
 
     def action() -> None:
         params = load_params(paths.PARAMS)
-        if num_processes is not None and not is_main_process():
-            main(params, TrackingRun())
-            return
-        with start_run(name, params) as run:
-            num = 1 if num_processes is None or is_one_of_several() else num_processes(params)
-            if num == 1:
-                main(params, run)
-            else:
-                from diffground.runtime.processes import run_in_processes
+        num = 1 if num_processes is None or is_one_of_several() else num_processes(params)
+        if num == 1:
+            _run(name, main, params)
+        else:
+            from diffground.runtime.processes import run_in_processes
 
-                run_in_processes(num, _take_part, main, params, run.run_id, num)
+            run_in_processes(num, _take_part, name, main, params, num)
 
     sys.exit(run_entry_point(action, resume_with=f"dvc repro {name}"))
 
 
-def _take_part(main: Main, params: Params, run_id: str, num: int) -> None:
+def _run(name: str, main: Main, params: Params) -> None:
+    with start_run(name, params) as run:
+        main(params, run)
+
+
+def _take_part(name: str, main: Main, params: Params, num: int) -> None:
     """What each of `num` processes does."""
     num_threads = max(1, params.runtime.num_threads // num)
     os.environ["OMP_NUM_THREADS"] = str(num_threads)  # or accelerate would choose
-    run = join_run(run_id, params) if is_main_process() else TrackingRun()
-    main(replace(params, runtime=replace(params.runtime, num_threads=num_threads)), run)
+    _run(name, main, replace(params, runtime=replace(params.runtime, num_threads=num_threads)))

@@ -46,7 +46,7 @@ def main(params: Params, run: TrackingRun) -> None:
             "per_category": counts.per_category,
         }
     write_metrics("detect", metrics)
-    run.log_metrics(flatten(metrics, prefix="detect"))
+    run.log_results(flatten(metrics, prefix="detect"))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from diffground import paths
 from diffground.config import Params
 from diffground.diffusion.generator import Generator
 from diffground.evaluation.methods import DaamMaps, GroundingMethod, calibrate_daam, foreground_method
-from diffground.evaluation.protocol1 import MaskMethod, run_protocol1
+from diffground.evaluation.protocol1 import MaskMethod, harmonic_of_groups, run_protocol1
 from diffground.evaluation.real_images import score_real_images
 from diffground.evaluation.review import read_review
 from diffground.grounding.oracle import read_labelled_samples
@@ -19,7 +19,7 @@ from diffground.prompts import GROUPS
 from diffground.report.metrics import flatten, write_metrics
 from diffground.runtime.device import pick_dtype, setup
 from diffground.runtime.workers import Workers
-from diffground.tracking import TrackingRun
+from diffground.tracking import TrackingRun, benchmark_of, grounding_entry
 from diffground.vocabulary import load_vocabulary
 
 
@@ -69,7 +69,14 @@ def main(params: Params, run: TrackingRun) -> None:
     if real is not None:
         metrics["real_images"] = real.metrics()
     write_metrics("evaluate_grounding", metrics)
-    run.log_metrics(flatten(metrics, prefix="evaluate_grounding"))
+    run.log_results(flatten(metrics, prefix="evaluate_grounding"))
+    run.judge_model(
+        grounding_entry(paths.GROUNDING_MODEL, params),
+        flatten(metrics["grounding"]),
+        score=harmonic_of_groups(metrics["grounding"]),
+        benchmark=benchmark_of(params, "data", "vocabulary", "prompts", "generator", "detector"),
+        contends=True,
+    )
 
 
 if __name__ == "__main__":

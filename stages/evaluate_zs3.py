@@ -14,7 +14,7 @@ from diffground.report.metrics import flatten, write_metrics
 from diffground.runtime.device import setup
 from diffground.segmentation.maskformer import MaskFormerSegmenter
 from diffground.segmentation.protocol2 import score_segmenter
-from diffground.tracking import TrackingRun
+from diffground.tracking import TrackingRun, benchmark_of, segmenter_entry
 from diffground.vocabulary import load_vocabulary
 
 
@@ -34,7 +34,16 @@ def main(params: Params, run: TrackingRun) -> None:
         metrics["per_category"][name] = table["per_category"]
         metrics["absent"][name] = table["absent"]
     write_metrics("evaluate_zs3", metrics)
-    run.log_metrics(flatten(metrics, prefix="evaluate_zs3"))
+    run.log_results(flatten(metrics, prefix="evaluate_zs3"))
+    for name in params.segmenter.training_sets:
+        run.judge_model(
+            segmenter_entry(paths.SEGMENTERS / name, params),
+            flatten(metrics[name]),
+            score=metrics[name]["harmonic"],
+            benchmark=benchmark_of(params, "data", "vocabulary"),
+            # the others are not of this method: baselines, and an upper bound that was taught the unseen categories
+            contends=name.startswith("synthetic"),
+        )
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def main(params: Params, run: TrackingRun) -> None:
             )
             metrics[name] = summary.metrics()
     write_metrics("invert_real", metrics)
-    run.log_metrics(flatten(metrics, prefix="invert_real"))
+    run.log_results(flatten(metrics, prefix="invert_real"))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def main(params: Params, run: TrackingRun) -> None:
 
     # stages that DVC took from its cache logged nothing themselves
     for stage, values in metrics.items():
-        run.log_metrics(flatten(values, prefix=stage))
+        run.log_results(flatten(values, prefix=stage))
     for folder in (paths.TABLES, paths.FIGURES):
         run.log_artifact(folder, folder=folder.name)
     run.log_artifact(PAGE)

@@ -67,7 +67,7 @@ def main(params: Params, run: TrackingRun) -> None:
     by_source = dict(Counter(record.source for record in sets["synthesis"]))
     metrics["synthesis"] |= {"num_prompts_by_source": by_source, **contexts}
     write_metrics("sample_prompts", metrics)
-    run.log_metrics(flatten(metrics, prefix="sample_prompts"))
+    run.log_results(flatten(metrics, prefix="sample_prompts"))
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def main(params: Params, run: TrackingRun) -> None:
         "threshold": threshold if images.images else None,
     }
     write_metrics("text2mask", metrics)
-    run.log_metrics(flatten(metrics, prefix="text2mask"))
+    run.log_results(flatten(metrics, prefix="text2mask"))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from diffground.runtime.device import pick_dtype, setup
 from diffground.runtime.processes import num_training_processes
 from diffground.runtime.rank import is_main_process
 from diffground.runtime.unfinished import Unfinished, training_fingerprint
-from diffground.tracking import TrackingRun
+from diffground.tracking import TrackingRun, grounding_entry
 from diffground.vocabulary import load_vocabulary
 
 
@@ -45,16 +45,16 @@ def main(params: Params, run: TrackingRun) -> None:
         feature_batch_size=p.batch_size,
         device=device,
         unfinished=unfinished,
+        on_point=lambda iteration, loss: run.log_metrics({"train_grounding/loss": loss}, step=iteration),
     )
     if not is_main_process():
         return
-    for iteration, loss in zip(fitted.curve.iterations, fitted.curve.losses, strict=True):
-        run.log_metrics({"train_grounding/loss": loss}, step=iteration)
     metrics = {**fitted.metrics(), "loss": asdict(fitted.curve)}
     card = grounding_card(fitted.metrics(), config=params.grounding, checkpoint=p.checkpoint, vocabulary=vocabulary)
     save_grounding(paths.GROUNDING_MODEL, fitted.module, fitted.spec, card=card)
+    run.log_model(grounding_entry(paths.GROUNDING_MODEL, params))
     write_metrics("train_grounding", metrics)
-    run.log_metrics(flatten(metrics, prefix="train_grounding"))
+    run.log_results(flatten(metrics, prefix="train_grounding"))
     unfinished.remove()
 
 

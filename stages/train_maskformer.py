@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from shutil import rmtree
 
 from _stage import run_stage
@@ -18,7 +19,7 @@ from diffground.runtime.rank import is_main_process
 from diffground.runtime.unfinished import Unfinished, training_fingerprint
 from diffground.segmentation.card import segmenter_card
 from diffground.segmentation.protocol2 import fit_segmenter, training_source
-from diffground.tracking import TrackingRun
+from diffground.tracking import TrackingRun, segmenter_entry
 from diffground.vocabulary import load_vocabulary
 
 
@@ -42,7 +43,7 @@ def main(params: Params, run: TrackingRun) -> None:
         )
         segmenter, curve = fit_segmenter(
             source, categories=vocabulary.categories, config=p, device=device, description=f"train_maskformer {name}",
-            unfinished=unfinished,
+            unfinished=unfinished, on_point=partial(_log_loss, run, f"train_maskformer/{name}/loss"),
         )  # fmt: skip
         if not is_main_process():
             continue
@@ -50,13 +51,12 @@ def main(params: Params, run: TrackingRun) -> None:
             name, config=p, num_images=len(source), unseen=vocabulary.unseen, final_loss=curve.losses[-1]
         )
         segmenter.save(paths.SEGMENTERS / name, card=card)
+        run.log_model(segmenter_entry(paths.SEGMENTERS / name, params))
         metrics[name] = {"num_images": len(source), "final_loss": curve.losses[-1], "loss": asdict(curve)}
-        for iteration, loss in zip(curve.iterations, curve.losses, strict=True):
-            run.log_metrics({f"train_maskformer/{name}/loss": loss}, step=iteration)
         run.log_metrics({f"train_maskformer/{name}/time_s": time.perf_counter() - start})
     if is_main_process():
         write_metrics("train_maskformer", metrics)
-        run.log_metrics(flatten(metrics, prefix="train_maskformer"))
+        run.log_results(flatten(metrics, prefix="train_maskformer"))
         rmtree(paths.UNFINISHED / "train_maskformer", ignore_errors=True)
 
 
@@ -65,6 +65,10 @@ def processes(params: Params) -> int:
     return num_training_processes(
         params.runtime, batch_size=p.batch_size, accumulation_steps=p.gradient_accumulation_steps
     )
+
+
+def _log_loss(run: TrackingRun, key: str, iteration: int, loss: float) -> None:
+    run.log_metrics({key: loss}, step=iteration)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: profile, ground, experiments, review, fetch, import-released; each explains itself with --help."""
+"""The command line: profile, ground, experiments, compare, sync, review, fetch, import-released; see --help of each."""
 
 from __future__ import annotations
 
@@ -46,6 +46,17 @@ def _parser() -> argparse.ArgumentParser:
     ground.set_defaults(run=_ground)
 
     _add_experiments(commands.add_parser("experiments", help="rows of the paper's tables: list, run or collect them"))
+    compare = commands.add_parser("compare", help="scores of several runs side by side, with differences to the first")
+    compare.add_argument(
+        "names", nargs="+", metavar="RUN",
+        help="'here' (reports/metrics), a record of reports/experiments, a DVC experiment, or an MLflow parent run",
+    )  # fmt: skip
+    compare.add_argument("--csv", action="store_true", help="comma-separated values instead of a Markdown table")
+    compare.set_defaults(run=_compare)
+
+    sync = commands.add_parser("sync", help="deliver to MLflow what waits in the journal since the server was away")
+    sync.set_defaults(run=_sync)
+
     review = commands.add_parser("review", help="a page of the Protocol I test set to look through, and a CSV to edit")
     review.add_argument(
         "-o", "--out", type=Path, default=Path("reports/review.html"), help="page to write; the CSV goes beside it"
@@ -143,6 +154,25 @@ def _profile_of(args: argparse.Namespace) -> str:
     if args.profile:
         require_known(args.profile, conf=Path("conf"))
     return args.profile or load_params(paths.PARAMS).profile
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from diffground.config import load_params
+    from diffground.experiments.compare import comparison
+
+    table = comparison(args.names, tracking=load_params(paths.PARAMS).tracking)
+    print(table.to_csv() if args.csv else table.to_markdown(), end="")
+
+
+def _sync(args: argparse.Namespace) -> None:
+    from diffground.config import load_params
+    from diffground.tracking import sync_journal
+    from diffground.tracking.journal import journal_folder
+
+    summary = sync_journal(journal_folder(), uri=load_params(paths.PARAMS).tracking.uri)
+    running = f"; {summary.num_left} still run" if summary.num_left else ""
+    refused = f"; {summary.num_refused} entries were refused, see refused.jsonl there" if summary.num_refused else ""
+    print(f"{journal_folder()}: {summary.num_delivered} runs delivered{running}{refused}")
 
 
 def _review(args: argparse.Namespace) -> None:

@@ -85,13 +85,13 @@ def build_params(values: Any, kind: type[P], *, source: str) -> P:
 
 
 def flat_params(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested parameters as 'section.key' -> value, in their order; what is no section keeps its name."""
+    """Nested parameters as 'section.key' -> value, at any depth, in their order; what is no section keeps its name."""
     flat: dict[str, Any] = {}
-    for name, values in sections.items():
-        if isinstance(values, Mapping):
-            flat |= {f"{name}.{key}": value for key, value in values.items()}
+    for name, value in sections.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{key}": inner for key, inner in flat_params(value).items()}
         else:
-            flat[name] = values
+            flat[name] = value
     return flat
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 import torch
@@ -25,6 +25,9 @@ from diffground.runtime.unfinished import TrainingState, Unfinished
 
 LOG_EVERY = 50
 """Iterations between two points of the loss curve."""
+
+OnPoint = Callable[[int, float], None]
+"""Takes the iteration and the mean loss of a point of the curve, while the training goes on."""
 
 
 class ShuffledBatches:
@@ -48,10 +51,12 @@ class LossCurve:
 
     iterations: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    on_point: InitVar[OnPoint | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, on_point: OnPoint | None) -> None:
         self.recent: list[Tensor] = []
         """The losses since the last point."""
+        self._on_point = on_point
 
     def add(self, loss: Tensor, *, iteration: int, last: bool) -> None:
         """Take the loss, a scalar on any device, of `iteration`, counted from 1; it is read off only for a point."""
@@ -60,6 +65,8 @@ class LossCurve:
             self.iterations.append(iteration)
             self.losses.append(float(torch.stack(self.recent).mean()))
             self.recent = []
+            if self._on_point is not None:
+                self._on_point(iteration, self.losses[-1])
 
 
 class Task(nn.Module, ABC):
@@ -93,6 +100,8 @@ class Execution:
     """Parts, one after another, of each process's share of a batch."""
     unfinished: Unfinished | None = None
     """Where the training leaves its state and finds that of an earlier run; None: it starts anew and leaves none."""
+    on_point: OnPoint | None = None
+    """Told of every point of the curve, in the main process."""
 
     def accelerator(self, device: torch.device) -> Accelerator:
         """Raises: UserError for fp16 on the CPU."""
@@ -143,6 +152,7 @@ def train(
         batches=ShuffledBatches(num_samples, batch_size=batch_size, generator=generator),
         scaler=accelerator.scaler,
         device=device,
+        curve=LossCurve(on_point=execution.on_point if accelerator.is_main_process else None),
     )
     if num_processes > 1:
         synchronise_batch_norm(task, device)
@@ -190,7 +200,7 @@ class _Run:
     batches: ShuffledBatches
     scaler: torch.amp.GradScaler | None
     device: torch.device
-    curve: LossCurve = field(default_factory=LossCurve)
+    curve: LossCurve
     iteration: int = 0
     """The last one that is done."""
 
@@ -232,7 +242,7 @@ class _Run:
         if "dropout_cuda" in tensors:
             torch.cuda.set_rng_state(tensors["dropout_cuda"], self.device)
         self.batches.queue = tensors["queue"].tolist()
-        self.curve = LossCurve(iterations=values["iterations"], losses=values["losses"])
+        self.curve.iterations, self.curve.losses = values["iterations"], values["losses"]
         self.curve.recent = list(tensors["recent"].to(self.device))
         if self.scaler is not None:
             self.scaler.load_state_dict(values["scaler"])

@@ -29,7 +29,7 @@ STAGES = [
 SHARDED = ("generate", "detect", "invert_real", "synthesize", "text2mask")
 # A change in these alone changes no output: how files are put in place, how errors end, where runs are logged, how
 # params.yaml is checked.
-WITHOUT_EFFECT = {"__init__", "atomic", "config", "entry_point", "errors", "params", "paths", "profile", "tracking"}
+WITHOUT_EFFECT = {"__init__", "atomic", "config", "entry_point", "errors", "params", "paths", "profile"}
 NOT_IN_OUTPUTS = {"runtime", "tracking"}
 
 
@@ -49,6 +49,8 @@ def imported_modules(path):
                 continue
             for name in names:
                 module = PACKAGE.joinpath(*name.split(".")[1:]).with_suffix(".py")
+                if name.startswith("diffground.tracking"):
+                    continue  # where a run is logged changes no output, nor does what logging it needs
                 if name.startswith("diffground.") and module.is_file() and module not in found:
                     found.add(module)
                     queue.append(module)

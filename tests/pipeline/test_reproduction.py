@@ -96,10 +96,15 @@ def test_mlflow_holds_one_parent_and_a_finished_run_of_every_stage(reproduced):
         statuses = store.execute("select distinct status from runs").fetchall()
         report = next(run for run, stage in tags if stage == "report")
         keys = {key for (key,) in store.execute("select distinct key from metrics where run_uuid = ?", (report,))}
+        aliases = store.execute("select name, alias from registered_model_aliases").fetchall()
+        of_parent = {key for (key,) in store.execute("select key from metrics where run_uuid = ?", parents[0])}
     assert sorted(stage for _, stage in tags) == sorted(stages)
     assert len(parents) == 1
     assert statuses == [("FINISHED",)]
-    assert {"evaluate_zs3/synthetic/seen", "evaluate_grounding/grounding/one_seen"} <= keys
+    assert {"evaluate_zs3/synthetic/seen", "evaluate_grounding/grounding/one_seen"} <= keys & of_parent
+    for alias in ("champion", "champion-smoke"):
+        assert ("diffground-segmenter", alias) in aliases
+    assert not list((reproduced.root / ".mlflow-journal").glob("*/entries.jsonl"))
 
 
 @pytest.fixture(scope="module")

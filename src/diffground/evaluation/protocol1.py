@@ -13,7 +13,7 @@ import numpy as np
 
 from diffground.evaluation.boundary import BoundaryCounts
 from diffground.evaluation.confusion import MaskCounts
-from diffground.evaluation.miou import IouTable, iou_of_masks, mask_iou
+from diffground.evaluation.miou import IouTable, harmonic_mean, iou_of_masks, mask_iou
 from diffground.evaluation.nmi import NmiScores
 from diffground.evaluation.review import ACCEPTED, REJECTED, Review
 from diffground.grounding.oracle import LabelledSample
@@ -89,6 +89,19 @@ def foreground_only(targets: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 MaskMethod = Callable[[Sequence[LabelledSample]], list[dict[str, np.ndarray]]]
 """Predicts masks of a batch: for each sample, category -> bool (H, W), for every category that its prompt names."""
+
+
+def harmonic_of_groups(miou: Mapping[str, float | None]) -> float | None:
+    """One number of a method's mIoU by group (percent), to rank by: harmonic mean of the groups that are seen
+    throughout and of those that are unseen throughout, each averaged; None where there is no image of one kind.
+    """
+    sides = []
+    for names in (("one_seen", "two_seen"), ("one_unseen", "two_unseen")):
+        scores = [score for name in names if (score := miou.get(name)) is not None]
+        if not scores:
+            return None
+        sides.append(sum(scores) / len(scores))
+    return harmonic_mean(*sides)
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ class Clone:
         return output_of([*DVC, *arguments], cwd=self.path, env=self._environment())
 
     def _environment(self) -> dict[str, str]:
-        return environment(self.path, name=self.name, tracking_uri=self._tracking_uri())
+        return environment(self.path, root=self.root, name=self.name, tracking_uri=self._tracking_uri())
 
     def _tracking_uri(self) -> str:
         """Where the repository's own runs are logged."""

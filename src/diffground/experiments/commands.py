@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from diffground.errors import UserError
+from diffground.tracking.journal import ENVIRONMENT_VARIABLE as JOURNAL_VARIABLE
+from diffground.tracking.journal import journal_folder
 
 DVC = (sys.executable, "-m", "dvc")
 DVC_TEMPORARY = Path(".dvc", "tmp")
@@ -82,14 +84,16 @@ def check_dvc_is_idle(root: Path) -> None:
         )
 
 
-def environment(clone: Path, *, name: str, tracking_uri: str) -> dict[str, str]:
-    """For commands in `clone`: its own code, this Python, and MLflow's run named after the experiment."""
+def environment(clone: Path, *, root: Path, name: str, tracking_uri: str) -> dict[str, str]:
+    """For commands in `clone` of `root`: its own code, this Python, and MLflow's run named after the experiment."""
     return {
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(clone / "src"), os.environ.get("PYTHONPATH", "")])),
         "DVC_EXP_NAME": name,
         "MLFLOW_TRACKING_URI": tracking_uri,
+        # the clone goes when the experiment is saved; what a server did not take must stay
+        JOURNAL_VARIABLE: str((root / journal_folder()).resolve()),
     }
 
 

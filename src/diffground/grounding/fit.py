@@ -19,7 +19,7 @@ from diffground.grounding.oracle import LabelledSample, read_labelled_samples
 from diffground.grounding.prediction import read_features
 from diffground.grounding.training import TrainingSet, train_module
 from diffground.runtime.unfinished import Unfinished
-from diffground.training import Execution, LossCurve
+from diffground.training import Execution, LossCurve, OnPoint
 from diffground.vocabulary import Vocabulary
 
 MAX_SKIPPED_FRAC = 0.95
@@ -70,6 +70,7 @@ def fit_grounding(
     feature_batch_size: int,
     device: torch.device,
     unfinished: Unfinished | None = None,
+    on_point: OnPoint | None = None,
 ) -> FittedGrounding:
     """Read shards of images and of their masks, and train on all of them alike.
 
@@ -102,7 +103,7 @@ def fit_grounding(
         query_noise=config.query_noise,
         text_drop=config.text_drop if config.word_attention else 0.0,
         seed=config.seed,
-        execution=Execution(config.mixed_precision, config.gradient_accumulation_steps, unfinished),
+        execution=Execution(config.mixed_precision, config.gradient_accumulation_steps, unfinished, on_point),
     )
     return FittedGrounding(module=module, spec=spec, curve=curve, counts=counts)
 

@@ -92,7 +92,7 @@ def write_record(path: Path, record: ExperimentRecord) -> None:
 
 def read_records(folder: Path = paths.EXPERIMENTS) -> list[ExperimentRecord]:
     """Every record of `folder`, in the order of the file names. Raises: UserError for a file that is none."""
-    return [_read(path) for path in sorted(folder.glob("*.json"))]
+    return [read_record(path) for path in sorted(folder.glob("*.json"))]
 
 
 def comparable(
@@ -148,7 +148,8 @@ def differing(params: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str
     return {key: value for key, value in params.items() if key not in default or default[key] != value}
 
 
-def _read(path: Path) -> ExperimentRecord:
+def read_record(path: Path) -> ExperimentRecord:
+    """The record in one file. Raises: UserError for a file that is none."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         record = ExperimentRecord(**{**values, "setup": Setup(**values["setup"])})

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from diffground.config import RuntimeConfig
-from diffground.errors import UserError
+from diffground.errors import InfrastructureError, UserError
 
 from .device import pick_device
 from .rank import is_main_process
@@ -110,7 +110,8 @@ class _Member:
             code = self._process.exitcode
             reason = "was killed (out of memory?)" if code == -signal.SIGKILL else "died"
             self.failed_s = 0.0
-            self.error = UserError(f"a training process {reason}, exit code {code}; run the same command to go on")
+            kind = InfrastructureError if code == -signal.SIGKILL else UserError
+            self.error = kind(f"a training process {reason}, exit code {code}; run the same command to go on")
             return True
         if message is None:
             return False

@@ -11,7 +11,7 @@ from diffground.data.voc import VocDataset
 from diffground.evaluation.zs3 import ZeroShotScores
 from diffground.runtime.progress import Progress
 from diffground.runtime.unfinished import Unfinished
-from diffground.training import Execution, LossCurve
+from diffground.training import Execution, LossCurve, OnPoint
 from diffground.vocabulary import Vocabulary
 
 from .maskformer import MaskFormerSegmenter, build_maskformer
@@ -53,6 +53,7 @@ def fit_segmenter(
     device: torch.device,
     description: str,
     unfinished: Unfinished | None = None,
+    on_point: OnPoint | None = None,
 ) -> tuple[MaskFormerSegmenter, LossCurve]:
     """Build and train; the result is a function of `source` and `config`.
 
@@ -69,7 +70,7 @@ def fit_segmenter(
         segmenter, source, iterations=config.iterations, batch_size=config.batch_size,
         learning_rate=config.learning_rate, backbone_lr_factor=config.backbone_lr_factor,
         weight_decay=config.weight_decay, seed=config.seed, description=description,
-        execution=Execution(config.mixed_precision, config.gradient_accumulation_steps, unfinished),
+        execution=Execution(config.mixed_precision, config.gradient_accumulation_steps, unfinished, on_point),
     )  # fmt: skip
     return segmenter, curve
 

@@ -10,7 +10,7 @@ from sklearn.metrics import normalized_mutual_info_score
 
 from diffground.data.shards import encode_mask, encode_png
 from diffground.evaluation.methods import foreground_method
-from diffground.evaluation.protocol1 import foreground_only, quality_problem, run_protocol1
+from diffground.evaluation.protocol1 import foreground_only, harmonic_of_groups, quality_problem, run_protocol1
 from diffground.grounding.oracle import LabelledSample
 
 GROUPS = ("one_seen", "one_unseen", "two_seen")
@@ -119,3 +119,18 @@ def test_scores_do_not_depend_on_the_batch_size() -> None:
 
 def test_foreground_of_nothing_is_nothing() -> None:
     assert foreground_only({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("miou", "expected"),
+    [
+        ({"one_seen": 60.0, "two_seen": 40.0, "two_seen_unseen": 0.0, "one_unseen": 25.0, "two_unseen": 25.0}, 100 / 3),
+        ({"one_seen": 50.0, "two_seen": None, "one_unseen": 25.0}, 100 / 3),  # 2 * 50 * 25 / 75
+        ({"one_seen": 50.0, "one_unseen": None}, None),
+        ({"one_seen": 0.0, "one_unseen": 0.0}, 0.0),
+    ],
+)
+def test_groups_are_ranked_by_the_harmonic_mean_of_seen_and_unseen(
+    miou: dict[str, float | None], expected: float | None
+) -> None:
+    assert harmonic_of_groups(miou) == pytest.approx(expected)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import torch
 
 from diffground.training import LOG_EVERY, LossCurve, ShuffledBatches
@@ -27,3 +29,12 @@ def test_a_point_of_the_curve_is_the_mean_since_the_point_before() -> None:
         curve.add(loss, iteration=iteration, last=iteration == iterations)
     assert curve.iterations == [LOG_EVERY, iterations]
     assert curve.losses == [1.0, LOG_EVERY + 1.5]
+
+
+def test_points_of_the_curve_are_told_while_the_training_goes_on() -> None:
+    told: list[tuple[int, float]] = []
+    curve = LossCurve(on_point=lambda iteration, loss: told.append((iteration, loss)))
+    for iteration in range(1, LOG_EVERY + 2):
+        curve.add(torch.tensor(2.0), iteration=iteration, last=False)
+    assert told == [(LOG_EVERY, 2.0)]
+    assert asdict(curve) == {"iterations": [LOG_EVERY], "losses": [2.0]}

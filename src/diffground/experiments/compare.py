@@ -1,0 +1,93 @@
+"""Scores of several runs side by side: committed records, DVC experiments and MLflow's reproductions, by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from diffground import paths
+from diffground.config import TrackingConfig
+from diffground.errors import UserError
+from diffground.experiments.commands import experiment_commits, git_file
+from diffground.experiments.lock_file import combine, metrics_files, read_stages, read_yaml
+from diffground.prompts import GROUPS
+from diffground.report.experiments import read_record
+from diffground.report.metrics import flatten, read_metrics
+from diffground.report.tables import METHOD_TITLES, TRAINING_TITLES, ZS3_TITLES, Table
+from diffground.tracking import reproduction_metrics
+
+HERE = "here"
+"""Name of the run in reports/metrics."""
+
+_ROWS = (
+    *(f"evaluate_grounding/{method}/{group}" for method in METHOD_TITLES for group in GROUPS),
+    *(f"evaluate_grounding/real_images/{method}/{key}" for method in METHOD_TITLES for key in ZS3_TITLES),
+    *(
+        f"evaluate_zs3/{part}{name}/{key}"
+        for part in ("", "with_background/")
+        for name in TRAINING_TITLES
+        for key in ZS3_TITLES
+    ),
+    *(f"text2mask/{key}" for key in ZS3_TITLES),
+)
+"""mIoU in percent, by the keys that MLflow has too."""
+
+
+def comparison(names: Sequence[str], *, root: Path = Path(), tracking: TrackingConfig) -> Table:
+    """A row a score that any of the runs has, a column a run, then its difference to the first run; mIoU in percent.
+
+    names: each a record of reports/experiments, a DVC experiment, the name or id of a parent run in MLflow, looked for
+    in this order, or 'here' for reports/metrics. `Table` writes Markdown and CSV.
+    Raises: UserError for a name that is none of these, or that comes twice.
+    """
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise UserError(f"'{twice[0]}' is named twice; name each run once")
+    runs = [run_scores(name, root=root, tracking=tracking) for name in names]
+    rows = []
+    for key in _ROWS:
+        scores = [run.get(key) for run in runs]
+        if any(score is not None for score in scores):
+            rows.append((key, *scores, *(_difference(score, scores[0]) for score in scores[1:])))
+    if not rows:
+        raise UserError(f"{', '.join(names)}: no scores yet; run `dvc repro evaluate_grounding evaluate_zs3`")
+    return Table(header=("mIoU, %", *names, *(f"{name} − {names[0]}" for name in names[1:])), rows=tuple(rows))
+
+
+def run_scores(name: str, *, root: Path, tracking: TrackingConfig) -> dict[str, float]:
+    """Flat metrics 'stage/…' of one run. Raises: UserError for a name that no run has."""
+    if name == HERE:
+        folder = root / paths.METRICS
+        return _flat({path.stem: read_metrics(path.stem, folder=folder) for path in folder.glob("*.json")})
+    record = root / paths.EXPERIMENTS / f"{name}.json"
+    if record.is_file():
+        return _flat(read_record(record).metrics)
+    experiments = experiment_commits(cwd=root) if (root / ".git").exists() else {}
+    if name in experiments:
+        return _flat(_metrics_in_commit(experiments[name][0], root=root))
+    found = reproduction_metrics(name, tracking)
+    if found is None:
+        known = sorted({HERE, *(path.stem for path in record.parent.glob("*.json")), *experiments})
+        raise UserError(
+            f"no record, DVC experiment or MLflow run is named '{name}'; known here: {', '.join(known)}, "
+            "and the parent runs in MLflow"
+        )
+    return found
+
+
+def _metrics_in_commit(commit: str, *, root: Path) -> Mapping[str, Mapping[str, object]]:
+    """Metrics of the stages whose results in `commit` are those of its parameters."""
+    params = read_yaml(git_file(commit, paths.PARAMS.as_posix(), cwd=root) or "")
+    stages, holding = combine([read_stages(git_file(commit, "dvc.lock", cwd=root) or "")], params)
+    files = metrics_files(stages, holding, folder=paths.METRICS.as_posix())
+    texts = {stage: git_file(commit, path, cwd=root) for stage, path in files.items()}
+    return {stage: json.loads(text) for stage, text in texts.items() if text is not None}
+
+
+def _flat(metrics: Mapping[str, Mapping[str, object]]) -> dict[str, float]:
+    return {key: score for stage, values in metrics.items() for key, score in flatten(values, prefix=stage).items()}
+
+
+def _difference(score: float | None, first: float | None) -> float | None:
+    return None if score is None or first is None else round(score - first, 2)

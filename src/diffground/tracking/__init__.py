@@ -1,0 +1,25 @@
+"""MLflow tracking: a parent run a reproduction, a child run a stage. The only package that imports mlflow."""
+
+from diffground.tracking.delivery import REPRODUCTION_TAG
+from diffground.tracking.loading import load_model
+from diffground.tracking.lookup import LoggedRun, find_run, reproduction_metrics
+from diffground.tracking.models import benchmark_of, grounding_entry, segmenter_entry
+from diffground.tracking.run import TrackingRun, start_run
+from diffground.tracking.store import absolute_store
+from diffground.tracking.sync import SyncSummary, sync_journal
+
+__all__ = [
+    "REPRODUCTION_TAG",
+    "LoggedRun",
+    "SyncSummary",
+    "TrackingRun",
+    "absolute_store",
+    "benchmark_of",
+    "find_run",
+    "grounding_entry",
+    "load_model",
+    "reproduction_metrics",
+    "segmenter_entry",
+    "start_run",
+    "sync_journal",
+]

@@ -1,0 +1,86 @@
+"""Which reproduction a stage belongs to: commit, DVC experiment and parameters; and how runs are tagged with it."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from diffground.config import Params
+from diffground.params import flat_params
+from diffground.runtime.fingerprint import checkpoint_fingerprint
+from diffground.tracking.models import COMMIT, PROFILE
+
+# what DVC and `diffground profile` write while the pipeline runs is no change of the code
+_WRITTEN_BY_RUNS = ("dvc.lock", "params.yaml", "reports")
+
+
+def describe_reproduction(params: Params) -> dict[str, Any]:
+    """Digest, name, parameters and tags of the parent run."""
+    # where it runs and where it is logged does not make another reproduction
+    settings = {key: value for key, value in asdict(params).items() if key not in ("runtime", "tracking")}
+    commit, experiment = git_commit(), os.environ.get("DVC_EXP_NAME", "")
+    identity = json.dumps([commit, experiment, settings], sort_keys=True)
+    return {
+        "digest": hashlib.sha256(identity.encode()).hexdigest()[:16],
+        "name": experiment or f"{params.profile} {commit[:8]}".strip(),
+        "params": params_as_text(settings),
+        "tags": common_tags(params, commit=commit, experiment=experiment),
+    }
+
+
+def common_tags(params: Params, *, commit: str, experiment: str) -> dict[str, str]:
+    """Tags of a parent run and of its stages; the first four are MLflow's own columns."""
+    checkpoint = params.generator.checkpoint
+    tags = {
+        "mlflow.user": _user(),
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.name": "diffground",
+        "mlflow.source.git.commit": commit,
+        COMMIT: commit,
+        PROFILE: params.profile,
+        "diffground.dirty": str(_is_dirty()).lower(),
+        "diffground.generator": checkpoint,
+        "diffground.generator.sha256": checkpoint_fingerprint(checkpoint),
+        "dvc.experiment": experiment,
+    }
+    return {key: value for key, value in tags.items() if value}
+
+
+def params_as_text(values: Mapping[str, Any]) -> dict[str, str]:
+    """Nested parameters as 'outer.inner' -> text; lists as JSON."""
+    return {
+        key: json.dumps(value, ensure_ascii=False) if isinstance(value, list | tuple) else str(value)
+        for key, value in flat_params(values).items()
+    }
+
+
+def git_commit() -> str:
+    """Hash of HEAD, '' outside a git repository or before its first commit."""
+    return _git("rev-parse", "--verify", "HEAD") or ""
+
+
+def _is_dirty() -> bool:
+    """Whether tracked files differ from the commit, those apart that runs write themselves."""
+    excluded = (f":(exclude){path}" for path in _WRITTEN_BY_RUNS)
+    return bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", *excluded))
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        git = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # git itself is not installed
+        return None
+    return git.stdout.strip() if git.returncode == 0 else None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return ""

@@ -1,0 +1,208 @@
+"""Model folders as MLflow models from code and as versions of a registered model; nothing is pickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from diffground.config import Params
+from diffground.runtime.fingerprint import checkpoint_fingerprint
+from diffground.tracking.champion import Standing, profile_alias, takes_alias
+
+GROUNDING, SEGMENTER = "diffground-grounding", "diffground-segmenter"
+"""Names of the registered models."""
+SCRIPTS = {
+    GROUNDING: Path(__file__).with_name("code_grounding.py"),
+    SEGMENTER: Path(__file__).with_name("code_segmenter.py"),
+}
+"""What MLflow copies beside the model folder, and runs to load it."""
+SHA256, PROFILE, COMMIT, STAGE, SCORE, BENCHMARK = (
+    f"diffground.{name}" for name in ("sha256", "profile", "commit", "stage", "score", "benchmark")
+)
+"""Tags of runs and of model versions."""
+
+# an SQL store does not keep the model_id that a version is created with
+_MODEL_ID = "diffground.model_id"
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model folder to log."""
+
+    registered: str
+    """GROUNDING or SEGMENTER."""
+    folder: Path
+    name: str
+    """Of the logged model; one run may have several."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """What it needs beside the folder; `load_model(…, model_config=…)` overrides it."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def sha256(self) -> str:
+        return checkpoint_fingerprint(self.folder)
+
+
+def grounding_entry(folder: Path, params: Params) -> ModelEntry:
+    """The grounding module, with the generator it reads and how images are sampled."""
+    p = params.generator
+    config = {
+        "generator": p.checkpoint, "generator_sha256": checkpoint_fingerprint(p.checkpoint),
+        "image_size": p.image_size, "num_steps": p.num_steps, "guidance_scale": p.guidance_scale,
+        "tapped_step": p.tapped_step, "dtype": p.dtype, "device": params.runtime.device,
+        "mask_threshold": params.grounding.mask_threshold,
+    }  # fmt: skip
+    return ModelEntry(GROUNDING, folder, "grounding", config, {"diffground.generator": p.checkpoint})
+
+
+def segmenter_entry(folder: Path, params: Params) -> ModelEntry:
+    """A segmenter; the folder's name is that of its training set."""
+    tags = {"diffground.training_set": folder.name}
+    return ModelEntry(SEGMENTER, folder, f"segmenter-{folder.name}", {"device": params.runtime.device}, tags)
+
+
+def benchmark_of(params: Params, *sections: str) -> str:
+    """Digest of the parameters that say on what a model is judged; batch sizes of frozen models change no score."""
+    values = {name: {**asdict(getattr(params, name)), "batch_size": None} for name in sections}
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def log_model(client: Any, run_id: str, folder: Path, values: Mapping[str, Any]) -> None:
+    """Make a logged model and a version of it, unless a version of these weights and this profile is there."""
+    from mlflow.entities import LoggedModelInput
+
+    known = find_version(client, values["registered"], values["tags"])
+    if known is None:
+        model = _find_or_log(client, run_id, folder, values)
+        _register(client, run_id, model, values)
+    elif known.run_id != run_id:
+        client.log_inputs(run_id, models=[LoggedModelInput(known.tags[_MODEL_ID])])
+
+
+def judge_model(client: Any, values: Mapping[str, Any]) -> None:
+    """Tag the version with its scores; where it may be champion, let it take the aliases that it deserves."""
+    registered, tags = values["registered"], values["tags"]
+    known = find_version(client, registered, tags)
+    if known is None:
+        raise FileNotFoundError(f"no version of {registered} has the weights {tags[SHA256]}")
+    for key, value in {**tags, **values["metrics"]}.items():
+        client.set_model_version_tag(registered, known.version, key, str(value))
+    candidate = _standing({**known.tags, **tags})
+    if candidate is None or not values["contends"]:
+        return
+    for alias in (profile_alias(candidate.profile), "champion"):
+        holder = _holder(client, registered, alias)
+        if holder is None or (
+            holder.version != known.version and takes_alias(alias, candidate, _standing(holder.tags))
+        ):
+            client.set_registered_model_alias(registered, alias, known.version)
+
+
+def find_version(client: Any, registered: str, tags: Mapping[str, str]) -> Any:
+    """The version of these weights in this profile; None without one."""
+    found = client.search_model_versions(f"name = '{registered}' AND tags.`{SHA256}` = '{tags[SHA256]}'")
+    return next((v for v in found if v.tags.get(PROFILE) == tags[PROFILE]), None)
+
+
+def _find_or_log(client: Any, run_id: str, folder: Path, values: Mapping[str, Any]) -> Any:
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+    experiment_id = client.get_run(run_id).info.experiment_id
+    found = client.search_logged_models([experiment_id], f"tags.`{SHA256}` = '{values['tags'][SHA256]}'")
+    model = next((m for m in found if m.source_run_id == run_id), None) or client.create_logged_model(
+        experiment_id, name=values["name"], source_run_id=run_id, tags=dict(values["tags"]), model_type="pyfunc"
+    )
+    if model.status != LoggedModelStatus.READY:
+        with TemporaryDirectory() as temporary:
+            path = Path(temporary) / "model"
+            save_model(path, folder, values, run_id=run_id, model_id=model.model_id)
+            client.log_model_artifacts(model.model_id, str(path))
+        client.log_outputs(run_id, models=[LoggedModelOutput(model.model_id, step=0)])
+        client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    return model
+
+
+def save_model(
+    path: Path, folder: Path, values: Mapping[str, Any], *, run_id: str | None = None, model_id: str | None = None
+) -> None:
+    """Write a folder that `mlflow.pyfunc.load_model` reads: our model folder, and a script that loads it."""
+    import mlflow.pyfunc
+    from mlflow.models import Model
+
+    signature, example = _SIGNATURES[values["registered"]]()
+    mlflow.pyfunc.save_model(
+        path, python_model=str(SCRIPTS[values["registered"]]), artifacts={"model": str(folder)},
+        mlflow_model=Model(run_id=run_id, model_id=model_id, model_uuid=model_id),
+        model_config=dict(values["config"]), metadata=dict(values["tags"]),
+        signature=signature, input_example=example, pip_requirements=[_requirement()],
+    )  # fmt: skip
+    saved = Model.load(str(path))
+    flavor = saved.flavors[mlflow.pyfunc.FLAVOR_NAME]
+    # places of this machine, of which MLflow reads nothing but the file's name
+    flavor[mlflow.pyfunc.MODEL_CODE_PATH] = SCRIPTS[values["registered"]].name
+    flavor["artifacts"]["model"]["uri"] = folder.name
+    saved.save(str(path / "MLmodel"))
+
+
+def _register(client: Any, run_id: str, model: Any, values: Mapping[str, Any]) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(values["registered"])
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    client.create_model_version(
+        values["registered"], model.artifact_location, run_id=run_id, model_id=model.model_id,
+        tags={**values["tags"], _MODEL_ID: model.model_id}, await_creation_for=0,
+    )  # fmt: skip
+
+
+def _standing(tags: Mapping[str, str]) -> Standing | None:
+    if not all(tags.get(key) for key in (PROFILE, BENCHMARK, SCORE)):
+        return None
+    return Standing(profile=tags[PROFILE], benchmark=tags[BENCHMARK], score=float(tags[SCORE]))
+
+
+def _holder(client: Any, registered: str, alias: str) -> Any:
+    """The version that has the alias; None without one."""
+    held = client.get_registered_model(registered).aliases.get(alias)
+    return None if held is None else client.get_model_version(registered, held)
+
+
+def _requirement() -> str:
+    try:
+        return f"diffground=={version('diffground')}"
+    except PackageNotFoundError:  # run from its source folder
+        return "diffground"
+
+
+def _segmenter_signature() -> tuple[Any, Any]:
+    """Images may differ in size, which MLflow's tensors cannot say; so the input has an example and no type."""
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    labels = Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1), "labels")])
+    return ModelSignature(outputs=labels), np.full((1, 8, 8, 3), 128, dtype=np.uint8)
+
+
+def _grounding_signature() -> tuple[Any, Any]:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array
+
+    inputs = Schema([
+        ColSpec(DataType.string, "prompt"), ColSpec(Array(DataType.string), "categories"),
+        ColSpec(DataType.long, "seed"),
+    ])  # fmt: skip
+    return ModelSignature(inputs=inputs), [{"prompt": "a photograph of a dog", "categories": ["dog"], "seed": 0}]
+
+
+_SIGNATURES = {GROUNDING: _grounding_signature, SEGMENTER: _segmenter_signature}

@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import pytest
+
+from diffground.tracking import absolute_store, find_run, start_run
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("sqlite:///mlflow.db", "sqlite:////repository/mlflow.db"),
+        ("sqlite:///logs/mlflow.db?timeout=9", "sqlite:////repository/logs/mlflow.db?timeout=9"),
+        ("sqlite+pysqlite:///mlflow.db", "sqlite+pysqlite:////repository/mlflow.db"),
+        ("mlruns", "/repository/mlruns"),
+        ("./mlruns", "/repository/mlruns"),
+        ("file:mlruns", "file:///repository/mlruns"),
+        ("file:./my%20runs", "file:///repository/my%20runs"),
+        *[
+            (uri, uri)
+            for uri in (
+                "", "http://localhost:5000", "https://example.org/mlflow", "postgresql://user@host:5432/mlflow",
+                "databricks", "databricks://profile", "sqlite:////data/mlflow.db", "sqlite:///:memory:", "sqlite://",
+                "/data/mlruns", "file:///data/mlruns", "file:/data/mlruns",
+            )
+        ],
+    ],
+)  # fmt: skip
+def test_a_relative_store_lies_in_the_repository_and_any_other_stays(uri, expected):
+    assert absolute_store(uri, root=Path("/repository")) == expected
+
+
+def test_two_folders_log_to_the_store_that_a_relative_address_names(params, runs_of, tmp_path, monkeypatch):
+    root = Path(params.tracking.uri.removeprefix("sqlite:///")).parent
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", absolute_store("sqlite:///mlflow.db", root=root))
+        with start_run(name, params):
+            pass
+    assert len(runs_of("one")) == len(runs_of("two")) == 1
+    assert not list(tmp_path.rglob("mlflow.db"))
+
+
+def test_the_newest_run_of_a_stage_is_found(params, runs_of):
+    assert find_run("generate", params.tracking) is None
+    for _ in range(2):
+        with start_run("generate", params):
+            pass
+    newest = max(runs_of("generate"), key=lambda run: run.info.start_time).info
+    found = find_run("generate", params.tracking)
+    assert found is not None and found.run_id == newest.run_id and found.uri == params.tracking.uri
+    assert find_run("generate", params.tracking, since_s=newest.start_time / 1000 + 1) is None
+    assert find_run("detect", params.tracking) is None
