@@ -33,11 +33,12 @@ readme: setup
 lock:
 	uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --upgrade --no-annotate --no-header \
 		--quiet -o .lock-all-extras
-	{ echo "# Exact versions of the dependencies and of the extra dev, with the hashes of every platform's files."; \
+	{ echo "# Exact versions of the dependencies and of the extras dev, flows, ray and s3,"; \
+	  echo "# with the hashes of every platform's files."; \
 	  echo "# Install: pip install --require-hashes -r requirements.lock"; \
 	  echo "# Renew:   make lock"; \
-	  uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev --constraint .lock-all-extras \
-		--generate-hashes --no-emit-index-url --no-annotate --no-header --quiet; } > .lock-new
+	  uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev --extra flows --extra ray --extra s3 \
+		--constraint .lock-all-extras --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet; } > .lock-new
 	mv .lock-new requirements.lock
 	rm .lock-all-extras
 

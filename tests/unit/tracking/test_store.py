@@ -38,7 +38,7 @@ def test_two_folders_log_to_the_store_that_a_relative_address_names(params, runs
         with start_run(name, params):
             pass
     assert len(runs_of("one")) == len(runs_of("two")) == 1
-    assert not list(tmp_path.rglob("mlflow.db"))
+    assert list(tmp_path.rglob("mlflow.db")) == [root / "mlflow.db"]
 
 
 def test_the_newest_run_of_a_stage_is_found(params, runs_of):
