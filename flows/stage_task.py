@@ -16,6 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
 from diffground.errors import InfrastructureError, UserError
+from diffground.lock_copy import restore_lock
 from flows.artifacts import stage_page
 from flows.gpus import gpu_slot, visible_gpus
 from flows.pipeline import Outcome, Pipeline, changed_stages, repro_command
@@ -68,6 +69,8 @@ def run_stages(pipeline: Pipeline, stages: Sequence[str], *, retries: int, retry
 
     Raises: the error of the first that fails.
     """
+    if source := restore_lock(pipeline.folder):
+        get_run_logger().warning("dvc.lock was damaged when DVC was killed; put back from %s", source)
     changed = changed_stages(pipeline.folder)
     attempt = run_stage.with_options(retries=retries, retry_delay_seconds=retry_delay_s)
     states: dict[str, State] = {}

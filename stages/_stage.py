@@ -24,7 +24,8 @@ from dataclasses import replace
 from diffground import paths
 from diffground.config import Params, load_params
 from diffground.entry_point import run_entry_point
-from diffground.runtime.rank import is_one_of_several
+from diffground.lock_copy import keep_copy
+from diffground.runtime.rank import is_main_process, is_one_of_several
 from diffground.tracking import TrackingRun, start_run
 
 Main = Callable[[Params, TrackingRun], None]
@@ -51,6 +52,8 @@ def run_stage(name: str, main: Main, *, num_processes: Callable[[Params], int] |
 
 
 def _run(name: str, main: Main, params: Params) -> None:
+    if is_main_process():
+        keep_copy()
     with start_run(name, params) as run:
         main(params, run)
 

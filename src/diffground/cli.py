@@ -1,4 +1,4 @@
-"""The command line: profile, ground, experiments, compare, sync, review, fetch, import-released; see --help of each."""
+"""The command line: profile, ground, experiments, compare, sync, restore-lock, review, fetch, import-released."""
 
 from __future__ import annotations
 
@@ -56,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sync = commands.add_parser("sync", help="deliver to MLflow what waits in the journal since the server was away")
     sync.set_defaults(run=_sync)
+
+    restore = commands.add_parser("restore-lock", help="put back a dvc.lock that DVC was killed over, if it is damaged")
+    restore.set_defaults(run=_restore_lock)
 
     review = commands.add_parser("review", help="a page of the Protocol I test set to look through, and a CSV to edit")
     review.add_argument(
@@ -173,6 +176,13 @@ def _sync(args: argparse.Namespace) -> None:
     running = f"; {summary.num_left} still run" if summary.num_left else ""
     refused = f"; {summary.num_refused} entries were refused, see refused.jsonl there" if summary.num_refused else ""
     print(f"{journal_folder()}: {summary.num_delivered} runs delivered{running}{refused}")
+
+
+def _restore_lock(args: argparse.Namespace) -> None:
+    from diffground.lock_copy import LOCK, restore_lock
+
+    source = restore_lock()
+    print(f"{LOCK}: {f'put back from {source}' if source else 'is in order'}")
 
 
 def _review(args: argparse.Namespace) -> None:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 
-import psutil
 import pytest
 
 from diffground.errors import InfrastructureError, UserError
@@ -16,6 +15,7 @@ prefect = pytest.importorskip("prefect")
 from flows.pipeline import read_pipeline  # noqa: E402
 from flows.places import ROOT  # noqa: E402
 from flows.stage_task import StageProgress, artifact_key, run_stages  # noqa: E402
+from tests.flows.test_process import alive  # noqa: E402
 
 pytestmark = [pytest.mark.usefixtures("prefect_server")]
 DEADLINE_S = 120
@@ -111,7 +111,10 @@ def test_a_run_that_is_ended_leaves_nothing_running_and_dvc_goes_on(project, num
     )
     env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"}
     settings = prefect.settings.get_current_settings().to_environment_variables(exclude_unset=True)
-    process = subprocess.Popen([sys.executable, str(script)], cwd=ROOT, env={**env, **settings})
+    process = subprocess.Popen(
+        [sys.executable, str(script)], cwd=ROOT, env={**env, **settings},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell in the background has it ignored
+    )  # fmt: skip
     pids = project.root / "pids"
     deadline = time.monotonic() + DEADLINE_S
     while not (pids.is_file() and len(pids.read_text().split()) == 2):
@@ -121,7 +124,7 @@ def test_a_run_that_is_ended_leaves_nothing_running_and_dvc_goes_on(project, num
     process.send_signal(number)
     assert process.wait(DEADLINE_S) != 0
     assert (project.root / "interrupted").exists(), "the stage had the time to end by itself"
-    assert [pid for pid in map(int, pids.read_text().split()) if psutil.pid_exists(pid)] == []
+    assert [pid for pid in map(int, pids.read_text().split()) if alive(pid)] == []
     project.dvc("repro", "--quiet")
     assert project.ran().count("make") == 2
     assert (project.root / "used").is_file()

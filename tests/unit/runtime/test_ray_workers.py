@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import ANY
@@ -18,7 +19,7 @@ import yaml
 from work_for_workers import KilledAt, count_slowly, describe, divide, fail, slow_first, square, square_samples
 
 import diffground
-from diffground.config import RuntimeConfig
+from diffground.config import load_params
 from diffground.errors import UserError
 from diffground.profile import compose_params
 from diffground.runtime.ray_workers import RayWorkers
@@ -31,7 +32,7 @@ from tests.unit.test_profile import CONF
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")
 ROOT = Path(__file__).parents[3]
-RUNTIME = {"device": "auto", "num_threads": 4, "num_workers": 2}
+RUNTIME = replace(load_params(ROOT / "params.yaml").runtime, device="auto", num_threads=4, num_workers=2)
 
 
 @pytest.fixture(scope="module")
@@ -168,9 +169,9 @@ def test_a_stage_on_a_cluster_of_another_folder(workers, tmp_path):
 
 
 def test_of_this_machine_or_of_a_cluster():
-    on_ray = RuntimeConfig(**RUNTIME, backend="ray", ray_address="auto")
+    on_ray = replace(RUNTIME, backend="ray", ray_address="auto")
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert type(Workers.of(RuntimeConfig(**RUNTIME, backend="local", ray_address=""), cpu)) is Workers
+    assert type(Workers.of(RUNTIME, cpu)) is Workers
     picked = Workers.of(on_ray, cpu)
     assert (type(picked), picked._num_workers, picked._threads_each) == (RayWorkers, 2, 2)
     picked = Workers.of(on_ray, gpu)

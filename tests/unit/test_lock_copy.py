@@ -1,0 +1,53 @@
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from diffground.cli import main
+from diffground.errors import UserError
+from diffground.lock_copy import COPY, LOCK, is_whole, keep_copy, restore_lock
+
+WHOLE = (Path(__file__).parents[2] / LOCK).read_text()
+
+
+def test_every_cut_is_readable_or_put_back(tmp_path):
+    (tmp_path / LOCK).write_text(WHOLE)
+    keep_copy(tmp_path)
+    assert restore_lock(tmp_path) is None
+    put_back = 0
+    for end in [0, *range(1, len(WHOLE), len(WHOLE) // 7)]:
+        (tmp_path / LOCK).write_text(WHOLE[:end])
+        if restore_lock(tmp_path) is not None:
+            put_back += 1
+            assert (tmp_path / LOCK).read_text() == WHOLE
+        assert is_whole((tmp_path / LOCK).read_text())
+    assert put_back
+
+
+def test_without_a_copy_the_last_commit_serves(tmp_path, monkeypatch, capsys):
+    (tmp_path / LOCK).write_text(WHOLE)
+    for command in ("init -q", "add dvc.lock", "-c user.name=a -c user.email=a@b commit -qm x"):
+        subprocess.run(["git", *command.split()], cwd=tmp_path, check=True)
+    (tmp_path / LOCK).write_text(WHOLE[: WHOLE.index("deps:")] + "x: 1\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(["restore-lock"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == "dvc.lock: put back from the last commit\n"
+    assert Path(LOCK).read_text() == WHOLE
+
+
+def test_without_anything_one_line_says_what_to_do(tmp_path):
+    (tmp_path / LOCK).write_text("stages: [")
+    with pytest.raises(UserError, match=r"dvc\.lock: DVC cannot read it, .*; delete it and run `dvc repro`"):
+        restore_lock(tmp_path)
+    (tmp_path / COPY).parent.mkdir(parents=True)
+    (tmp_path / COPY).write_text("half")
+    with pytest.raises(UserError, match="no copy"):
+        restore_lock(tmp_path)
+
+
+def test_no_lock_is_no_damage(tmp_path):
+    keep_copy(tmp_path)
+    assert restore_lock(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
