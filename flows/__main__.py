@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from importlib.util import find_spec
 
 from diffground.entry_point import run_entry_point
 from diffground.errors import UserError
@@ -25,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     stack = commands.add_parser("up", help="start Prefect's server, a worker and MLflow's UI, until Ctrl-C")
     stack.add_argument("--port", type=int, default=Ports.prefect, help="of Prefect's UI; default: %(default)s")
     stack.add_argument("--mlflow-port", type=int, default=Ports.mlflow, help="of MLflow's UI; default: %(default)s")
-    stack.set_defaults(run=lambda args: up(Ports(prefect=args.port, mlflow=args.mlflow_port)))
+    stack.set_defaults(run=_up)
     commands.add_parser("status", help="what runs, and where").set_defaults(run=lambda args: print(status()))
 
     reproduce = commands.add_parser("reproduce", help="run the pipeline, on the server of `up` or without one")
@@ -57,6 +58,11 @@ def _add_retries(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--retry-delay-s", type=float, default=30.0, help="default: %(default)s")
 
 
+def _up(args: argparse.Namespace) -> None:
+    _require_prefect()
+    up(Ports(prefect=args.port, mlflow=args.mlflow_port))
+
+
 def _reproduce(args: argparse.Namespace) -> None:
     names = ("profile", "experiment", "first_stage", "last_stage")
     _run_flow("reproduce", args, **{name: getattr(args, name) for name in names})
@@ -68,6 +74,8 @@ def _ablate(args: argparse.Namespace) -> None:
         key, separator, values = entry.partition("=")
         if not separator:
             raise UserError(f"--matrix must be KEY=A,B, got '{entry}'")
+        if key in matrix:
+            raise UserError(f"--matrix names {key} twice; give all its values at once: KEY=A,B")
         matrix[key] = values.split(",")
     target = {"target": args.target} if args.target else {}
     _run_flow(
@@ -86,6 +94,7 @@ def _run_flow(name: str, args: argparse.Namespace, **parameters: object) -> None
     os.environ.update(prefect_environment(api_url=stack.api_url if stack else None))
     if stack:
         os.environ.update(stack.environment())
+    _require_prefect()
     # imported late: Prefect reads its settings when it is imported
     from importlib import import_module
 
@@ -98,6 +107,12 @@ def _run_flow(name: str, args: argparse.Namespace, **parameters: object) -> None
         raise UserError(" ".join(str(error).split())) from None
     if not state.is_completed():
         raise UserError(state.message or f"the run ended as {state.name}")
+
+
+def _require_prefect() -> None:
+    """Raises: UserError where it is not installed."""
+    if find_spec("prefect") is None:
+        raise UserError("Prefect is not installed; run `pip install -e '.[flows]'`")
 
 
 if __name__ == "__main__":

@@ -92,6 +92,9 @@ def plan_variants(
         for base in (experiments or [DEFAULT])
         for combination in itertools.product(*settings)
     ]
+    twice = [name for name in experiments if list(experiments).count(name) > 1]
+    if twice:
+        raise UserError(f"experiment '{twice[0]}' is named twice")
     for variant in variants:
         compose_params(profile, conf=ROOT / "conf", overrides=variant.experiment.overrides)
     return variants

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from diffground.entry_point import TEMPORARY_FAILURE
 from diffground.experiments.commands import DVC, output_of
+from diffground.lock_copy import restore_lock
 from flows.places import command_environment
 
 _FAILED = re.compile(r"^ERROR: failed to reproduce '[^']*': failed to run: .*, exited with (-?\d+)$")
@@ -45,10 +46,11 @@ class Pipeline:
 
 
 def read_pipeline(folder: Path) -> Pipeline:
-    """Read dvc.yaml with DVC's own code."""
+    """Read dvc.yaml with DVC's own code, after putting back a dvc.lock that it was killed over."""
     from dvc.repo import Repo
     from dvc.repo.reproduce import plan_repro
 
+    restore_lock(folder)
     repo = Repo(str(folder))
     try:
         graph = repo.index.graph  # an edge leads from a stage to one that it depends on
@@ -78,16 +80,21 @@ def repro_command(stage: str) -> list[str]:
 
 @contextmanager
 def unfrozen(folder: Path, stages: Sequence[str]) -> Iterator[None]:
-    """Let `dvc repro` run frozen stages for as long as the block lasts; dvc.yaml is the same afterwards."""
+    """Let `dvc repro` run frozen stages for as long as the block lasts; afterwards they are frozen again."""
+    if not stages:
+        yield
+        return
     path = folder / "dvc.yaml"
-    before = path.read_bytes()
-    if stages:
-        output_of([*DVC, "unfreeze", "--quiet", *stages], cwd=folder, env=command_environment())
+    before = after = path.read_bytes()
     try:
+        output_of([*DVC, "unfreeze", "--quiet", *stages], cwd=folder, env=command_environment())
+        after = path.read_bytes()
         yield
     finally:
-        if path.read_bytes() != before:
+        if path.read_bytes() in (before, after):
             path.write_bytes(before)
+        else:  # edited in the meantime
+            output_of([*DVC, "freeze", "--quiet", *stages], cwd=folder, env=command_environment())
 
 
 class Outcome:
@@ -101,7 +108,7 @@ class Outcome:
     def read(self, line: str) -> None:
         if found := _FAILED.match(line):
             self._stage_code = int(found[1])
-        elif line.lower().startswith("error: "):
+        elif self._stage_code is None and line.lower().startswith("error: "):
             self.last_error = line.partition(" ")[2]
         self._skipped = self._skipped or _SKIPPED.match(line) is not None
 

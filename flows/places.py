@@ -40,4 +40,6 @@ def prefect_environment(*, api_url: str | None) -> dict[str, str]:
         settings |= {"PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL"}
     else:
         settings |= {"PREFECT_API_URL": api_url, "PREFECT_SERVER_UI_API_URL": api_url}
+        # by default any page that is open in the browser may call the server, and so run commands
+        settings["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = api_url.removesuffix("/api")
     return settings

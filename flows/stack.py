@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from diffground import paths
 from diffground.config import load_params
 from diffground.errors import UserError
 from diffground.experiments.commands import output_of
+from diffground.tracking import without_password
 from flows.gpus import LIMIT, visible_gpus
 from flows.places import HOME, MLFLOW_UI, ROOT, command_environment, prefect_environment
 from flows.process import Supervised
@@ -99,7 +101,7 @@ def up(ports: Ports) -> None:
     stack = Stack(
         pid=os.getpid(),
         prefect=f"http://{HOST}:{ports.prefect}",
-        mlflow=tracking_uri if served else f"http://{HOST}:{ports.mlflow}",
+        mlflow=without_password(tracking_uri) if served else f"http://{HOST}:{ports.mlflow}",
         pools=POOLS if visible_gpus() else ("cpu",),
     )
     HOME.mkdir(exist_ok=True)
@@ -117,7 +119,8 @@ def up(ports: Ports) -> None:
         for pool in stack.pools:
             arguments = ("worker", "start", "--pool", pool, "--name", f"{pool} worker", "--type", "process")
             parts[f"worker {pool}"] = _start(f"worker-{pool}", _prefect(*arguments), env)
-        _wait(stack.mlflow, parts)
+        if not served:
+            _wait(stack.mlflow, parts)
         _STATE.write_text(json.dumps(asdict(stack)) + "\n", encoding="utf-8")
         print(
             f"Prefect  {stack.prefect}\nMLflow   {stack.mlflow}\nworkers  {', '.join(stack.pools)}\n"
@@ -150,25 +153,28 @@ def _close_runs(stack: Stack) -> None:
         return
     crashed = {"type": "CRASHED", "name": "Crashed", "message": "the worker ended; start the run again to go on"}
     for run in _active_runs(stack):
-        if run["deployment_id"]:
+        if run["deployment_id"] and run["work_pool_name"] in stack.pools:
             _post(f"{stack.api_url}/flow_runs/{run['id']}/set_state", {"state": crashed, "force": True})
 
 
 def _set_up_server(stack: Stack, env: Mapping[str, str]) -> None:
-    """Work pools, the limit of GPU slots, the deployments of prefect.yaml; those of an earlier time are renewed."""
+    """Work pools and the limit of GPU slots, where there are none yet, and the deployments of prefect.yaml, renewed."""
     os.environ.update(stack.environment())
     # imported late: Prefect reads its settings when it is imported
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
     from prefect.workers.process import ProcessWorker
 
     template = ProcessWorker.get_default_base_job_template()
     with get_client(sync_client=True) as client:
         for pool in POOLS:
-            client.create_work_pool(
-                WorkPoolCreate(name=pool, type="process", base_job_template=template), overwrite=True
+            with suppress(ObjectAlreadyExists):  # maybe changed since, to another type even
+                client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=template))
+        with suppress(ObjectAlreadyExists):
+            client.create_global_concurrency_limit(
+                GlobalConcurrencyLimitCreate(name=LIMIT, limit=max(len(visible_gpus()), 1))
             )
-        client.upsert_global_concurrency_limit_by_name(LIMIT, max(len(visible_gpus()), 1))
     output_of(_prefect("--no-prompt", "deploy", "--all"), cwd=ROOT, env=env)
 
 

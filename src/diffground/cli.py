@@ -179,8 +179,10 @@ def _sync(args: argparse.Namespace) -> None:
 
 
 def _restore_lock(args: argparse.Namespace) -> None:
+    from diffground.experiments.commands import check_dvc_is_idle
     from diffground.lock_copy import LOCK, restore_lock
 
+    check_dvc_is_idle(Path())
     source = restore_lock()
     print(f"{LOCK}: {f'put back from {source}' if source else 'is in order'}")
 

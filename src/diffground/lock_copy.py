@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 from pathlib import Path
 
 from diffground.atomic import write_atomically
 from diffground.errors import UserError
+from diffground.experiments.commands import git_file
 
 LOCK = Path("dvc.lock")
+DVC_STAGE = "DVC_STAGE"
+"""Environment variable that DVC sets for stages."""
 COPY = Path(".dvc", "tmp", "diffground", LOCK.name)
 
 
 def keep_copy(root: Path = Path()) -> None:
-    """Before a stage works: DVC has just read the file, so it is whole."""
-    if (root / LOCK).is_file():
+    """Before a stage works, where DVC has started it: DVC has just read the file, so it is whole."""
+    if DVC_STAGE in os.environ and (root / LOCK).is_file():
         write_atomically(root / COPY, (root / LOCK).read_text(encoding="utf-8"))
 
 
@@ -27,9 +30,9 @@ def restore_lock(root: Path = Path()) -> str | None:
     lock = root / LOCK
     if not lock.is_file() or is_whole(lock.read_text(encoding="utf-8", errors="replace")):
         return None
-    committed = subprocess.run(["git", "show", f"HEAD:./{LOCK}"], cwd=root, capture_output=True, text=True, check=False)
+    committed = git_file("HEAD", f"./{LOCK}", cwd=root)
     copy = (root / COPY).read_text(encoding="utf-8") if (root / COPY).is_file() else ""
-    for text, source in ((copy, str(COPY)), (committed.stdout, "the last commit")):
+    for text, source in ((copy, str(COPY)), (committed, "the last commit")):
         if text and is_whole(text):
             write_atomically(lock, text)
             return source

@@ -10,7 +10,8 @@ from diffground.lock_copy import COPY, LOCK, is_whole, keep_copy, restore_lock
 WHOLE = (Path(__file__).parents[2] / LOCK).read_text()
 
 
-def test_every_cut_is_readable_or_put_back(tmp_path):
+def test_every_cut_is_readable_or_put_back(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_STAGE", "generate")
     (tmp_path / LOCK).write_text(WHOLE)
     keep_copy(tmp_path)
     assert restore_lock(tmp_path) is None
@@ -45,6 +46,13 @@ def test_without_anything_one_line_says_what_to_do(tmp_path):
     (tmp_path / COPY).write_text("half")
     with pytest.raises(UserError, match="no copy"):
         restore_lock(tmp_path)
+
+
+def test_only_what_dvc_has_read_is_copied(tmp_path, monkeypatch):
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    (tmp_path / LOCK).write_text("half")
+    keep_copy(tmp_path)
+    assert not (tmp_path / COPY).exists()
 
 
 def test_no_lock_is_no_damage(tmp_path):

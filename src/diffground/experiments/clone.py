@@ -19,10 +19,9 @@ from diffground.errors import UserError
 from diffground.experiments.catalogue import Experiment, run_name
 from diffground.experiments.commands import DVC, DVC_TEMPORARY, environment, git, git_file, output_of
 from diffground.experiments.lock_file import combine, metrics_files, read_stages, read_yaml, write_stages
-from diffground.lock_copy import restore_lock
+from diffground.lock_copy import LOCK, restore_lock
 from diffground.tracking import absolute_store
 
-LOCK = "dvc.lock"
 _READY = DVC_TEMPORARY / "ready"
 _NOTHING_TO_DO = "Data and pipelines are up to date."
 
@@ -110,8 +109,8 @@ class Clone:
     def _take_over(self, earlier: str) -> None:
         """Enter into dvc.lock, for each stage that differs from the default run, what `earlier` found."""
         params = read_yaml((self.path / paths.PARAMS).read_text(encoding="utf-8"))
-        before = read_stages(git_file(earlier, LOCK, cwd=self.path) or "")
-        here = read_stages(git_file(self.commit, LOCK, cwd=self.path) or "")
+        before = read_stages(git_file(earlier, LOCK.name, cwd=self.path) or "")
+        here = read_stages(git_file(self.commit, LOCK.name, cwd=self.path) or "")
         stages, _ = combine([here, before], params)
         taken = [name for name, entry in stages.items() if entry is before.get(name)]
         write_stages(self.path / LOCK, stages)

@@ -6,14 +6,17 @@ import json
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from diffground import paths
 from diffground.experiments.catalogue import Experiment, run_name
 from diffground.experiments.commands import experiment_commits, git_file
-from diffground.experiments.lock_file import combine, metrics_files, read_stages, read_yaml
+from diffground.experiments.lock_file import Stages, combine, metrics_files, read_stages, read_yaml
+from diffground.lock_copy import LOCK
 from diffground.profile import compose_params
 from diffground.report.experiments import ExperimentRecord, Setup, differing, effective_params, write_record
 from diffground.report.stage_inputs import input_digests
@@ -46,14 +49,35 @@ def find_records(experiments: Sequence[Experiment], *, profile: str, root: Path)
     return records
 
 
+@dataclass(frozen=True)
+class Results:
+    """What a commit holds of a reproduction."""
+
+    commit: str
+    params: Mapping[str, Any]
+    stages: Stages
+    holding: set[str]
+    """Stages whose entry in dvc.lock is of these parameters."""
+
+    def metrics(self, *, root: Path) -> dict[str, Mapping[str, Any]]:
+        """Metrics files of the stages that hold, by stage."""
+        files = metrics_files(self.stages, self.holding, folder=paths.METRICS.as_posix())
+        texts = {stage: git_file(self.commit, path, cwd=root) for stage, path in files.items()}
+        return {stage: json.loads(text) for stage, text in texts.items() if text is not None}
+
+
+def read_results(commit: str, *, root: Path) -> Results:
+    params = read_yaml(git_file(commit, paths.PARAMS.as_posix(), cwd=root) or "")
+    stages, holding = combine([read_stages(git_file(commit, LOCK.name, cwd=root) or "")], params)
+    return Results(commit=commit, params=params, stages=stages, holding=holding)
+
+
 def _record(experiment: Experiment, commit: str, baseline: str, *, root: Path) -> ExperimentRecord | None:
     """What `commit` tells; None where its results do not reach the experiment's target."""
-    params = read_yaml(git_file(commit, paths.PARAMS.as_posix(), cwd=root) or "")
-    stages, holding = combine([read_stages(git_file(commit, "dvc.lock", cwd=root) or "")], params)
-    if experiment.target not in holding:
+    results = read_results(commit, root=root)
+    params = results.params
+    if experiment.target not in results.holding:
         return None
-    files = metrics_files(stages, holding, folder=paths.METRICS.as_posix())
-    texts = {stage: git_file(commit, path, cwd=root) for stage, path in files.items()}
     plain, changed = (
         effective_params(read_yaml(compose_params(params["profile"], conf=root / "conf", overrides=overrides)))
         for overrides in ((), experiment.overrides)
@@ -66,10 +90,10 @@ def _record(experiment: Experiment, commit: str, baseline: str, *, root: Path) -
             sha256=_fingerprint(params["generator"]["checkpoint"], commit=commit, root=root),
         ),
         commit=baseline,
-        inputs=input_digests(stages, target=experiment.target),
+        inputs=input_digests(results.stages, target=experiment.target),
         changed=differing(changed, plain),
         params=effective_params(params),
-        metrics={stage: json.loads(text) for stage, text in texts.items() if text is not None},
+        metrics=results.metrics(root=root),
     )
 
 

@@ -22,7 +22,10 @@ DVC_TEMPORARY = Path(".dvc", "tmp")
 
 def output_of(command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> str:
     """What a command prints, without the last line end. Raises: UserError with the last line of its complaint."""
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise UserError(f"`{command[0]}` cannot be started: {error.strerror}; install it") from None
     if done.returncode:
         said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         raise UserError(f"`{' '.join(command)}` failed in {cwd.resolve()}: {said[-1] if said else 'it says nothing'}")
@@ -35,9 +38,12 @@ def git(*arguments: str, cwd: Path) -> str:
 
 def git_file(revision: str, path: str, *, cwd: Path) -> str | None:
     """Text of a file in a commit; None where the commit does not have it."""
-    done = subprocess.run(
-        ["git", "show", f"{revision}:{path}"], cwd=cwd, capture_output=True, check=False, encoding="utf-8"
-    )
+    try:
+        done = subprocess.run(
+            ["git", "show", f"{revision}:{path}"], cwd=cwd, capture_output=True, check=False, encoding="utf-8"
+        )
+    except FileNotFoundError:  # git itself is not installed
+        return None
     return None if done.returncode else done.stdout
 
 

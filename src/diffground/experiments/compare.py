@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from diffground import paths
 from diffground.config import TrackingConfig
 from diffground.errors import UserError
-from diffground.experiments.commands import experiment_commits, git_file
-from diffground.experiments.lock_file import combine, metrics_files, read_stages, read_yaml
+from diffground.experiments.collect import read_results
+from diffground.experiments.commands import experiment_commits
 from diffground.prompts import GROUPS
 from diffground.report.experiments import read_record
 from diffground.report.metrics import flatten, read_metrics
@@ -65,7 +64,7 @@ def run_scores(name: str, *, root: Path, tracking: TrackingConfig) -> dict[str, 
         return _flat(read_record(record).metrics)
     experiments = experiment_commits(cwd=root) if (root / ".git").exists() else {}
     if name in experiments:
-        return _flat(_metrics_in_commit(experiments[name][0], root=root))
+        return _flat(read_results(experiments[name][0], root=root).metrics(root=root))
     found = reproduction_metrics(name, tracking)
     if found is None:
         known = sorted({HERE, *(path.stem for path in record.parent.glob("*.json")), *experiments})
@@ -74,15 +73,6 @@ def run_scores(name: str, *, root: Path, tracking: TrackingConfig) -> dict[str, 
             "and the parent runs in MLflow"
         )
     return found
-
-
-def _metrics_in_commit(commit: str, *, root: Path) -> Mapping[str, Mapping[str, object]]:
-    """Metrics of the stages whose results in `commit` are those of its parameters."""
-    params = read_yaml(git_file(commit, paths.PARAMS.as_posix(), cwd=root) or "")
-    stages, holding = combine([read_stages(git_file(commit, "dvc.lock", cwd=root) or "")], params)
-    files = metrics_files(stages, holding, folder=paths.METRICS.as_posix())
-    texts = {stage: git_file(commit, path, cwd=root) for stage, path in files.items()}
-    return {stage: json.loads(text) for stage, text in texts.items() if text is not None}
 
 
 def _flat(metrics: Mapping[str, Mapping[str, object]]) -> dict[str, float]:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from diffground.errors import UserError
 from diffground.experiments.catalogue import Experiment, run_name
-from diffground.experiments.clone import LOCK, Clone
+from diffground.experiments.clone import Clone
 from diffground.experiments.commands import DVC_TEMPORARY, alone, check_dvc_is_idle, experiment_commits, git, git_file
 from diffground.experiments.lock_file import combine, read_stages, read_yaml
+from diffground.lock_copy import LOCK
 from diffground.profile import compose_params
 
 FOLDER = DVC_TEMPORARY / "experiments"
@@ -70,5 +71,5 @@ def _run(experiment: Experiment, *, profile: str, root: Path, commit: str) -> st
 def _holds(saved: str, experiment: Experiment, *, profile: str, root: Path) -> bool:
     """Whether the results in commit `saved` are those of the experiment's parameters, up to its target."""
     composed = compose_params(profile, conf=root / "conf", overrides=experiment.overrides)
-    _, holding = combine([read_stages(git_file(saved, LOCK, cwd=root) or "")], read_yaml(composed))
+    _, holding = combine([read_stages(git_file(saved, LOCK.name, cwd=root) or "")], read_yaml(composed))
     return experiment.target in holding

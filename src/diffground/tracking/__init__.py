@@ -5,7 +5,7 @@ from diffground.tracking.loading import load_model
 from diffground.tracking.lookup import LoggedRun, find_run, reproduction_metrics
 from diffground.tracking.models import benchmark_of, grounding_entry, segmenter_entry
 from diffground.tracking.run import TrackingRun, start_run
-from diffground.tracking.store import absolute_store
+from diffground.tracking.store import absolute_store, without_password
 from diffground.tracking.sync import SyncSummary, sync_journal
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "segmenter_entry",
     "start_run",
     "sync_journal",
+    "without_password",
 ]

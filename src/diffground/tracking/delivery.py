@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from diffground.errors import UserError
-from diffground.tracking.journal import Entry, Progress, Session, alone, sessions
+from diffground.tracking.journal import Entry, Progress, Session, alone, remove_leftovers, sessions
 from diffground.tracking.models import judge_model, log_model
 from diffground.tracking.store import Store, UnavailableError, first_line
 
@@ -33,6 +33,7 @@ def deliver_all(root: Path, open_store: Callable[[str], Store], *, own: Session 
     open_store: of the URI that a session was written for. Returns: that URI -> why it takes nothing now.
     """
     away: dict[str, str] = {}
+    remove_leftovers(root)
     for session in sessions(root):
         live = own is not None and session.key == own.key
         if live and own is not None:

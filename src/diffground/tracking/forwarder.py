@@ -56,7 +56,7 @@ class Forwarder(threading.Thread):
             self._wake.wait()
             self._wake.clear()
             last = self._stopping.is_set()
-            if not (last and self._away and self._took_s > _SLOW_S):
+            if not (last and self._uri in self._away and self._took_s > _SLOW_S):
                 self._try()
             if last:
                 return

@@ -12,6 +12,7 @@ A folder is gone once all of it has arrived. Nothing here knows MLflow.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -32,6 +33,7 @@ ENVIRONMENT_VARIABLE = "DIFFGROUND_JOURNAL"
 
 _ENTRIES, _PROGRESS, _FILES, _LOCK = "entries.jsonl", "progress.json", "files", "lock"
 _REFUSED = "refused.jsonl"
+_DONE = ".done-"
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,12 @@ class Session:
 
     def append(self, op: str, values: Mapping[str, Any], *, at_ms: int | None = None) -> None:
         """Write an entry, of this moment unless `at_ms` says another one."""
-        line = json.dumps({"op": op, "at_ms": now_ms() if at_ms is None else at_ms, "values": values})
-        with self._appending, (self.folder / _ENTRIES).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        line = json.dumps({"op": op, "at_ms": now_ms() if at_ms is None else at_ms, "values": values}).encode() + b"\n"
+        with self._appending, (self.folder / _ENTRIES).open("ab", buffering=0) as file:
+            start = file.tell()
+            if file.write(line) != len(line):
+                file.truncate(start)  # or the next entry would go on in the middle of this one
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder / _ENTRIES))
 
     def keep(self, path: Path) -> str:
         """Copy a file, or a folder with all it holds; return its name for `kept`."""
@@ -156,7 +161,7 @@ class Session:
             file.write(line + "\n")
 
     def remove(self) -> None:
-        done = self.folder.rename(self.folder.with_name(f".done-{self.key}"))
+        done = self.folder.rename(self.folder.with_name(f"{_DONE}{self.key}"))
         shutil.rmtree(done, ignore_errors=True)
         self.release()
 
@@ -170,6 +175,12 @@ def sessions(root: Path) -> list[Session]:
     if not root.is_dir():
         return []
     return [Session(path) for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+
+
+def remove_leftovers(root: Path) -> None:
+    """Sessions that had arrived when the process that was removing them was killed."""
+    for folder in root.glob(f"{_DONE}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def num_refused(root: Path) -> int:

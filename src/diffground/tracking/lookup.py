@@ -11,7 +11,7 @@ from diffground.config import TrackingConfig
 from diffground.errors import UserError
 from diffground.tracking.delivery import REPRODUCTION_TAG
 from diffground.tracking.models import STAGE
-from diffground.tracking.store import Store, UnavailableError, first_line, sqlite_path
+from diffground.tracking.store import Store, UnavailableError, first_line, sqlite_path, without_password
 
 
 def reproduction_metrics(name: str, tracking: TrackingConfig) -> dict[str, float] | None:
@@ -43,7 +43,7 @@ def find_run(stage: str, tracking: TrackingConfig, *, since_s: float = 0.0) -> L
     if not found:
         return None
     newest = max(found, key=lambda run: run.info.start_time)
-    return LoggedRun(_uri(tracking), newest.info.experiment_id, newest.info.run_id)
+    return LoggedRun(without_password(_uri(tracking)), newest.info.experiment_id, newest.info.run_id)
 
 
 def _uri(tracking: TrackingConfig) -> str:
@@ -53,6 +53,7 @@ def _uri(tracking: TrackingConfig) -> str:
 def _search(wanted: str, tracking: TrackingConfig) -> Sequence[Any]:
     """Runs of the experiment that match, none where there is no store yet. Raises: UserError when it is away."""
     uri = _uri(tracking)
+    shown = without_password(uri)
     database = sqlite_path(uri)
     if not tracking.enabled or (database is not None and not database.is_file()):
         return []
@@ -63,7 +64,7 @@ def _search(wanted: str, tracking: TrackingConfig) -> Sequence[Any]:
             return []
         runs: Sequence[Any] = client.search_runs([experiment.experiment_id], wanted, max_results=1000)
     except UnavailableError as error:
-        raise UserError(f"tracking.uri: {uri} is away ({error}), so runs cannot be looked up there") from None
+        raise UserError(f"tracking.uri: {shown} is away ({error}), so runs cannot be looked up there") from None
     except Exception as error:
-        raise UserError(f"tracking.uri: {uri} does not answer: {first_line(error)}") from None
+        raise UserError(f"tracking.uri: {shown} does not answer: {first_line(error)}") from None
     return runs

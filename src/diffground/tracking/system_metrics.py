@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from diffground.tracking.store import first_line
 
 Log = Callable[[Mapping[str, float], int], None]
 """Takes metrics and their step."""
@@ -34,10 +37,12 @@ class SystemMetrics(threading.Thread):
             from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
             from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
             from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
-        except ImportError:
+
+            metrics = cls(log, [CPUMonitor(), DiskMonitor(), NetworkMonitor(), *_gpu_monitors()])
+            metrics._sample()  # what a monitor sees first is of the time before
+        except Exception as error:  # no psutil, no such counters here: no reason to end a stage
+            print(f"warning: no system metrics: {first_line(error)}", file=sys.stderr)
             return None
-        metrics = cls(log, [CPUMonitor(), DiskMonitor(), NetworkMonitor(), *_gpu_monitors()])
-        metrics._sample()  # what a monitor sees first is of the time before
         metrics.start()
         return metrics
 
