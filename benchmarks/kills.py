@@ -28,7 +28,7 @@ from typing import Any
 from diffground import paths
 from diffground.errors import UserError
 from diffground.experiments.lock_file import read_stages, write_stages
-from diffground.lock_copy import restore_lock
+from diffground.recovery import recover
 from diffground.report.tables import Table
 
 STAGES = ("generate", "detect", "train_grounding", "synthesize", "train_maskformer")
@@ -49,8 +49,8 @@ class Trial:
     """Of these, how many were written again; 0 is right."""
     state_kept: bool
     """Whether a training had left a state to go on from."""
-    lock_restored: bool
-    """Whether DVC was killed while it wrote dvc.lock, so that `diffground restore-lock` had to put it back."""
+    recovered: bool
+    """Whether DVC was killed while it wrote a file of its own, so that `diffground recover` had something to mend."""
     same_bytes: bool
     """Whether all outputs are those of the undisturbed run."""
 
@@ -102,14 +102,14 @@ class _Subject:
         process.communicate()
         finished = {path: path.stat().st_mtime_ns for out in self._outs(expected) for path in out.glob("*.tar")}
         state_kept = (self.root / paths.UNFINISHED / stage).is_dir()
-        lock_restored = restore_lock(self.root) is not None
+        recovered = bool(recover(self.root))
         process = self._start(stage)
         output, _ = process.communicate()
         self._require_end(stage, process, output)
         redone = sum(path.stat().st_mtime_ns != made for path, made in finished.items())
         return Trial(
             stage=stage, moment_s=round(moment_s, 2), of_s=round(of_s, 2), finished_shards=len(finished),
-            redone_shards=redone, state_kept=state_kept, lock_restored=lock_restored,
+            redone_shards=redone, state_kept=state_kept, recovered=recovered,
             same_bytes=self._entry(stage)["outs"] == expected,
         )  # fmt: skip
 
@@ -167,7 +167,7 @@ def as_table(trials: Sequence[Trial]) -> Table:
         "of, s",
         "shards finished",
         "redone",
-        "dvc.lock put back",
+        "recovered",
         "same bytes",
     )
     rows = []
@@ -176,7 +176,7 @@ def as_table(trials: Sequence[Trial]) -> Table:
         moments = ", ".join(f"{trial.moment_s:.1f}" for trial in mine)
         rows.append((
             stage, len(mine), moments, mine[0].of_s, sum(trial.finished_shards for trial in mine),
-            sum(trial.redone_shards for trial in mine), sum(trial.lock_restored for trial in mine),
+            sum(trial.redone_shards for trial in mine), sum(trial.recovered for trial in mine),
             f"{sum(trial.same_bytes for trial in mine)} of {len(mine)}",
         ))  # fmt: skip
     return Table(header=header, rows=tuple(rows))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from diffground.entry_point import TEMPORARY_FAILURE
 from diffground.experiments.commands import DVC, output_of
-from diffground.lock_copy import restore_lock
+from diffground.recovery import recover
 from flows.places import command_environment
 
 _FAILED = re.compile(r"^ERROR: failed to reproduce '[^']*': failed to run: .*, exited with (-?\d+)$")
@@ -50,7 +50,7 @@ def read_pipeline(folder: Path) -> Pipeline:
     from dvc.repo import Repo
     from dvc.repo.reproduce import plan_repro
 
-    restore_lock(folder)
+    recover(folder)
     repo = Repo(str(folder))
     try:
         graph = repo.index.graph  # an edge leads from a stage to one that it depends on

@@ -24,7 +24,7 @@ from dataclasses import replace
 from diffground import paths
 from diffground.config import Params, load_params
 from diffground.entry_point import run_entry_point
-from diffground.lock_copy import keep_copy
+from diffground.recovery import keep_copy
 from diffground.runtime.rank import is_main_process, is_one_of_several
 from diffground.tracking import TrackingRun, start_run
 

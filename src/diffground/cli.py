@@ -1,4 +1,4 @@
-"""The command line: profile, ground, experiments, compare, sync, restore-lock, review, fetch, import-released."""
+"""The command line: profile, ground, experiments, compare, sync, recover, review, fetch, import-released."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     sync = commands.add_parser("sync", help="deliver to MLflow what waits in the journal since the server was away")
     sync.set_defaults(run=_sync)
 
-    restore = commands.add_parser("restore-lock", help="put back a dvc.lock that DVC was killed over, if it is damaged")
-    restore.set_defaults(run=_restore_lock)
+    recover = commands.add_parser("recover", help="put DVC's own files in order after it was killed while it wrote one")
+    recover.set_defaults(run=_recover)
 
     review = commands.add_parser("review", help="a page of the Protocol I test set to look through, and a CSV to edit")
     review.add_argument(
@@ -178,13 +178,12 @@ def _sync(args: argparse.Namespace) -> None:
     print(f"{journal_folder()}: {summary.num_delivered} runs delivered{running}{refused}")
 
 
-def _restore_lock(args: argparse.Namespace) -> None:
+def _recover(args: argparse.Namespace) -> None:
     from diffground.experiments.commands import check_dvc_is_idle
-    from diffground.lock_copy import LOCK, restore_lock
+    from diffground.recovery import recover
 
     check_dvc_is_idle(Path())
-    source = restore_lock()
-    print(f"{LOCK}: {f'put back from {source}' if source else 'is in order'}")
+    print("\n".join(recover()) or "nothing is damaged")
 
 
 def _review(args: argparse.Namespace) -> None:

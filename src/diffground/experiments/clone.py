@@ -19,7 +19,7 @@ from diffground.errors import UserError
 from diffground.experiments.catalogue import Experiment, run_name
 from diffground.experiments.commands import DVC, DVC_TEMPORARY, environment, git, git_file, output_of
 from diffground.experiments.lock_file import combine, metrics_files, read_stages, read_yaml, write_stages
-from diffground.lock_copy import LOCK, restore_lock
+from diffground.recovery import LOCK, recover
 from diffground.tracking import absolute_store
 
 _READY = DVC_TEMPORARY / "ready"
@@ -63,7 +63,7 @@ class Clone:
 
     def reproduce(self) -> bool:
         """Run the stages, their output on the terminal. Returns: whether all of them ended well."""
-        restore_lock(self.path)
+        recover(self.path)
         command = [*DVC, "repro", self.experiment.target]
         return subprocess.run(command, cwd=self.path, env=self._environment(), check=False).returncode == 0
 

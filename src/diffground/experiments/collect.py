@@ -16,8 +16,8 @@ from diffground import paths
 from diffground.experiments.catalogue import Experiment, run_name
 from diffground.experiments.commands import experiment_commits, git_file
 from diffground.experiments.lock_file import Stages, combine, metrics_files, read_stages, read_yaml
-from diffground.lock_copy import LOCK
 from diffground.profile import compose_params
+from diffground.recovery import LOCK
 from diffground.report.experiments import ExperimentRecord, Setup, differing, effective_params, write_record
 from diffground.report.stage_inputs import input_digests
 from diffground.runtime.shard_map import checkpoint_fingerprint

@@ -10,8 +10,8 @@ from diffground.experiments.catalogue import Experiment, run_name
 from diffground.experiments.clone import Clone
 from diffground.experiments.commands import DVC_TEMPORARY, alone, check_dvc_is_idle, experiment_commits, git, git_file
 from diffground.experiments.lock_file import combine, read_stages, read_yaml
-from diffground.lock_copy import LOCK
 from diffground.profile import compose_params
+from diffground.recovery import LOCK
 
 FOLDER = DVC_TEMPORARY / "experiments"
 """One folder an unfinished experiment."""

@@ -5,7 +5,7 @@ import pytest
 
 from diffground.cli import main
 from diffground.errors import UserError
-from diffground.lock_copy import COPY, LOCK, is_whole, keep_copy, restore_lock
+from diffground.recovery import COPY, LOCK, RWLOCK, is_whole, keep_copy, recover
 
 WHOLE = (Path(__file__).parents[2] / LOCK).read_text()
 
@@ -14,11 +14,11 @@ def test_every_cut_is_readable_or_put_back(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_STAGE", "generate")
     (tmp_path / LOCK).write_text(WHOLE)
     keep_copy(tmp_path)
-    assert restore_lock(tmp_path) is None
+    assert recover(tmp_path) == []
     put_back = 0
     for end in [0, *range(1, len(WHOLE), len(WHOLE) // 7)]:
         (tmp_path / LOCK).write_text(WHOLE[:end])
-        if restore_lock(tmp_path) is not None:
+        if recover(tmp_path):
             put_back += 1
             assert (tmp_path / LOCK).read_text() == WHOLE
         assert is_whole((tmp_path / LOCK).read_text())
@@ -32,7 +32,7 @@ def test_without_a_copy_the_last_commit_serves(tmp_path, monkeypatch, capsys):
     (tmp_path / LOCK).write_text(WHOLE[: WHOLE.index("deps:")] + "x: 1\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:
-        main(["restore-lock"])
+        main(["recover"])
     assert end.value.code == 0
     assert capsys.readouterr().out == "dvc.lock: put back from the last commit\n"
     assert Path(LOCK).read_text() == WHOLE
@@ -41,11 +41,11 @@ def test_without_a_copy_the_last_commit_serves(tmp_path, monkeypatch, capsys):
 def test_without_anything_one_line_says_what_to_do(tmp_path):
     (tmp_path / LOCK).write_text("stages: [")
     with pytest.raises(UserError, match=r"dvc\.lock: DVC cannot read it, .*; delete it and run `dvc repro`"):
-        restore_lock(tmp_path)
+        recover(tmp_path)
     (tmp_path / COPY).parent.mkdir(parents=True)
     (tmp_path / COPY).write_text("half")
     with pytest.raises(UserError, match="no copy"):
-        restore_lock(tmp_path)
+        recover(tmp_path)
 
 
 def test_only_what_dvc_has_read_is_copied(tmp_path, monkeypatch):
@@ -57,5 +57,15 @@ def test_only_what_dvc_has_read_is_copied(tmp_path, monkeypatch):
 
 def test_no_lock_is_no_damage(tmp_path):
     keep_copy(tmp_path)
-    assert restore_lock(tmp_path) is None
+    assert recover(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["", '{"write": {'])
+def test_half_a_table_of_processes_is_removed(tmp_path, text):
+    (tmp_path / RWLOCK).parent.mkdir(parents=True)
+    (tmp_path / RWLOCK).write_text(text)
+    assert recover(tmp_path) == [f"{RWLOCK}: removed"]
+    (tmp_path / RWLOCK).write_text("{}")
+    assert recover(tmp_path) == []
+    assert (tmp_path / RWLOCK).is_file()
