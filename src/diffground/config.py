@@ -289,7 +289,8 @@ class RuntimeConfig:
     """'local': processes of this machine, on one GPU if there is one. 'ray': actors of a Ray cluster, one for each of
     its GPUs; the repository lies on a filesystem that its machines share."""
     ray_address: str
-    """With 'ray': 'auto', 'host:port' or 'ray://host:port' of a cluster; '': one on this machine, for the stage."""
+    """With 'ray': 'auto' or 'host:port' of the cluster that this machine belongs to; '': one on this machine, for the
+    stage."""
     num_training_processes: int
     """Processes, a GPU each, that share the batches of a training; 0: as many GPUs as there are and fit the batch, one
     process on the CPU. Dropout, which the segmenter has, draws anew for another number."""

@@ -17,8 +17,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+from diffground.batch_norm import synchronise_batch_norm
 from diffground.errors import UserError
-from diffground.runtime.batch_norm import synchronise_batch_norm
 from diffground.runtime.processes import samples_a_part
 from diffground.runtime.progress import Progress
 from diffground.runtime.unfinished import TrainingState, Unfinished

@@ -6,11 +6,8 @@ import os
 import socket
 from typing import Any
 
-from diffground import errors
-from diffground.errors import UserError
+from diffground.errors import InfrastructureError, UserError
 
-ClusterError: type[UserError] = getattr(errors, "InfrastructureError", UserError)
-"""What is raised when the cluster fails, not the input."""
 _CONNECT_TIMEOUT_S = 20.0
 
 
@@ -18,7 +15,7 @@ def connect(address: str, *, num_cpus: int) -> bool:
     """Connect this process to the Ray at `address`; with '' to a new one of `num_cpus` on this machine, which listens
     on loopback alone. Returns whether it did: a process that is connected already stays so.
 
-    Raises: UserError when that fails.
+    Raises: UserError for an address that is none, InfrastructureError where no Ray answers or starts.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     own: dict[str, Any] = {}
@@ -35,10 +32,14 @@ def connect(address: str, *, num_cpus: int) -> bool:
         if address:
             _require_listener(address)
         ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **own)
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         if not address:
-            raise ClusterError(f"Ray does not start on this machine ({in_short(error)})") from None
-        raise ClusterError(
+            raise InfrastructureError(f"Ray does not start on this machine ({in_short(error)})") from None
+        if isinstance(error, ValueError):
+            raise UserError(
+                f"runtime.ray_address must be '', 'auto' or 'host:port', got '{address}' ({in_short(error)})"
+            ) from None
+        raise InfrastructureError(
             f"runtime.ray_address: no Ray cluster answers at '{address}' ({in_short(error)}); start one with "
             "`ray start --head`, or leave it empty for one on this machine alone"
         ) from None
@@ -46,9 +47,12 @@ def connect(address: str, *, num_cpus: int) -> bool:
 
 
 def _require_listener(address: str) -> None:
-    """Raises: OSError or ValueError where nobody listens at host:port, for which Ray would wait for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    """Raises: OSError where nobody listens at host:port, for which Ray would wait for minutes; ValueError for a
+    port that is none."""
+    host, _, port = address.rpartition(":")
     if host:
+        if not (port.isdecimal() and 0 < int(port) < 2**16):
+            raise ValueError(f"'{port}' is no port")
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
 
 

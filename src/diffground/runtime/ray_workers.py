@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
-from diffground.errors import UserError
+from diffground.errors import InfrastructureError, UserError
 
 from .ray_actor import Server, own_code
-from .ray_cluster import ClusterError, connect, in_short
+from .ray_cluster import connect, in_short
 from .workers import Advance, Item, Result, Work, Workers, ignore
 
 _MAX_LOSSES = 3
@@ -42,16 +42,21 @@ class RayWorkers(Workers):
         Args:
             num_workers: actors, sharing out `num_threads`; not read `on_gpus`.
             num_threads: CPU threads of torch; `on_gpus` of each worker.
-            address: '' starts a Ray on this machine alone; 'auto', 'host:port' or 'ray://host:port' is a cluster that
-                is there. A Ray that this process is connected to already is used as it is.
+            address: '' starts a Ray on this machine alone; 'auto' or 'host:port' is a cluster that is there and that
+                this machine belongs to. A Ray that this process is connected to already is used as it is.
             on_gpus: a worker for each GPU of the cluster.
-        Raises: UserError when Ray is not installed.
+        Raises: UserError when Ray is not installed, and for a Ray Client address, 'ray://…'.
         """
         super().__init__(num_workers=num_workers, num_threads=num_threads)
         if importlib.util.find_spec("ray") is None:
             raise UserError(
                 "runtime.backend is 'ray', which is not installed; run `pip install 'diffground[ray]'` or set it to "
                 "'local'"
+            )
+        if "://" in address:
+            raise UserError(
+                f"runtime.ray_address must be '', 'auto' or 'host:port', got '{address}'; run the stage on a "
+                "machine of the cluster"
             )
         self._address, self._on_gpus = address, on_gpus
         if on_gpus:
@@ -86,7 +91,7 @@ class RayWorkers(Workers):
         if self._on_gpus:
             self._num_workers = int(ray.cluster_resources().get("GPU", 0))
             if not self._num_workers:
-                raise ClusterError(
+                raise InfrastructureError(
                     "runtime.device is a GPU, but the Ray cluster has none; start Ray where there are GPUs"
                 )
 
@@ -171,7 +176,7 @@ class _Round:
                 if self.running or self.idle:
                     waiting_since_s = told_s = now_s
                 elif now_s - waiting_since_s > _START_TIMEOUT_S:
-                    raise ClusterError(f"Ray started no worker within {_START_TIMEOUT_S:.0f} s; {self._needs()}")
+                    raise InfrastructureError(f"Ray started no worker within {_START_TIMEOUT_S:.0f} s; {self._needs()}")
                 elif now_s - told_s > _TELL_WAITING_S:
                     print(f"waiting for Ray to start a worker; {self._needs()}", file=sys.stderr, flush=True)
                     told_s = now_s
@@ -197,7 +202,7 @@ class _Round:
             self.pool._drop_actor(actor)
             self.num_failed_starts += 1
             if self.num_failed_starts >= _MAX_LOSSES:
-                raise ClusterError(
+                raise InfrastructureError(
                     f"Ray could not start a worker, {_MAX_LOSSES} times in a row ({in_short(reason)}); see that every "
                     "machine of the cluster has the same Python packages and this folder"
                 ) from None
@@ -219,7 +224,7 @@ class _Round:
             self.losses[i] += 1
             name = getattr(self.items[i], "name", f"{i + 1} of {len(self.items)}")
             if self.losses[i] >= _MAX_LOSSES:
-                raise ClusterError(
+                raise InfrastructureError(
                     f"{_MAX_LOSSES} Ray workers in a row were lost at item {name} ({in_short(error)}); lower "
                     "runtime.num_workers or the stage's batch_size if memory ran out, finished shards are kept"
                 ) from None

@@ -176,14 +176,30 @@ def test_of_this_machine_or_of_a_cluster():
     assert (type(picked), picked._num_workers, picked._threads_each) == (RayWorkers, 2, 2)
     picked = Workers.of(on_ray, gpu)
     assert (type(picked), picked._on_gpus, picked._threads_each) == (RayWorkers, True, 4)
-    with pytest.raises(UserError, match=r"runtime\.device must be .* where runtime\.backend is 'ray', got 'cuda:1'"):
-        Workers.of(on_ray, torch.device("cuda:1"))
+    for named in ("cuda:0", "cuda:1"):
+        with pytest.raises(
+            UserError, match=rf"runtime\.device must be .* where runtime\.backend is 'ray', got '{named}'"
+        ):
+            Workers.of(on_ray, torch.device(named))
 
 
 def test_without_ray_one_line_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"not installed; run `pip install 'diffground\[ray\]'`"):
         RayWorkers()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:abc", "127.0.0.1:99999"])
+def test_a_malformed_address_is_no_failure_of_the_machine(address):
+    with RayWorkers(address=address) as workers, pytest.raises(UserError) as raised:
+        list(workers.map(square, [1]))
+    assert raised.type is UserError
+    assert str(raised.value).startswith(f"runtime.ray_address must be '', 'auto' or 'host:port', got '{address}'")
+
+
+def test_a_ray_client_is_refused():
+    with pytest.raises(UserError, match=r"got 'ray://head:10001'; run the stage on a machine of the cluster$"):
+        RayWorkers(address="ray://head:10001")
 
 
 SCRIPT = """
@@ -246,5 +262,5 @@ def test_an_address_where_no_cluster_is():
         raise SystemExit(run_entry_point(main, resume_with="again"))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
-    assert done.returncode in (2, 75), done.stderr
+    assert done.returncode == 75, done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"error: runtime.ray_address: no Ray cluster answers at '{address}'")

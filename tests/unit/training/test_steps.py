@@ -158,6 +158,17 @@ def test_two_processes_train_what_one_trains(shared, backbone):
         assert curve.losses == pytest.approx(toy.read_losses(shared / name), rel=1e-5)
 
 
+def test_two_processes_train_in_bf16_what_one_trains(shared):
+    alone, curve = toy.train_grounding(Execution("bf16"), iterations=1)
+    together = toy.read(shared / "bf16")
+    statistics = [name for name in together if name.endswith(("running_mean", "running_var"))]
+    assert len(statistics) > 3
+    for name in statistics:
+        torch.testing.assert_close(together[name], alone.state_dict()[name], rtol=1e-2, atol=1e-3)
+        assert together[name].dtype == torch.float32
+    assert toy.read_losses(shared / "bf16") == pytest.approx(curve.losses, rel=1e-2)
+
+
 def test_two_processes_that_stopped_go_on_to_the_same_bytes(shared):
     undisturbed = (shared / "dropout").read_bytes()
     assert (shared / "resumed").read_bytes() == undisturbed

@@ -132,12 +132,13 @@ def read_losses(out):
 
 
 def share(folder, backbone):
-    """What each of two processes does: four trainings, and one that stops after three iterations and goes on."""
+    """What each of two processes does: five trainings, and one that stops after three iterations and goes on."""
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
     write(f"{folder}/grounding", *train_grounding(Execution()))
     write(f"{folder}/parts", *train_grounding(Execution(accumulation_steps=2), without_batch_norm=True))
     write(f"{folder}/maskformer", *train_maskformer(Execution(), backbone, dropout=False))
+    write(f"{folder}/bf16", *train_grounding(Execution("bf16"), iterations=1))
     write(f"{folder}/dropout", *train_maskformer(Execution(), backbone))
     state = unfinished(f"{folder}/state")
     with suppress(StoppedError):

@@ -29,16 +29,19 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
     """What torch's SyncBatchNorm computes, which knows GPUs alone."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """float (B, C, H, W) -> the same shape."""
+        """float of any precision (B, C, H, W) -> the same; computed in float32, like the running statistics."""
         if not self.training:
             return super().forward(input)
         count = input.numel() / input.shape[1] * dist.get_world_size()
-        mean = _SumOverProcesses.apply(input.sum(dim=(0, 2, 3))) / count  # (C,)
-        centred = input - mean[:, None, None]
+        values = input.float()
+        mean = _SumOverProcesses.apply(values.sum(dim=(0, 2, 3))) / count  # (C,)
+        centred = values - mean[:, None, None]
         variance = _SumOverProcesses.apply(centred.square().sum(dim=(0, 2, 3))) / count
         self._keep(mean.detach(), variance.detach() * count / max(count - 1, 1))
         normed = centred * (variance + self.eps).rsqrt()[:, None, None]
-        return normed * self.weight[:, None, None] + self.bias[:, None, None] if self.affine else normed
+        if self.affine:
+            normed = normed * self.weight[:, None, None] + self.bias[:, None, None]
+        return normed.to(input.dtype)
 
     @torch.no_grad()
     def _keep(self, mean: Tensor, variance: Tensor) -> None:
