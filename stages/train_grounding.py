@@ -55,7 +55,6 @@ def main(params: Params, run: TrackingRun) -> None:
     run.log_model(grounding_entry(paths.GROUNDING_MODEL, params))
     write_metrics("train_grounding", metrics)
     run.log_results(flatten(metrics, prefix="train_grounding"))
-    unfinished.remove()
 
 
 def processes(params: Params) -> int:

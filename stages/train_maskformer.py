@@ -34,13 +34,16 @@ def main(params: Params, run: TrackingRun) -> None:
         data=[p.backbone, paths.SYNTHETIC, paths.PSEUDO, paths.REAL],
         device=device,
     )
+    states = paths.UNFINISHED / "train_maskformer"
+    if is_main_process() and states.is_dir():
+        for state in states.iterdir():
+            if state.name not in p.training_sets:
+                rmtree(state)
     metrics = {}
     for name in p.training_sets:
         source = training_source(name, synthetic=paths.SYNTHETIC, pseudo=paths.PSEUDO, real=real, vocabulary=vocabulary)
         start = time.perf_counter()
-        unfinished = Unfinished(
-            paths.UNFINISHED / "train_maskformer" / name, fingerprint, params.runtime.checkpoint_every_s
-        )
+        unfinished = Unfinished(states / name, fingerprint, params.runtime.checkpoint_every_s)
         segmenter, curve = fit_segmenter(
             source, categories=vocabulary.categories, config=p, device=device, description=f"train_maskformer {name}",
             unfinished=unfinished, on_point=partial(_log_loss, run, f"train_maskformer/{name}/loss"),
@@ -57,7 +60,6 @@ def main(params: Params, run: TrackingRun) -> None:
     if is_main_process():
         write_metrics("train_maskformer", metrics)
         run.log_results(flatten(metrics, prefix="train_maskformer"))
-        rmtree(paths.UNFINISHED / "train_maskformer", ignore_errors=True)
 
 
 def processes(params: Params) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from diffground.batch_norm import synchronise_batch_norm
@@ -136,7 +137,8 @@ def train(
 
     set_rates: sets the learning rates of `optimizer` for an iteration, counted from 1.
     seed: of sample order and the task's draws; torch's global generator is as before afterwards.
-    Raises: UserError when `batch_size` cannot be divided among processes and parts.
+    Raises: UserError when `batch_size` cannot be divided among processes and parts, and when these find different
+    states of an earlier run.
     """
     execution = execution or Execution()
     accelerator = execution.accelerator(device)
@@ -160,8 +162,7 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # dropout
         model, stepper = accelerator.prepare(task, optimizer)
-        with accelerator.main_process_first():  # it deletes what cannot be used
-            run.restore(execution.unfinished)
+        _restore(run, execution.unfinished, accelerator)
         with Progress(iterations, description=description, initial=run.iteration) as progress:
             for iteration in range(run.iteration + 1, iterations + 1):
                 set_rates(iteration)
@@ -188,6 +189,24 @@ def train(
                     run.save(execution.unfinished, ended=iteration == iterations)
     task.eval()
     return run.curve
+
+
+def _restore(run: _Run, unfinished: Unfinished | None, accelerator: Accelerator) -> None:
+    """Let all processes go on from the state of an earlier run, if there is one, or none."""
+    if unfinished is None:
+        return
+    if accelerator.num_processes == 1:
+        run.restore(unfinished)
+        return
+    [unfinished.fingerprint] = broadcast_object_list([unfinished.fingerprint])
+    with accelerator.main_process_first():  # it deletes what cannot be used
+        run.restore(unfinished)
+    iterations = accelerator.gather(torch.tensor([run.iteration], device=run.device)).tolist()
+    if min(iterations) != max(iterations):
+        raise UserError(
+            f"{unfinished.folder}: all training processes must find the same state, they found those of iterations "
+            f"{min(iterations)} and {max(iterations)}; put the repository on a filesystem that all machines share"
+        )
 
 
 @dataclass
@@ -222,9 +241,9 @@ class _Run:
             values["scaler"] = self.scaler.state_dict()
         unfinished.save(TrainingState(tensors=tensors, values=values))
 
-    def restore(self, unfinished: Unfinished | None) -> None:
+    def restore(self, unfinished: Unfinished) -> None:
         """Go on from the state of an earlier run, if there is one."""
-        state = unfinished.load() if unfinished is not None else None
+        state = unfinished.load()
         if state is None:
             return
         tensors, values = state.tensors, state.values

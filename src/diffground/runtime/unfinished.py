@@ -1,4 +1,4 @@
-"""What a training needs to go on where it was killed: one file, written whole or not at all."""
+"""What a training needs to go on where it was killed, or not to be done again: one file, whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import torch
+import transformers
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from diffground.atomic import atomic_file
+
 from .code_digest import code_digest
-from .shard_map import checkpoint_fingerprint
+from .fingerprint import checkpoint_fingerprint
+from .rank import is_main_process
 
 _FILE = "state.safetensors"
 
@@ -36,7 +41,8 @@ class TrainingState:
 class Unfinished:
     """A folder for the last state of a training. It is no output of a stage, so DVC leaves it where it is.
 
-    A state is only good for the same `fingerprint`: all that the result of the training depends on, as JSON.
+    A state is only good for the same `fingerprint`: all that the result of the training depends on, as JSON. The last
+    one stays after the training's end, until a training with another fingerprint drops it.
     """
 
     folder: Path
@@ -50,13 +56,13 @@ class Unfinished:
 
     def save(self, state: TrainingState) -> None:
         """Replace the state of before. Tensors may be on any device."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
         content = {"fingerprint": self.fingerprint, "sha256": _digest(tensors), "values": state.values}
-        partial = self.folder / f"{_FILE}.partial"
-        # the JSON stands in the header, so that both appear at once
-        save_file(tensors, partial, metadata={"state": json.dumps(content, sort_keys=True)})
-        partial.replace(self.folder / _FILE)
+        for partial in self.folder.glob(f"{_FILE}.*.partial"):  # of processes that were killed
+            partial.unlink(missing_ok=True)
+        with atomic_file(self.folder / _FILE) as path:
+            # the JSON stands in the header, so that both appear at once
+            save_file(tensors, path, metadata={"state": json.dumps(content, sort_keys=True)})
         self._saved_s = time.monotonic()
 
     def load(self) -> TrainingState | None:
@@ -86,19 +92,24 @@ class Unfinished:
 def training_fingerprint(
     *, code: str, parameters: Mapping[str, Any], data: Iterable[Path | str], device: torch.device
 ) -> dict[str, Any]:
-    """What the result of a training depends on, as JSON.
+    """What the result of a training depends on, as JSON. Of several processes the main one reads the data; the others
+    get {}, and from `diffground.training.train` what the main one has.
 
     Args:
         code: the module that trains; those that it imports count too.
         parameters: section of params.yaml -> its dataclass.
         data: folders, files or hub ids of what is trained on and of the models it starts from; their content counts.
     """
+    if not is_main_process():
+        return {}
     return {
         "code": code_digest(code),
         "parameters": {name: asdict(section) for name, section in parameters.items()},
         "data": {str(path): checkpoint_fingerprint(path) for path in data},
         "device": device.type,
         "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "accelerate": accelerate.__version__,
     }
 
 

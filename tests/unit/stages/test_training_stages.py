@@ -1,5 +1,6 @@
 """A killed training stage as DVC starts it again: what was trained is kept, and the outputs are the same bytes."""
 
+import json
 import os
 import shutil
 import signal
@@ -7,6 +8,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from safetensors import safe_open
 
 import diffground
 from diffground.smoke import build_components
@@ -45,8 +48,12 @@ def test_a_killed_stage_trains_finished_segmenters_no_second_time_and_ends_with_
     assert again.returncode == 0, again.stderr
     assert "train_maskformer real_seen_only:" not in again.stderr  # no step of it was left
     assert "train_maskformer real_all: 12/12" in again.stderr
-    assert not unfinished.exists()
     resumed = outputs(clone)
+    kept = call(clone, "train_maskformer")  # as after a kill between the end of the training and DVC's commit
+    assert kept.returncode == 0, kept.stderr
+    assert "train_maskformer real_" not in kept.stderr
+    assert outputs(clone) == resumed
+    shutil.rmtree(unfinished)
     assert call(clone, "train_maskformer").returncode == 0
     undisturbed = outputs(clone)
     assert len(resumed) == 7
@@ -64,6 +71,10 @@ def test_two_processes_train_and_one_error_line_tells_what_is_wrong(clone):
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("train_maskformer real_all: 2/2") == 1
     assert len(outputs(clone)) == 4
-    assert not (clone / "models/unfinished/train_maskformer").exists()
+    states = clone / "models/unfinished/train_maskformer"
+    assert [path.name for path in states.rglob("*.*")] == ["state.safetensors"]
+    state = json.loads(safe_open(states / "real_all/state.safetensors", "pt").metadata()["state"])
+    assert {"data", "code", "transformers"} <= state["fingerprint"].keys()
     change(clone, segmenter={"training_sets": ["synthetic"]})
     assert_one_line(call(clone, "train_maskformer"), "data/synthetic")
+    assert list(states.iterdir()) == []  # one state a training set that is asked for

@@ -13,6 +13,8 @@ import toy_trainings as toy
 
 import diffground
 from diffground.config import load_params
+from diffground.errors import UserError
+from diffground.runtime.processes import run_in_processes
 from diffground.runtime.unfinished import TrainingState, training_fingerprint
 from diffground.training import Execution
 
@@ -63,6 +65,14 @@ def test_states_are_left_when_they_are_due(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [STATE]
 
 
+def test_processes_that_find_different_states_say_so_in_one_line(tmp_path):
+    with pytest.raises(
+        UserError, match=r"machine_\d: .* iterations 0 and 3; put the repository on a filesystem that all"
+    ):
+        run_in_processes(2, toy.go_on_from_different_states, str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["machine_0"]
+
+
 SOME = TrainingState(
     tensors={"weights": torch.arange(6.0).view(2, 3), "step": torch.tensor(7.0), "none": torch.zeros(0)},
     values={"iteration": 3, "losses": [0.1, 1 / 3]},
@@ -109,6 +119,19 @@ def test_a_state_replaces_the_one_before_as_a_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "replace", lambda *_: os.abort)  # the process is killed just before
     state.save(TrainingState(tensors={}, values={"iteration": 4}))
     assert state.load().values["iteration"] == 3
+
+
+def test_what_killed_processes_left_behind_is_cleared_away(tmp_path):
+    state = toy.unfinished(tmp_path)
+    (tmp_path / f"{STATE}.123456789.partial").write_bytes(b"half")
+    state.save(SOME)
+    assert [path.name for path in tmp_path.iterdir()] == [STATE]
+
+
+def test_of_several_processes_only_the_main_one_reads_the_data(monkeypatch, tmp_path):
+    monkeypatch.setenv("RANK", "1")
+    unreadable = [tmp_path / "not a path\0"]
+    assert training_fingerprint(code="diffground.x", parameters={}, data=unreadable, device=torch.device("cpu")) == {}
 
 
 def test_a_fingerprint_tells_parameters_data_code_and_device(tmp_path):

@@ -148,6 +148,15 @@ def share(folder, backbone):
     write(f"{folder}/resumed", *train_maskformer(Execution(unfinished=state), backbone))
 
 
+def go_on_from_different_states(folder):
+    """What each of two processes does, on two machines that share no filesystem."""
+    torch.set_num_threads(1)
+    state = unfinished(f"{folder}/machine_{os.environ['RANK']}")
+    with suppress(StoppedError):
+        train_grounding(Execution(unfinished=state), last=3 * GROUNDING["batch_size"] // 2 + 1)
+    train_grounding(Execution(unfinished=state))
+
+
 def unfinished(folder, *, seed=0, every_s=1e-9):
     return Unfinished(Path(folder), fingerprint={"seed": seed}, every_s=every_s)
 
