@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from diffground.report.tables import Table
 
 STAGES = ("generate", "detect", "train_grounding", "synthesize", "train_maskformer")
 LOCK = Path("dvc.lock")
+MAX_DRAWS = 10
+"""Moments drawn for a trial until one comes before the stage's end."""
 OUT = Path("reports/benchmarks")
 
 
@@ -60,7 +63,8 @@ def run_trials(
 ) -> list[Trial]:
     """Trials in the repository `root`, in which `dvc repro` has ended; the stages take turns.
 
-    Raises: UserError for a stage that dvc.lock does not hold, and when an undisturbed run differs from it.
+    Raises: UserError for a stage that dvc.lock does not hold, when an undisturbed run differs from it, and for a stage
+    that ends `MAX_DRAWS` times in a row before it is killed.
     """
     draw = random.Random(seed)
     subject = _Subject(root, environment)
@@ -68,9 +72,17 @@ def run_trials(
     trials = []
     for i in range(num_trials):
         stage = stages[i % len(stages)]
-        trials.append(subject.strike(stage, moment_s=draw.uniform(0, durations[stage]), of_s=durations[stage]))
+        trials.append(_first_hit(subject, stage, draw=draw, of_s=durations[stage]))
         print(f"{i + 1}/{num_trials}: {trials[-1]}", file=sys.stderr, flush=True)
     return trials
+
+
+def _first_hit(subject: _Subject, stage: str, *, draw: random.Random, of_s: float) -> Trial:
+    for _ in range(MAX_DRAWS):
+        trial = subject.strike(stage, moment_s=draw.uniform(0, of_s), of_s=of_s)
+        if trial is not None:
+            return trial
+    raise UserError(f"{stage}: ended {MAX_DRAWS} times before it was killed, within {of_s:.2f} s; give it more work")
 
 
 @dataclass(frozen=True)
@@ -92,14 +104,22 @@ class _Subject:
             raise UserError(f"{stage}: an undisturbed run differs from dvc.lock; run `dvc repro` on this machine first")
         return duration
 
-    def strike(self, stage: str, *, moment_s: float, of_s: float) -> Trial:
+    def strike(self, stage: str, *, moment_s: float, of_s: float) -> Trial | None:
+        """None when the stage had ended before it was killed.
+
+        Raises: UserError when it failed by itself or cannot be finished afterwards.
+        """
         expected = self._entry(stage)["outs"]
         self._take_away(stage)
         process = self._start(stage)
         self._wait_for_work(stage, process)
         time.sleep(moment_s)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        if process.returncode != -signal.SIGKILL:
+            self._require_end(stage, process, output)
+            return None
         finished = {path: path.stat().st_mtime_ns for out in self._outs(expected) for path in out.glob("*.tar")}
         state_kept = (self.root / paths.UNFINISHED / stage).is_dir()
         recovered = bool(recover(self.root))

@@ -21,14 +21,14 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 
-from diffground.config import RuntimeConfig
+from diffground.config import RuntimeConfig, load_params
 from diffground.data.shards import count_samples, encode_array, encode_json, encode_png, list_shards
 from diffground.diffusion.generate import generate_shards
 from diffground.diffusion.generator import Generator, Samples
@@ -37,7 +37,7 @@ from diffground.runtime.workers import Advance, Workers
 
 SIZES = (1_000, 10_000, 100_000, 228_000)
 BATCH_SIZE, SHARD_SIZE, IMAGE_SIZE = 32, 256, 16
-SETTINGS = {"num_steps": 50, "guidance_scale": 5.0, "tapped_step": 1}
+SETTINGS: dict[str, Any] = {"num_steps": 50, "guidance_scale": 5.0, "tapped_step": 1}
 CATEGORIES = ("dog", "car", "potted plant", "tv monitor")
 
 
@@ -106,10 +106,16 @@ def measure_reference(folder: Path) -> dict[str, float]:
     return {"time_s": time.perf_counter() - start_s, "cpu_s": time.process_time() - start_cpu_s}
 
 
+def runtime_of(*, workers: int, backend: str) -> RuntimeConfig:
+    """This repository's, with a thread for each of the workers on the CPU; with Ray on this machine alone."""
+    runtime = load_params(Path(__file__).parents[1] / "params.yaml").runtime
+    return replace(runtime, device="cpu", num_threads=workers, num_workers=workers, backend=backend, ray_address="")
+
+
 def measure_run(folder: Path, *, workers: int, backend: str) -> dict[str, float]:
     memory_dir = folder / f"memory-{os.getpid()}"
     memory_dir.mkdir()
-    runtime = RuntimeConfig(device="cpu", num_threads=workers, num_workers=workers, backend=backend, ray_address="")
+    runtime = runtime_of(workers=workers, backend=backend)
     imported_mb, start_s = peak_mb(), time.perf_counter()
     with Workers.of(runtime, torch.device("cpu")) as started:
         if not (folder / "shards").exists():

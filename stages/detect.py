@@ -10,7 +10,7 @@ from diffground.detection.detector import load_detector
 from diffground.detection.oracle import count_found, detect_shards, require_labels
 from diffground.report.metrics import flatten, write_metrics
 from diffground.runtime.device import setup
-from diffground.runtime.shard_map import checkpoint_fingerprint
+from diffground.runtime.fingerprint import checkpoint_fingerprint
 from diffground.runtime.workers import Workers
 from diffground.tracking import TrackingRun
 from diffground.vocabulary import load_vocabulary

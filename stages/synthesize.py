@@ -11,7 +11,7 @@ from diffground.grounding.prediction import Grounder
 from diffground.grounding.synthesize import synthesize_shards
 from diffground.prompts import PromptFile
 from diffground.runtime.device import pick_dtype, setup
-from diffground.runtime.shard_map import checkpoint_fingerprint
+from diffground.runtime.fingerprint import checkpoint_fingerprint
 from diffground.runtime.workers import Workers
 from diffground.tracking import TrackingRun
 from diffground.vocabulary import load_vocabulary

@@ -21,7 +21,8 @@ from diffground.data.shards import (
 )
 from diffground.detection.detector import Detector, Instances
 from diffground.errors import UserError
-from diffground.runtime.shard_map import ShardJob, checkpoint_fingerprint, map_shards
+from diffground.runtime.fingerprint import checkpoint_fingerprint
+from diffground.runtime.shard_map import ShardJob, map_shards
 from diffground.runtime.workers import Workers
 
 

@@ -13,7 +13,7 @@ from diffusers import DDIMScheduler, DiffusionPipeline
 from torch import Tensor
 
 from diffground.errors import UserError
-from diffground.runtime.shard_map import checkpoint_fingerprint
+from diffground.runtime.fingerprint import checkpoint_fingerprint
 from diffground.vocabulary import photograph_of
 
 from .checkpoint import load_pipeline

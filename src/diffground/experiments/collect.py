@@ -20,7 +20,7 @@ from diffground.profile import compose_params
 from diffground.recovery import LOCK
 from diffground.report.experiments import ExperimentRecord, Setup, differing, effective_params, write_record
 from diffground.report.stage_inputs import input_digests
-from diffground.runtime.shard_map import checkpoint_fingerprint
+from diffground.runtime.fingerprint import checkpoint_fingerprint
 
 
 def collect_experiments(experiments: Sequence[Experiment], *, profile: str, root: Path) -> dict[str, Path | None]:

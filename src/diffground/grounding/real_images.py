@@ -35,7 +35,8 @@ from diffground.diffusion.inversion import check_inversion, invert_latents, resa
 from diffground.errors import UserError
 from diffground.grounding.oracle import IGNORED_MEMBER
 from diffground.grounding.real_prompts import RealImage, plan_real_images, squeeze
-from diffground.runtime.shard_map import ShardJob, checkpoint_fingerprint, map_shards, shard_jobs
+from diffground.runtime.fingerprint import checkpoint_fingerprint
+from diffground.runtime.shard_map import ShardJob, map_shards, shard_jobs
 from diffground.runtime.workers import Workers
 from diffground.vocabulary import Vocabulary
 

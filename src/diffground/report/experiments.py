@@ -15,7 +15,7 @@ from diffground.config import Params
 from diffground.errors import UserError
 from diffground.params import flat_params
 from diffground.report.stage_inputs import default_inputs
-from diffground.runtime.shard_map import checkpoint_fingerprint
+from diffground.runtime.fingerprint import checkpoint_fingerprint
 
 WITHOUT_EFFECT = ("runtime", "tracking")
 """Sections of the parameters that change no result."""
@@ -32,7 +32,7 @@ class Setup:
     checkpoint: str
     """Folder or hub id of the generator."""
     sha256: str
-    """diffground.runtime.shard_map.checkpoint_fingerprint of it; a hub id stands for itself."""
+    """diffground.runtime.fingerprint.checkpoint_fingerprint of it; a hub id stands for itself."""
 
     def describe(self) -> str:
         """ "profile mini, generator models/mini/diffusion (0123456789ab)"."""

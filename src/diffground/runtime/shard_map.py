@@ -14,7 +14,6 @@ from diffground.data.shards import Sample, count_samples, write_shard
 from diffground.errors import UserError
 
 from .code_digest import code_digest
-from .fingerprint import checkpoint_fingerprint as checkpoint_fingerprint
 from .progress import Progress
 from .workers import Advance, Workers
 

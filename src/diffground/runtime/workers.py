@@ -63,7 +63,7 @@ class Workers:
         on_gpus = device.type != "cpu"
         if runtime.backend == "local":
             return cls(num_workers=1 if on_gpus else runtime.num_workers, num_threads=runtime.num_threads)
-        if device.index is not None:
+        if device != torch.device(device.type):
             raise UserError(
                 f"runtime.device must be 'auto', 'cpu' or 'cuda' where runtime.backend is 'ray', got '{device}'"
             )

@@ -53,11 +53,6 @@ def draw_views(num: int, generator: torch.Generator) -> Views:
     return Views(matrix=matrix, colours=colours)
 
 
-def random_views(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A random view of each image, as `apply_views` makes it; a function of `generator` alone."""
-    return apply_views(images, labels, draw_views(len(images), generator))
-
-
 def apply_views(images: Tensor, labels: Tensor, views: Views) -> tuple[Tensor, Tensor]:
     """images float32 (B, 3, S, S) in 0..1, labels uint8 (B, S, S) -> the same kinds.
 

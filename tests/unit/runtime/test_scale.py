@@ -16,14 +16,14 @@ SCRIPT = """
     import json, os, sys
     from pathlib import Path
     import numpy as np
-    import scale
+    import scale, torch
     from diffground.diffusion.generate import generate_shards
     from diffground.prompts import PromptFile, write_prompts
     from diffground.runtime.workers import Workers
 
     def main():
         peaks = {}
-        with Workers(num_workers=2) as workers:
+        with Workers.of(scale.runtime_of(workers=2, backend="local"), torch.device("cpu")) as workers:
             for num in map(int, sys.argv[1:]):
                 memory = Path(f"memory-{num}")
                 memory.mkdir()

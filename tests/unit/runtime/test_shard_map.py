@@ -13,7 +13,8 @@ import pytest
 import diffground
 from diffground.data.shards import Sample, read_shard
 from diffground.errors import UserError
-from diffground.runtime.shard_map import ShardJob, checkpoint_fingerprint, map_shards, shard_jobs
+from diffground.runtime.fingerprint import checkpoint_fingerprint
+from diffground.runtime.shard_map import ShardJob, map_shards, shard_jobs
 from diffground.runtime.workers import Workers
 
 ITEMS = list(range(10))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from diffground.errors import UserError
-from diffground.segmentation.augmentation import random_views
+from diffground.segmentation.augmentation import apply_views, draw_views
 from diffground.segmentation.maskformer import MaskFormerSegmenter, build_maskformer
 from diffground.segmentation.sources import SegmentationSource, WithoutLabels
 from diffground.segmentation.training import load_batch, predictions_by_layer, segmentation_loss, train_segmenter
@@ -172,7 +172,7 @@ def test_views_move_image_and_label_together() -> None:
     label = torch.zeros(8, 32, 32, dtype=torch.uint8)
     label[:, 8:20, 6:18] = 5
     images = (label == 5)[:, None].float().expand(-1, 3, -1, -1)
-    views, labels = random_views(images, label, torch.Generator().manual_seed(0))
+    views, labels = apply_views(images, label, draw_views(len(images), torch.Generator().manual_seed(0)))
     assert views.shape == (8, 3, 32, 32) and set(labels.unique().tolist()) <= {0, 5, 255}
     assert (labels == 5).sum() > 0 and (labels == 255).sum() > 0
     for view, moved in zip(views, labels, strict=True):

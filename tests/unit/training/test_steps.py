@@ -12,7 +12,7 @@ from diffground.grounding.loss import grounding_loss, judged_queries
 from diffground.grounding.queries import add_noise, keep_text, stack_queries
 from diffground.grounding.training import stack_masks
 from diffground.runtime.processes import run_in_processes
-from diffground.segmentation.augmentation import random_views
+from diffground.segmentation.augmentation import apply_views, draw_views
 from diffground.segmentation.training import count_targets, load_batch, predictions_by_layer, segmentation_loss
 from diffground.training import Execution
 
@@ -89,7 +89,7 @@ def plain_maskformer(backbone):
         rate = p["learning_rate"] * min(1.0, iteration / 50) * (1 - (iteration - 1) / p["iterations"]) ** 0.9
         optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"] = rate, p["backbone_lr_factor"] * rate
         images, labels = load_batch(pictures, next(batches), image_size=64)
-        images, labels = random_views(images, labels, generator)
+        images, labels = apply_views(images, labels, draw_views(len(images), generator))
         scored = labels[:, ::2, ::2]
         classes = [torch.unique(label[label != 255]).long() for label in scored]
         masks = [(label[None] == of[:, None, None]).float() for label, of in zip(scored, classes, strict=True)]
