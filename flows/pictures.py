@@ -79,9 +79,9 @@ def _rows(out: Path) -> Iterator[Row]:
 
 
 def _picture(sample: Sample) -> Picture:
-    image = decode_png(sample.members["image.png"])
+    image = decode_png(sample.members["image.png"], place=sample.place)
     if "label.png" in sample.members:
-        image = overlay(image, decode_label(sample.members["label.png"]))
+        image = overlay(image, decode_label(sample.members["label.png"], place=sample.place))
     meta = decode_json(sample.members["meta.json"])
     return Picture(np.ascontiguousarray(image), ", ".join(meta.get("categories", [])))
 

@@ -10,9 +10,10 @@ import io
 import json
 import os
 import re
+import struct
 import tarfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ _OCTAL = re.compile(rb"[0-7]+")  # int() takes signs and underscores too
 _NO_MEMBER = bytes(_BLOCK)
 _END_OF_ARCHIVE = 2 * _BLOCK  # zero bytes that end every complete tar
 _REMEDY = "delete the file and run `dvc repro`; the other shards are kept"
+_BROKEN_IMAGE = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 _ARRAY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -41,6 +43,13 @@ class Sample:
 
     key: str
     members: dict[str, bytes]
+    path: Path | None = field(default=None, compare=False)
+    """The shard that it was read from."""
+
+    @property
+    def place(self) -> str:
+        """For messages: where the sample is."""
+        return place_of(self.path, self.key)
 
 
 def write_shard(path: Path, samples: Iterable[Sample]) -> None:
@@ -75,15 +84,15 @@ def read_shard(path: Path) -> Iterator[Sample]:
     key, members = "", dict[str, bytes]()
     with _open(path) as file:
         for number, member in enumerate(_walk(file, path), start=1):
-            content = os.pread(file.fileno(), member.size, member.offset)
+            content = _content(file, member, path)
             if member.name.endswith(".npy") and _holds_objects(content):
                 raise _foreign(path, number, f"{member.key}.{member.name}", "holds a pickle, which is never loaded")
             if member.key != key and members:
-                yield Sample(key=key, members=members)
+                yield Sample(key=key, members=members, path=path)
                 members = {}
             key, members[member.name] = member.key, content
     if members:
-        yield Sample(key=key, members=members)
+        yield Sample(key=key, members=members, path=path)
 
 
 def count_samples(path: Path) -> int:
@@ -93,7 +102,9 @@ def count_samples(path: Path) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Member:
+class Member:
+    """One member of a sample, where it lies in its shard."""
+
     key: str
     name: str
     offset: int
@@ -101,7 +112,31 @@ class _Member:
     size: int
 
 
-def _walk(file: BufferedReader, path: Path) -> Iterator[_Member]:
+def list_members(path: Path) -> Iterator[Member]:
+    """Every member of `path`, in order, by the tar's headers alone. Raises: UserError as read_shard does."""
+    with _open(path) as file:
+        yield from _walk(file, path)
+
+
+def read_member(path: Path, member: Member) -> bytes:
+    """The content of a member that `list_members(path)` named. Raises: UserError for a file that is gone or cut."""
+    with _open(path) as file:
+        return _content(file, member, path)
+
+
+def _content(file: BufferedReader, member: Member, path: Path) -> bytes:
+    content = os.pread(file.fileno(), member.size, member.offset)
+    if len(content) < member.size:
+        raise UserError(f"{path}: truncated at member '{member.key}.{member.name}'; {_REMEDY}")
+    return content
+
+
+def place_of(path: Path | None, key: str) -> str:
+    """For messages: where a sample is."""
+    return f"sample '{key}'" if path is None else f"{path}: sample '{key}'"
+
+
+def _walk(file: BufferedReader, path: Path) -> Iterator[Member]:
     """Every member, by its header alone; tarfile takes many times as long, and a cut between members for the end.
 
     Raises: UserError as read_shard does.
@@ -122,7 +157,7 @@ def _walk(file: BufferedReader, path: Path) -> Iterator[_Member]:
         size = _octal(header[124:136])
         if size is None or offset + _BLOCK + size > end:
             raise UserError(f"{path}: truncated at member {number}; {_REMEDY}")
-        yield _Member(key=key, name=member, offset=offset + _BLOCK, size=size)
+        yield Member(key=key, name=member, offset=offset + _BLOCK, size=size)
         offset += _BLOCK + -(-size // _BLOCK) * _BLOCK
         number += 1
     tail = os.pread(descriptor, end - offset, offset)
@@ -188,9 +223,9 @@ def encode_png(image: np.ndarray) -> bytes:
     return _save_png(Image.fromarray(_require(image, np.uint8)))
 
 
-def decode_png(content: bytes) -> np.ndarray:
-    """PNG -> uint8 (H, W) or (H, W, 3)."""
-    return np.array(Image.open(io.BytesIO(content)))
+def decode_png(content: bytes, *, place: str = "a sample") -> np.ndarray:
+    """PNG -> uint8 (H, W) or (H, W, 3). Raises: UserError, which names `place`, where it is not one."""
+    return np.array(_open_image(content, place))
 
 
 def encode_mask(mask: np.ndarray) -> bytes:
@@ -198,9 +233,9 @@ def encode_mask(mask: np.ndarray) -> bytes:
     return _save_png(Image.fromarray(_require(mask, np.bool_)))
 
 
-def decode_mask(content: bytes) -> np.ndarray:
-    """1-bit PNG -> bool (H, W)."""
-    return np.array(Image.open(io.BytesIO(content)).convert("1"), dtype=np.bool_)
+def decode_mask(content: bytes, *, place: str = "a sample") -> np.ndarray:
+    """1-bit PNG -> bool (H, W). Raises: UserError as decode_png does."""
+    return np.array(_open_image(content, place).convert("1"), dtype=np.bool_)
 
 
 def encode_label(label: np.ndarray) -> bytes:
@@ -210,9 +245,9 @@ def encode_label(label: np.ndarray) -> bytes:
     return _save_png(image)
 
 
-def decode_label(content: bytes) -> np.ndarray:
-    """PNG with a palette -> its indices, uint8 (H, W)."""
-    return np.array(Image.open(io.BytesIO(content)), dtype=np.uint8)
+def decode_label(content: bytes, *, place: str = "a sample") -> np.ndarray:
+    """PNG with a palette -> its indices, uint8 (H, W). Raises: UserError as decode_png does."""
+    return np.array(_open_image(content, place), dtype=np.uint8)
 
 
 def encode_array(array: np.ndarray) -> bytes:
@@ -235,6 +270,15 @@ def encode_json(value: Any) -> bytes:
 
 def decode_json(content: bytes) -> Any:
     return json.loads(content)
+
+
+def _open_image(content: bytes, place: str) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(content))
+        image.load()
+    except _BROKEN_IMAGE:
+        raise UserError(f"{place} holds an image that cannot be decoded; {_REMEDY}") from None
+    return image
 
 
 def _save_png(image: Image.Image) -> bytes:

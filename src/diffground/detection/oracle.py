@@ -145,7 +145,9 @@ class _DetectShard:
         samples = list(read_shard(path))
         for start in range(0, len(samples), self.batch_size):
             batch = samples[start : start + self.batch_size]
-            images = np.stack([decode_png(sample.members["image.png"]) for sample in batch])  # (B, H, W, 3)
+            images = np.stack(
+                [decode_png(sample.members["image.png"], place=sample.place) for sample in batch]
+            )  # (B, H, W, 3)
             for sample, instances in zip(batch, self.detector.detect(images), strict=True):
                 categories = decode_json(sample.members["meta.json"])["categories"]
                 found = oracle_masks(

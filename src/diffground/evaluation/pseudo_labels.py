@@ -65,7 +65,7 @@ def score_label_shards(folder: Path, dataset: VocDataset, *, vocabulary: Vocabul
     return score_pseudo_labels(
         (
             (
-                decode_label(sample.members["label.png"]),
+                decode_label(sample.members["label.png"], place=sample.place),
                 dataset.label(index[decode_json(sample.members["meta.json"])["image_id"]]),
             )
             for sample in samples

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +81,7 @@ def fit_grounding(
     everything = [sample for images, oracle in sources for sample in _read_source(images, oracle, config.training_type)]
     _require_one_timestep(everything)
     samples, counts = keep_labelled(everything, config.training_type)
+    images, oracle = sources[0]
     torch.manual_seed(config.seed)
     spec = spec_for(generator, config)
     module = spec.build().to(device)
@@ -91,6 +92,7 @@ def fit_grounding(
             generator=generator,
             vocabulary=vocabulary,
             config=config,
+            image_size=next(read_labelled_samples(generated=images, oracle=oracle)).image().shape[0],
             batch_size=feature_batch_size,
             device=device,
         ),
@@ -109,7 +111,8 @@ def fit_grounding(
 
 
 def _read_source(images: Path, oracle: Path, training_type: str) -> list[LabelledSample]:
-    samples = list(read_labelled_samples(generated=images, oracle=oracle))
+    """Without the images themselves: training reads their features."""
+    samples = [replace(sample, image_png=b"") for sample in read_labelled_samples(generated=images, oracle=oracle)]
     kept, counts = keep_labelled(samples, training_type)
     if not kept or counts.skipped_frac > MAX_SKIPPED_FRAC:
         raise UserError(
@@ -169,10 +172,12 @@ def training_set(
     generator: Generator,
     vocabulary: Vocabulary,
     config: GroundingConfig,
+    image_size: int,
     batch_size: int,
     device: torch.device,
 ) -> TrainingSet:
-    """Words, embeddings, features and masks of `samples`; `batch_size` samples in one UNet pass."""
+    """Words, embeddings, features and masks of `samples`, whose images are `image_size` pixels wide and high;
+    `batch_size` samples in one UNet pass."""
     latents = torch.from_numpy(np.stack([s.latent for s in samples]))  # (N, C, h, w)
     num_queries = max(len(s.categories) for s in samples)
     phrases = [[vocabulary.phrases[c] for c in s.categories] for s in samples]
@@ -206,5 +211,5 @@ def training_set(
         features=gather_features(extract, num_samples=len(samples), batch_size=batch_size, device=device),
         masks=masks,
         ignored=ignored,
-        image_size=samples[0].image().shape[0],
+        image_size=image_size,
     )

@@ -32,18 +32,21 @@ class LabelledSample:
     image_png: bytes
     mask_pngs: dict[str, bytes]
     ignored_png: bytes | None = None
+    image_place: str = "a sample"
+    """For messages: the shard and the key of the image."""
+    masks_place: str = "a sample"
 
     def image(self) -> np.ndarray:
         """uint8 (H, W, 3)."""
-        return decode_png(self.image_png)
+        return decode_png(self.image_png, place=self.image_place)
 
     def masks(self) -> dict[str, np.ndarray]:
         """Category -> bool (H, W), for those named categories that the detector found."""
-        return {category: decode_mask(content) for category, content in self.mask_pngs.items()}
+        return {category: decode_mask(content, place=self.masks_place) for category, content in self.mask_pngs.items()}
 
     def ignored(self) -> np.ndarray | None:
         """Pixels that nobody labelled, bool (H, W), in no mask; None where all are labelled, as by a detector."""
-        return None if self.ignored_png is None else decode_mask(self.ignored_png)
+        return None if self.ignored_png is None else decode_mask(self.ignored_png, place=self.masks_place)
 
 
 def read_labelled_samples(*, generated: Path, oracle: Path) -> Iterator[LabelledSample]:
@@ -83,4 +86,6 @@ def _join(image: Sample, found: Sample) -> LabelledSample:
         image_png=image.members["image.png"],
         mask_pngs={category: content for category, content in masks.items() if category in meta["categories"]},
         ignored_png=found.members.get(IGNORED_MEMBER),
+        image_place=image.place,
+        masks_place=found.place,
     )

@@ -213,7 +213,7 @@ class _MaskShard:
 
     def __call__(self, path: Path) -> Iterator[Sample]:
         for sample in read_shard(path):
-            label = decode_label(sample.members["label.png"])
+            label = decode_label(sample.members["label.png"], place=sample.place)
             categories = decode_json(sample.members["meta.json"])["categories"]
             masks = {
                 f"mask.{category}.png": encode_mask(label == self.vocabulary.index(category) + 1)

@@ -27,7 +27,8 @@ def synthetic_rows(samples: Iterable[Sample], *, num_columns: int) -> list[Row]:
         if len(pictures[group]) >= num_columns or frozenset(categories) in shown:
             continue
         shown.add(frozenset(categories))
-        image, label = decode_png(sample.members["image.png"]), decode_label(sample.members["label.png"])
+        image = decode_png(sample.members["image.png"], place=sample.place)
+        label = decode_label(sample.members["label.png"], place=sample.place)
         pictures[group] += [Picture(image, " + ".join(categories)), Picture(overlay(image, label))]
         if all(len(row) >= num_columns for row in pictures.values()):
             break

@@ -145,6 +145,27 @@ def test_names_that_would_be_read_back_as_others_are_refused(tmp_path, key, name
         write_shard(tmp_path / "a.tar", [Sample(key=key, members={name: b""})])
 
 
+def test_members_are_read_one_by_one_from_where_they_lie(shard):
+    members = list(shards.list_members(shard))
+    assert [(m.key, m.name) for m in members] == [(s.key, name) for s in SAMPLES for name in sorted(s.members)]
+    assert [shards.read_member(shard, m) for m in members] == [s.members[n] for s in SAMPLES for n in sorted(s.members)]
+    shard.write_bytes(shard.read_bytes()[:600])
+    with pytest.raises(UserError, match=r"000000.tar: truncated at member 'train-000002.image.png'; delete the file"):
+        shards.read_member(shard, members[-3])
+
+
+PNG = shards.encode_png(np.full((8, 8, 3), 7, dtype=np.uint8))
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", PNG[:20], PNG[:-28], PNG[:50] + b"xxxx" + PNG[54:]])
+@pytest.mark.parametrize("decode", [shards.decode_png, shards.decode_mask, shards.decode_label])
+def test_an_image_that_cannot_be_decoded_is_named(tmp_path, content, decode):
+    write_shard(tmp_path / "a.tar", [Sample(key="train-000007", members={"image.png": content})])
+    (sample,) = read_shard(tmp_path / "a.tar")
+    with pytest.raises(UserError, match=r"a.tar: sample 'train-000007' holds an image that cannot be decoded; delete"):
+        decode(sample.members["image.png"], place=sample.place)
+
+
 RNG = np.random.default_rng(0)
 
 

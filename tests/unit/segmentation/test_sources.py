@@ -1,0 +1,57 @@
+"""Training images come from shards on the disk, and stay there until they are asked for."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from diffground.data.shards import Sample, encode_label, encode_png, write_shard
+from diffground.errors import UserError
+from diffground.segmentation.sources import ShardSource
+
+
+def write(folder, *, num, size=64, **members):
+    """Two shards of noise. Returns images and labels."""
+    rng = np.random.default_rng(0)
+    items = [
+        (rng.integers(0, 256, (size, size, 3), np.uint8), rng.integers(0, 4, (size, size), np.uint8))
+        for _ in range(num)
+    ]
+    samples = [
+        Sample(f"s-{i:06d}", {"image.png": encode_png(image), "label.png": encode_label(label), **members})
+        for i, (image, label) in enumerate(items)
+    ]
+    write_shard(folder / "000000.tar", samples[: num // 2])
+    write_shard(folder / "000001.tar", samples[num // 2 :])
+    return items
+
+
+def test_samples_come_in_the_order_of_the_shards(tmp_path):
+    items = write(tmp_path, num=5)
+    source = ShardSource(tmp_path)
+    assert len(source) == 5
+    for i in (4, 0, 2, 1, 3):
+        assert all(map(np.array_equal, source[i], items[i]))
+    with pytest.raises(IndexError):
+        source[5]
+
+
+def test_memory_holds_no_images(tmp_path):
+    write(tmp_path, num=100)
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    ShardSource(tmp_path)
+    tracemalloc.start()
+    source = ShardSource(tmp_path)
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(source) == 100
+    assert used < 1000 * len(source) < size / 5
+
+
+def test_a_sample_without_a_label_and_an_image_that_is_none_are_named(tmp_path):
+    write_shard(tmp_path / "000000.tar", [Sample("s-1", {"image.png": b""})])
+    with pytest.raises(UserError, match=r"sample 's-1' has no image or label; run `dvc repro`"):
+        ShardSource(tmp_path)
+    write(tmp_path, num=4, **{"label.png": b"no image"})
+    with pytest.raises(UserError, match=r"000001.tar: sample 's-000002' holds an image that cannot be decoded; delete"):
+        ShardSource(tmp_path)[2]
