@@ -17,7 +17,7 @@ from flows.places import command_environment
 
 _FAILED = re.compile(r"^ERROR: failed to reproduce '[^']*': failed to run: .*, exited with (-?\d+)$")
 _SKIPPED = re.compile(r"^(Stage '[^']*' (didn't change|is cached)|Data and pipelines are up to date)")
-_KILLED = (137, -9)
+_KILLED = 137
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,13 @@ class Outcome:
         return self._skipped
 
     def exit_code(self, code: int) -> int:
-        """Of the stage, where it was the stage that failed; `code` is that of `dvc repro`."""
-        return code if self._stage_code is None or code == 0 else self._stage_code
+        """Of the stage, where it was the stage that failed; `code` is that of `dvc repro`. Of signal N: 128 + N.
+
+        The shell between DVC and a stage that was killed passes on the one or the other, -N or 128 + N.
+        """
+        own = code if self._stage_code is None or code == 0 else self._stage_code
+        return own if own >= 0 else 128 - own
 
     def is_temporary(self, code: int) -> bool:
         """Whether a later try may end better: no memory left, a worker lost, something killed."""
-        return self.exit_code(code) in (TEMPORARY_FAILURE, *_KILLED)
+        return self.exit_code(code) in (TEMPORARY_FAILURE, _KILLED)
