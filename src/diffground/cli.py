@@ -1,4 +1,4 @@
-"""The command line: profile, ground, experiments, compare, sync, recover, review, fetch, import-released."""
+"""The command line: profile, ground, experiments, compare, sync, recover, review, fetch, and exchange of models."""
 
 from __future__ import annotations
 
@@ -37,10 +37,24 @@ def _parser() -> argparse.ArgumentParser:
     ground.add_argument(
         "-c", "--category", action="append", required=True, metavar="WORDS", help="words of the prompt; may be repeated"
     )
+    ground.add_argument(
+        "--word", action="append", default=[], metavar="[WORD=]FILE",
+        help="a word of one's own: a textual inversion (safetensors), and how the prompt writes it where not as the "
+        "file says; may be repeated",
+    )  # fmt: skip
     ground.add_argument("--seed", type=int, default=0, help="seed of the image's noise")
+    ground.add_argument(
+        "--method", choices=("grounding", "daam"), default="grounding",
+        help="what finds the words: the grounding module (default), or the baseline DAAM, which needs none",
+    )  # fmt: skip
     ground.add_argument(
         "--grounding", type=Path, default=paths.GROUNDING_MODEL, metavar="FOLDER",
         help=f"grounding module, e.g. of import-released; default: {paths.GROUNDING_MODEL}",
+    )  # fmt: skip
+    ground.add_argument(
+        "--threshold", type=float, metavar="SCORE",
+        help="from which a pixel belongs to a word, 0..1; default: grounding.mask_threshold, for DAAM the one that "
+        "evaluate_grounding chose",
     )  # fmt: skip
     ground.add_argument("-o", "--out", type=Path, default=Path("ground.png"), help="overlay image (PNG)")
     ground.set_defaults(run=_ground)
@@ -79,6 +93,19 @@ def _parser() -> argparse.ArgumentParser:
     read_from = f"model folder to write; `ground --grounding FOLDER` reads it, the stages read {paths.GROUNDING_MODEL}"
     released.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help=read_from)
     released.set_defaults(run=_import_released)
+
+    imported = commands.add_parser("import-maskformer", help="make a segmenter of weights of the official MaskFormer")
+    imported.add_argument("file", type=Path, metavar="MODEL.pth", help="a checkpoint of the authors' train_net.py")
+    read_by = f"model folder to write; the stages read {paths.SEGMENTERS}/TRAINING_SET"
+    imported.add_argument("folder", type=Path, metavar="FOLDER", help=read_by)
+    imported.set_defaults(run=_import_maskformer)
+
+    exported = commands.add_parser("export-maskformer", help="write a segmenter as weights of the official MaskFormer")
+    exported.add_argument("folder", type=Path, metavar="FOLDER", help=f"a segmenter, e.g. {paths.SEGMENTERS}/synthetic")
+    exported.add_argument(
+        "file", type=Path, metavar="MODEL.pth", help="file to write; its config, MODEL.yaml, beside it"
+    )
+    exported.set_defaults(run=_export_maskformer)
     return parser
 
 
@@ -119,9 +146,13 @@ def _ground(args: argparse.Namespace) -> None:
         raise UserError(f"--seed must not be negative, got {args.seed}")
     params = load_params(paths.PARAMS)
     # imported late: torch takes seconds, a wrong argument should not
-    from diffground.grounding.free_form import ground_image
+    from diffground.ground_words import PersonalWord, ground_words
 
-    ground_image(args.prompt, args.category, seed=args.seed, grounding=args.grounding, out=args.out, params=params)
+    ground_words(
+        args.prompt, args.category, personal_words=[PersonalWord.parse(text) for text in args.word], seed=args.seed,
+        grounding=args.grounding if args.method == "grounding" else None, threshold=args.threshold, out=args.out,
+        params=params,
+    )  # fmt: skip
 
 
 def _list_experiments(args: argparse.Namespace) -> None:
@@ -216,3 +247,21 @@ def _import_released(args: argparse.Namespace) -> None:
     module = import_released(args.file, args.out)
     num_weights = sum(weight.numel() for weight in module.parameters())
     print(f"{args.out}: the released grounding module, {num_weights:,} weights, for {RELEASED_SPEC.generator_id}")
+
+
+def _import_maskformer(args: argparse.Namespace) -> None:
+    from diffground.config import load_params
+    from diffground.maskformer_exchange import import_maskformer
+    from diffground.vocabulary import table_categories
+
+    params = load_params(paths.PARAMS)
+    categories = table_categories(params.vocabulary.name)
+    told = import_maskformer(args.file, args.folder, categories=categories, image_size=params.segmenter.image_size)
+    print(f"{args.folder}: {told}")
+
+
+def _export_maskformer(args: argparse.Namespace) -> None:
+    from diffground.maskformer_exchange import export_maskformer
+
+    for path in export_maskformer(args.folder, args.file):
+        print(f"{path}: written")
