@@ -17,7 +17,7 @@ from diffground.report.metrics import flatten, read_metrics
 from diffground.report.page import write_page
 from diffground.report.pictures import real_rows, synthetic_rows
 from diffground.report.tables import TRAINING_TITLES
-from diffground.report.write import result_tables, trends_of, write_charts, write_tables
+from diffground.report.write import notes_of, result_tables, trends_of, write_charts, write_tables
 from diffground.runtime.device import setup
 from diffground.segmentation.maskformer import MaskFormerSegmenter
 from diffground.tracking import TrackingRun
@@ -51,7 +51,7 @@ def main(params: Params, run: TrackingRun) -> None:
     write_page(
         PAGE, tables=tables, figures=sorted(paths.FIGURES.glob("*.png")), params=params, experiments=experiments,
         trends=[trend.sentence() for trend in trends_of(metrics, params, experiments)],
-        notes={"failures": f"Here it is the {named}."},
+        notes={**notes_of(metrics, params), "failures": f"Here it is the {named}."},
     )  # fmt: skip
 
     # stages that DVC took from its cache logged nothing themselves

@@ -6,6 +6,7 @@ ones, but their widths and factors.
 
 from __future__ import annotations
 
+import resource
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,10 @@ from diffground.runtime.device import pick_dtype
 from tests.shapes.method import CATEGORIES, CPU, favour, paper_params, recorded_shapes, run_method
 from tests.unit.diffusion.conftest import build_tokenizer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(360)]
+
+MAX_MEMORY_GIB = 12
+"""Of the process that runs the whole method."""
 
 FEATURES = {
     8: {1280: 6},
@@ -148,6 +152,10 @@ def test_every_stage_has_the_paper_s_shapes(generator: Generator, params: Params
     assert np.isfinite(run.segmenter_loss)
     (scores,) = run.segmenter.predict([run.image])
     assert scores.shape == (21, 512, 512)
+
+    # The most that this process ever held in memory, the generator's weights and pytest itself among it.
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert peak_kib / 2**20 < MAX_MEMORY_GIB
 
 
 @torch.no_grad()

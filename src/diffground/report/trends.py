@@ -5,9 +5,11 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from diffground.prompts import GROUPS
+from diffground.report.curves import curve_points
 from diffground.report.experiments import Experiments
 from diffground.report.experiments_tables import MODELS, zs3_scores
 from diffground.report.tables import GROUP_TITLES, PAPER_DATASETS, ZS3_TITLES, Table, read_paper_table, score_of
@@ -18,6 +20,77 @@ Scores = Mapping[str, Any]
 
 UNSEEN_GROUPS = ("one_unseen", "two_seen_unseen", "two_unseen")
 TWO_OBJECTS = ("two_seen", "two_seen_unseen", "two_unseen")
+_ON_REAL = {"voc_test_seen": "real images, seen", "voc_test_unseen": "real images, unseen"}
+"""Columns of paper_ablations.csv: grounding on real images (the right half of the paper's table of training data)."""
+_TITLES = {**GROUP_TITLES, **ZS3_TITLES, **_ON_REAL}
+_BEST_STEP_FRAC = 5 / 50
+"""Where the paper's best features are, as a share of the sampling steps, from the clean end."""
+_BEST_STEP = "step 5 of 50, from the clean end, is best"
+
+_SIM, _QUARTER = ("sim 40k", ""), ("sim 10k", "data_sim_quarter")
+_REAL, _BOTH = ("real (DDIM inversion)", "data_real"), ("sim + real", "data_both")
+_ABLATIONS = (
+    (
+        "Training that ignores what the detector missed is no worse on unseen categories than training that trusts it",
+        "training_type", ("without zero masks", ""), ("normal", "training_normal"), UNSEEN_GROUPS, False,
+    ),
+    (
+        "Training on one and two objects beats training on one alone, on two objects",
+        "train_set_objects", ("mixture", ""), ("single", "objects_one"), TWO_OBJECTS, True,
+    ),
+    (
+        "Grounding learns no less of unseen categories from generated images than from inverted real ones",
+        "training_data", _SIM, _REAL, UNSEEN_GROUPS, False,
+    ),
+    (
+        "All generated images teach no less than a quarter of them",
+        "training_data", _SIM, _QUARTER, GROUPS, False,
+    ),
+    (
+        "All generated images teach no less of real ones than a quarter of them",
+        "training_data", _SIM, _QUARTER, tuple(_ON_REAL), False,
+    ),
+    (
+        "Generated and real images together (sim + real) beat real ones alone, on generated images",
+        "training_data", _BOTH, _REAL, GROUPS, True,
+    ),
+    (
+        "Generated images alone are no worse than together with real ones, on generated images",
+        "training_data", _SIM, _BOTH, GROUPS, False,
+    ),
+    (
+        "Real images beat generated ones, on real images of seen categories",
+        "training_data", _REAL, _SIM, ("voc_test_seen",), True,
+    ),
+    (
+        "Generated images beat real ones, on real images of unseen categories",
+        "training_data", _SIM, _REAL, ("voc_test_unseen",), True,
+    ),
+    (
+        "Generated and real images together beat generated ones alone, on real images",
+        "training_data", _BOTH, _SIM, tuple(_ON_REAL), True,
+    ),
+    (
+        "Generated and real images together beat real ones alone, on real images of unseen categories",
+        "training_data", _BOTH, _REAL, ("voc_test_unseen",), True,
+    ),
+)  # fmt: skip
+"""Statement, table of paper_ablations.csv, the better and the worse setting, each with its experiment ('' is the
+default run), in what they are compared, and whether equal scores speak against it."""
+_MODELS = (
+    (
+        "Real images of seen categories beside synthetic ones (D against C) help on seen categories",
+        "D", "C", ("seen",),
+    ),
+    (
+        "Real images of seen categories (D against C) help on unseen ones and on the harmonic mean too",
+        "D", "C", ("unseen", "harmonic"),
+    ),
+    ("Longer prompts (E against D) help", "E", "D", ("harmonic",)),
+    ("Two objects an image (B against A) are worth more than one", "B", "A", ("harmonic",)),
+    ("A mixture (C against B) is worth more than two objects alone", "C", "B", ("harmonic",)),
+)  # fmt: skip
+"""Statement, the better and the worse model of table 2, in what they are compared."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +102,18 @@ class Trend:
     paper: Sequence[Pair]
     strict: bool = True
     """Whether equal scores speak against it."""
+    stated: str = ""
+    """What the paper says, where there are no numbers of it to compare; `paper` is empty then."""
 
     def sentence(self) -> str:
         """The trend, whether it holds here and in the paper's own numbers, and all of these."""
-        return (
-            f"{self.statement}: {self.verdict(self.here)} here ({self.numbers(self.here)}); "
-            f"{self.verdict(self.paper)} in the paper ({self.numbers(self.paper)})."
-        )
+        _, here, numbers_here, paper, numbers_paper = self.cells()
+        return f"{self.statement}: {here} here ({numbers_here}); {paper} in the paper ({numbers_paper})."
+
+    def cells(self) -> tuple[str, str, str, str, str]:
+        """The parts of the sentence: statement, verdict and numbers here, verdict and numbers in the paper."""
+        here, paper = ((self.verdict(pairs), self.numbers(pairs)) for pairs in (self.here, self.paper))
+        return (self.statement, *here, *(("stated", self.stated) if self.stated else paper))
 
     def holds(self, pairs: Sequence[Pair]) -> bool | None:
         """None where a score is missing, or there is no pair at all."""
@@ -55,16 +133,26 @@ class Trend:
 
 
 def find_trends(
-    metrics: Scores, experiments: Experiments, splits: Mapping[str, Scores], *, vocabulary: str = "pascal"
+    metrics: Scores,
+    experiments: Experiments,
+    splits: Mapping[str, Scores],
+    *,
+    num_seen: int,
+    num_steps: int,
+    tapped_step: int,
+    vocabulary: str = "pascal",
 ) -> list[Trend]:
     """The paper's trends.
 
-    `metrics`: of the default run; `splits`: experiments_tables.splits_of; `vocabulary`: which of the paper's data sets.
+    `metrics`: of the default run, which has `num_seen` categories seen and taps `tapped_step` of `num_steps`; `splits`:
+    experiments_tables.splits_of; `vocabulary`: which of the paper's data sets.
     """
     simulated, real = PAPER_DATASETS[vocabulary]
     return [
         *_of_table1(splits, dataset=simulated),
         *_of_ablations(metrics, experiments),
+        _of_seen_categories(metrics, experiments, num_seen=num_seen),
+        *_of_timesteps(metrics, experiments, num_steps=num_steps, tapped_step=tapped_step),
         *_of_table2(metrics, experiments, dataset=real),
     ]
 
@@ -73,9 +161,7 @@ def trend_table(trends: Iterable[Trend]) -> Table:
     """One row a trend: the parts of its sentence."""
     return Table(
         header=("trend of the paper", "here", "numbers here", "in the paper", "numbers in the paper"),
-        rows=tuple(
-            (t.statement, t.verdict(t.here), t.numbers(t.here), t.verdict(t.paper), t.numbers(t.paper)) for t in trends
-        ),
+        rows=tuple(trend.cells() for trend in trends),
     )
 
 
@@ -89,63 +175,100 @@ def _of_table1(splits: Mapping[str, Scores], *, dataset: str) -> Iterator[Trend]
         ours = splits.get(split, {})
         yield Trend(
             f"Grounding is above DAAM in all five groups of split {split}",
-            _by_group(ours.get("grounding"), ours.get("daam"), GROUPS),
-            _by_group(rows["grounding", split], rows["DAAM", split], GROUPS),
+            _pairs(ours.get("grounding"), ours.get("daam"), GROUPS),
+            _pairs(rows["grounding", split], rows["DAAM", split], GROUPS),
         )
 
 
 def _of_ablations(metrics: Scores, experiments: Experiments) -> Iterator[Trend]:
-    default = metrics.get("evaluate_grounding", {}).get("grounding")
-    rows = {(row["table"], row["setting"]): row for row in read_paper_table("paper_ablations.csv")}
+    paper = {(row["table"], row["setting"]): row for row in read_paper_table("paper_ablations.csv")}
+    for statement, table, (better, ours), (worse, theirs), keys, strict in _ABLATIONS:
+        a, b = (
+            _grounding_scores(experiments.metrics.get(name, {}) if name else metrics) for name in (ours, theirs)
+        )  # fmt: skip
+        yield Trend(
+            statement,
+            _pairs(a, b, keys),
+            _pairs(paper[table, better], paper[table, worse], keys),
+            strict=strict,
+        )
 
-    def ours(name: str) -> Scores | None:
-        return (experiments.scores(name, "evaluate_grounding") or {}).get("grounding")
+
+def _grounding_scores(stages: Scores) -> Scores:
+    """By group, and on real images under the paper's columns, of the metrics of a run."""
+    evaluated = stages.get("evaluate_grounding", {})
+    real = evaluated.get("real_images", {}).get("grounding", {})
+    return {**evaluated.get("grounding", {}), **{key: real.get(key.removeprefix("voc_test_")) for key in _ON_REAL}}
+
+
+def _of_seen_categories(metrics: Scores, experiments: Experiments, *, num_seen: int) -> Trend:
+    """The default run, which has most categories seen, against each run with fewer."""
+    ours = curve_points(metrics, experiments, prefix="seen", default=num_seen)
+    paper = {
+        int(row["setting"].split()[0]): row
+        for row in read_paper_table("paper_ablations.csv")
+        if row["table"] == "seen_categories"
+    }
+
+    def most_against_fewer(points: Mapping[int, Scores]) -> list[Pair]:
+        return [
+            (f"{max(points)} against {fewer} seen, {what}", a, b)
+            for fewer in points
+            if fewer != max(points)
+            for what, a, b in _pairs(points[max(points)], points[fewer], UNSEEN_GROUPS)
+        ]
+
+    return Trend(
+        "With the most categories seen, unseen ones are no worse than with any fewer (the paper: on COCO)",
+        most_against_fewer(ours),
+        most_against_fewer(paper),
+        strict=False,
+    )
+
+
+def _of_timesteps(
+    metrics: Scores, experiments: Experiments, *, num_steps: int, tapped_step: int
+) -> Iterator[Trend]:  # fmt: skip
+    points = curve_points(metrics, experiments, prefix="timestep", default=tapped_step)
+    means = {step: _mean_of_groups(scores) for step, scores in points.items()}
+    place = max(1, round(_BEST_STEP_FRAC * num_steps))
+
+    def against(step: int, others: Iterable[int]) -> list[Pair]:
+        return [(f"steps {step} and {other}:", means.get(step), means[other]) for other in others]
 
     yield Trend(
-        "Training that ignores what the detector missed is no worse on unseen categories than training that trusts it",
-        _by_group(default, ours("training_normal"), UNSEEN_GROUPS),
-        _by_group(rows["training_type", "without zero masks"], rows["training_type", "normal"], UNSEEN_GROUPS),
+        f"Features are best where a tenth of the sampling is left, here step {place} of {num_steps} (mean of the "
+        "groups)",
+        against(place, [step for step in means if step != place]),
+        [],
         strict=False,
+        stated=_BEST_STEP,
     )
+    steps = list(means)
+    best = max(steps[1:-1], key=lambda step: means[step] or 0.0, default=None)
     yield Trend(
-        "Training on one and two objects is no worse on two objects than training on one alone",
-        _by_group(default, ours("objects_one"), TWO_OBJECTS),
-        _by_group(rows["train_set_objects", "mixture"], rows["train_set_objects", "single"], TWO_OBJECTS),
-        strict=False,
+        "Features are best in between, neither at the first nor at the last of the steps that were tried (mean of the "
+        "groups)",
+        [] if best is None else against(best, (steps[0], steps[-1])),
+        [],
+        stated=_BEST_STEP,
     )
-    yield Trend(
-        "Grounding learns no less of unseen categories from generated images than from inverted real ones",
-        _by_group(default, ours("data_real"), UNSEEN_GROUPS),
-        _by_group(rows["training_data", "sim 40k"], rows["training_data", "real (DDIM inversion)"], UNSEEN_GROUPS),
-        strict=False,
-    )
+
+
+def _mean_of_groups(scores: Scores) -> float | None:
+    """None where one of them has no score."""
+    known = [score for group in GROUPS if (score := score_of(scores, group)) is not None]
+    return fmean(known) if len(known) == len(GROUPS) else None
 
 
 def _of_table2(metrics: Scores, experiments: Experiments, *, dataset: str) -> Iterator[Trend]:
     paper = {row["method"]: row for row in read_paper_table("paper_table2_zs3.csv") if row["dataset"] == dataset}
     ours = {m.paper: (zs3_scores(m, metrics, experiments) or ({}, {}))[0] for m in MODELS if m.paper}
-    for statement, key, better, worse in (
-        (
-            "Real images of seen categories beside synthetic ones (D against C) help on seen categories",
-            "seen",
-            "D",
-            "C",
-        ),
-        ("Two objects an image (B against A) are worth more than one", "harmonic", "B", "A"),
-        ("A mixture (C against B) is worth more than two objects alone", "harmonic", "C", "B"),
-    ):
+    for statement, better, worse, keys in _MODELS:
         a, b = f"Model-{better}", f"Model-{worse}"
-        yield Trend(
-            statement,
-            [(ZS3_TITLES[key], score_of(ours[a], key), score_of(ours[b], key))],
-            [(ZS3_TITLES[key], score_of(paper[a], key), score_of(paper[b], key))],
-        )
+        yield Trend(statement, _pairs(ours[a], ours[b], keys), _pairs(paper[a], paper[b], keys))
 
 
-def _by_group(better: Scores | None, worse: Scores | None, groups: Sequence[str]) -> list[Pair]:
-    """A pair a group. Values may be texts of a published table."""
-
-    def score(scores: Scores | None, group: str) -> float | None:
-        return score_of(scores or {}, group)
-
-    return [(GROUP_TITLES[group], score(better, group), score(worse, group)) for group in groups]
+def _pairs(better: Scores | None, worse: Scores | None, keys: Sequence[str]) -> list[Pair]:
+    """A pair a key: a group, or a kind of real images. Values may be texts of a published table."""
+    return [(_TITLES[key], score_of(better or {}, key), score_of(worse or {}, key)) for key in keys]

@@ -19,6 +19,7 @@ from diffground.report.protocol1_tables import (
     detection_table,
     extra_table,
 )
+from diffground.report.remarks import remarks
 from diffground.report.tables import (
     GROUP_TITLES,
     METHOD_TITLES,
@@ -68,7 +69,17 @@ def trends_of(metrics: Mapping[str, Mapping[str, Any]], params: Params, experime
     """What the paper found, with the numbers of this run and of experiments beside its own."""
     vocabulary = params.vocabulary.name
     splits = splits_of(metrics, experiments, split=paper_split(params.vocabulary.unseen, vocabulary=vocabulary))
-    return find_trends(metrics, experiments, splits, vocabulary=vocabulary)
+    seen = load_vocabulary(vocabulary, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen).seen
+    return find_trends(
+        metrics, experiments, splits, num_seen=len(seen), num_steps=params.generator.num_steps,
+        tapped_step=params.generator.tapped_step, vocabulary=vocabulary,
+    )  # fmt: skip
+
+
+def notes_of(metrics: Mapping[str, Mapping[str, Any]], params: Params) -> dict[str, str]:
+    """Name of a table -> what a reader of this run's scores in it should know."""
+    split = paper_split(params.vocabulary.unseen, vocabulary=params.vocabulary.name)
+    return remarks(metrics["evaluate_grounding"], split=split, vocabulary=params.vocabulary.name)
 
 
 def write_tables(tables: Mapping[str, Table], folder: Path) -> None:

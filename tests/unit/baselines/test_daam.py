@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 
 from diffground.baselines.daam import choose_threshold, daam_maps
 from diffground.diffusion.cross_attention import observe_cross_attention
 from diffground.diffusion.generator import Generator
+from diffground.diffusion.personal_words import add_personal_word
 from diffground.errors import UserError
+from diffground.vocabulary import photograph_of
+from tests.unit.diffusion.conftest import IMAGE_SIZE, build_pipeline
 
-PROMPTS = ["a photograph of a dog and a bus", "a photograph of a potted plant", "a photograph of a cat"]
-PHRASES = [["dog", "bus"], ["potted plant"], ["cat"]]
-SEEDS = [1, 2, 3]
+PHRASES = [["dog", "bus"], ["potted plant"], ["cat"], ["bus", "potted plant"]]
+PROMPTS = [photograph_of(*phrases) for phrases in PHRASES]
+SEEDS = [1, 2, 3, 4]
 SETTINGS = {"num_steps": 3, "guidance_scale": 4.0}
 
 
 def test_maps_of_a_batch_equal_those_one_by_one(generator: Generator) -> None:
     together = daam_maps(generator, PROMPTS, SEEDS, PHRASES, **SETTINGS)
-    assert together.shape == (3, 2, 32, 32)
-    for i in range(3):
+    assert together.shape == (4, 2, 32, 32)
+    for i in range(4):
         alone = daam_maps(generator, PROMPTS[i : i + 1], SEEDS[i : i + 1], PHRASES[i : i + 1], **SETTINGS)
         # normalising to 0..1 enlarges differences of the probabilities by the inverse of their range
         np.testing.assert_allclose(alone[0], together[i, : len(PHRASES[i])], atol=2e-3)
@@ -37,21 +43,43 @@ def test_each_map_runs_from_zero_to_one(generator: Generator) -> None:
 
 
 def test_map_is_the_mean_over_steps_layers_and_heads(generator: Generator) -> None:
-    # Written out for "dog", token 5 after the start token and four words: every probability kept, averaged at the end.
+    expected = written_out(generator, PROMPTS[0], [5])  # "dog", after the start token and four words
+    actual = daam_maps(generator, PROMPTS[:1], SEEDS[:1], [["dog"]], **SETTINGS)[0, 0]
+    np.testing.assert_allclose(actual, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("num_vectors", [1, 2])
+def test_map_of_a_personal_word_is_that_of_its_own_tokens(num_vectors: int, tmp_path: Path) -> None:
+    pipeline = build_pipeline()
+    vectors = torch.linspace(-20, 20, num_vectors * 16).view(num_vectors, 16)
+    save_file({"emb_params": vectors}, tmp_path / "rex.safetensors")
+    phrase = add_personal_word(pipeline, tmp_path / "rex.safetensors", token="<rex>")
+    generator = Generator(pipeline, image_size=IMAGE_SIZE, generator_id="")
+    prompt = photograph_of(phrase, "dog")
+    # the start token and "a photograph of a" come before it, and it has a token a vector
+    positions = [5 + i for i in range(num_vectors)]
+    ids = pipeline.tokenizer(prompt).input_ids
+    assert pipeline.tokenizer.convert_ids_to_tokens([ids[i] for i in positions]) == phrase.split()
+    personal, dog = daam_maps(generator, [prompt], SEEDS[:1], [[phrase, "dog"]], **SETTINGS)[0]
+    np.testing.assert_allclose(personal, written_out(generator, prompt, positions), atol=2e-3)
+    assert not np.allclose(personal, dog, atol=0.05)
+
+
+def written_out(generator: Generator, prompt: str, positions: list[int]) -> np.ndarray:
+    """The map of these token positions with seed SEEDS[0]: every probability kept, averaged at the end."""
     seen: list[torch.Tensor] = []
 
     def keep(layer: int, probs: torch.Tensor) -> None:
         side = int(probs.shape[2] ** 0.5)
-        heads = probs[1, :, :, 5].view(1, -1, side, side)  # sample 1 of (unconditional, conditional)
+        # sample 1 of (unconditional, conditional)
+        heads = probs[1][:, :, positions].mean(dim=2).view(1, -1, side, side)
         seen.append(F.interpolate(heads, size=(16, 16), mode="bicubic").mean(dim=1))
 
     with observe_cross_attention(generator._unet, keep):
-        generator.sample(PROMPTS[:1], SEEDS[:1], **SETTINGS, tapped_step=1)
+        generator.sample([prompt], SEEDS[:1], **SETTINGS, tapped_step=1)
     assert len(seen) == 3 * 7
     mean = F.interpolate(torch.stack(seen).mean(dim=0)[None], size=(32, 32), mode="bicubic")[0, 0].numpy()
-    expected = (mean - mean.min()) / (mean.max() - mean.min())
-    actual = daam_maps(generator, PROMPTS[:1], SEEDS[:1], [["dog"]], **SETTINGS)[0, 0]
-    np.testing.assert_allclose(actual, expected, atol=2e-3)
+    return (mean - mean.min()) / (mean.max() - mean.min())
 
 
 def test_threshold_has_the_best_iou() -> None:

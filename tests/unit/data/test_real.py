@@ -1,7 +1,5 @@
 """data/real of a devkit and of COCO, from folders made by hand."""
 
-import json
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,31 +7,7 @@ from PIL import Image
 from diffground.data.real import prepare_coco, prepare_voc
 from diffground.data.voc import VocDataset, VocItem, write_voc
 from diffground.errors import UserError
-from diffground.vocabulary import COCO_NAMES, table_categories
-
-SIZE = 16
-NAMES = [COCO_NAMES.get(name, name) for name in table_categories("coco")] + ["mouse"]
-
-
-def write_split(root, split, num, *, seed):
-    """`num` images with a person on the left and another category, in turn, on the right."""
-    (root / "annotations").mkdir(parents=True, exist_ok=True)
-    (root / split).mkdir()
-    images, annotations = [], []
-    for i in range(1, num + 1):
-        pixels = np.random.default_rng([seed, i]).integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(root / split / f"{i:012d}.jpg")
-        images.append({"id": i, "file_name": f"{i:012d}.jpg", "height": SIZE, "width": SIZE})
-        for k, (name, x) in enumerate([("person", 0), (NAMES[i % len(NAMES)], 8)]):
-            annotations.append({
-                "id": 10 * i + k, "image_id": i, "category_id": NAMES.index(name) + 1, "iscrowd": 0,
-                "segmentation": [[x, 2, x + 6, 2, x + 6, 12, x, 12]],
-            })  # fmt: skip
-    content = {
-        "images": images, "annotations": annotations,
-        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(NAMES)],
-    }  # fmt: skip
-    (root / f"annotations/instances_{split}.json").write_text(json.dumps(content))
+from tests.unit.data.coco_folder import NAMES, SIZE, write_split
 
 
 @pytest.fixture

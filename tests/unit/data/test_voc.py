@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.datasets import VOCSegmentation
 
 from diffground.data.voc import (
     VocDataset,
@@ -193,3 +194,49 @@ def test_pairs_are_labels_that_share_an_image(tmp_path):
     # a: 3-20; b: 3-7, 3-20, 7-20; e: 7-20
     assert coappearing_counts(dataset) == {(3, 7): 1, (3, 20): 2, (7, 20): 2}
     assert coappearing_labels(dataset) == [(3, 7), (3, 20), (7, 20)]
+
+
+def voc_palette():
+    """Of 256 colours: bits 0, 3, 6 of a label are the highest of its red, 1, 4, 7 of its green, 2, 5 of its blue."""
+
+    def level(label, channel):
+        return sum((label >> (3 * i + channel) & 1) << (7 - i) for i in range(3))
+
+    return [level(label, channel) for label in range(256) for channel in range(3)]
+
+
+def test_a_devkit_by_hand_is_read_as_torchvision_reads_it(tmp_path):
+    root = tmp_path / "VOCdevkit/VOC2012"
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    expected = {}
+    for id_, (height, width), labels in (
+        ("2007_000033", (24, 36), (1, 15)),
+        ("2007_000042", (36, 24), (20,)),
+        ("2011_003276", (17, 31), (7, 12, 19)),
+    ):
+        label = np.zeros((height, width), dtype=np.uint8)
+        for k, value in enumerate(labels):
+            label[4 : height - 4, 7 * k + 2 : 7 * k + 9] = 255  # the border of an object
+            label[5 : height - 5, 7 * k + 3 : 7 * k + 8] = value
+        mask = Image.fromarray(label, mode="P")
+        mask.putpalette(voc_palette())
+        mask.save(root / f"SegmentationClass/{id_}.png")
+        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"JPEGImages/{id_}.jpg")
+        expected[id_] = label
+    (root / "ImageSets/Segmentation/val.txt").write_text("".join(f"{id_}\n" for id_ in expected))
+
+    ours, theirs = VocDataset(root, "val"), VOCSegmentation(tmp_path, year="2012", image_set="val")
+    assert len(ours) == len(theirs) == 3 and ours.ids == list(expected)
+    for i, by_hand in enumerate(expected.values()):
+        (image, label), (their_image, their_label) = ours[i], theirs[i]
+        assert their_label.mode == "P" and set(np.unique(by_hand)) >= {0, 255}
+        np.testing.assert_array_equal(label, np.array(their_label))
+        np.testing.assert_array_equal(label, by_hand)
+        np.testing.assert_array_equal(image, np.array(their_image))
+    # the colours are those that the devkit's pages show: person, and the border
+    colours = np.array(Image.open(root / "SegmentationClass/2007_000033.png").convert("RGB"))
+    assert colours[expected["2007_000033"] == 15][0].tolist() == [192, 128, 128]
+    assert colours[expected["2007_000033"] == 255][0].tolist() == [224, 224, 192]

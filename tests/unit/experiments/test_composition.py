@@ -26,6 +26,8 @@ UNSEEN = {
     10: [*SPLIT1, "bicycle", "bottle", "chair", "horse", "pottedplant"],
 }
 COCO_SEEN = (5, 20, 35, 50)  # of the paper; 65 is the default run
+STEPS = (1, 2, 3, 4, 6, 8, 10, 12)
+PAPER_STEPS = (20, 30, 40, 50)  # beyond the 12 of mini; the paper sweeps up to 50, and 5 is the default run there
 # against mini: 500 + 700 training prompts, 20 x 60 + 142 x 5 = 1910 synthetic images, step 1
 EXPECTED = {
     "table1_split2": {"vocabulary.unseen": SPLITS[2]},
@@ -52,7 +54,7 @@ EXPECTED = {
         "prompts.num_train_two": 175,
     },
     "timestep_01": {},
-    **{f"timestep_{step:02d}": {"generator.tapped_step": step} for step in (2, 3, 4, 6, 8, 10, 12)},
+    **{f"timestep_{step:02d}": {"generator.tapped_step": step} for step in STEPS[1:]},
 }
 
 WITH_OTHER_STAGES = {
@@ -78,7 +80,22 @@ def test_an_experiment_changes_what_its_name_says(name):
 
 
 def test_no_experiment_is_without_a_test():
-    assert set(CATALOGUE) == {*EXPECTED, *WITH_OTHER_STAGES, *(f"seen_{number:02d}" for number in COCO_SEEN)}
+    of_paper_profiles = {
+        *(f"seen_{number:02d}" for number in COCO_SEEN), *(f"timestep_{step}" for step in PAPER_STEPS)
+    }  # fmt: skip
+    assert set(CATALOGUE) == {*EXPECTED, *WITH_OTHER_STAGES, *of_paper_profiles}
+
+
+@pytest.mark.parametrize("profile", ["paper_voc", "paper_coco"])
+def test_the_papers_profiles_sweep_the_timestep_over_all_of_their_steps(profile):
+    plain = compose(profile)
+    swept = {
+        name for name, experiment in CATALOGUE.items() if name.startswith("timestep") and experiment.exists_for(profile)
+    }
+    assert swept == {f"timestep_{step:02d}" for step in (*STEPS, *PAPER_STEPS)}
+    assert max(PAPER_STEPS) == plain["generator.num_steps"]
+    for step in (*STEPS, *PAPER_STEPS):
+        assert differing(compose(profile, f"timestep_{step:02d}"), plain) == {"generator.tapped_step": step}
 
 
 @pytest.mark.parametrize(("name", "profile"), [(e.name, p) for e in CATALOGUE.values() for p in PROFILES])

@@ -13,6 +13,7 @@ from diffground.report.page import ABOUT, EXPERIMENTS_IN, write_page
 from diffground.report.pictures import real_rows, synthetic_rows
 from diffground.report.write import (
     find_curves,
+    notes_of,
     paper_split,
     result_tables,
     trends_of,
@@ -118,9 +119,15 @@ def test_real_images_have_a_table_and_a_section_where_they_were_scored(params, t
     assert "real_images" not in result_tables(METRICS, params, NONE)
     metrics = {**METRICS, "evaluate_grounding": {**METRICS["evaluate_grounding"], "real_images": real}}
     tables = result_tables(metrics, params, NONE)
-    write_page(tmp_path / "index.html", tables=tables, figures=[], params=params, experiments=NONE, trends=[])
+    assert notes_of(metrics, params) == {}, "as good as the reference, and DAAM not far below the paper's"
+    real["foreground_only"] = {**scores, "unseen": 52.5}
+    write_page(
+        tmp_path / "index.html", tables=tables, figures=[], params=params, experiments=NONE, trends=[],
+        notes=notes_of(metrics, params),
+    )  # fmt: skip
     text = (tmp_path / "index.html").read_text()
-    assert "<h2>Grounding on real images</h2>" in text
+    section = text.partition("<h2>Grounding on real images</h2>")[2].partition("<h2>")[0]
+    assert "together for each of them: unseen 50.0 against 52.5." in section
     assert "<td>61.5</td>" in text
     assert "<dt>inversion.num_val</dt>" in text
 

@@ -19,6 +19,7 @@ from diffground.prompts import read_prompts, write_prompts
 from diffground.report.metrics import read_metrics
 from diffground.segmentation.sources import ShardSource
 from diffground.smoke import build_components
+from tests.unit.data.coco_folder import write_split
 
 ROOT = Path(__file__).parents[3]
 
@@ -69,6 +70,26 @@ def test_pairs_of_the_real_images_stand_beside_the_papers(clone):
     assert result.stdout.endswith(told)
     metrics = json.loads((clone / "reports/metrics/sample_prompts.json").read_text())
     assert (metrics["num_pairs"], metrics["paper_num_pairs"]) == (len(pairs), 142)
+
+
+def test_pairs_of_coco_images_stand_beside_the_papers(clone):
+    write_split(clone / "coco", "train2017", 20, seed=0)
+    write_split(clone / "coco", "val2017", 6, seed=1)
+    change(
+        clone, data={"source": "coco", "root": "coco", "num_train": 0, "num_val": 0},
+        vocabulary={"name": "coco", "pairs": "data_val", "unseen": ["bus"]},
+    )  # fmt: skip
+    prepared = call(clone, "prepare_data")
+    # a person and another category in each image
+    for name, num in (("train", 20), ("val", 6)):
+        line = f"list '{name}': {num} images, 0 of them without any category; {num} pairs of categories share an image"
+        assert line in prepared.stdout
+    result = call(clone, "sample_prompts")
+    assert result.returncode == 0, result.stderr
+    told = "6 pairs of categories share an image of list 'val' (paper, all 79 categories: 1559)\n"
+    assert result.stdout.endswith(told)
+    metrics = json.loads((clone / "reports/metrics/sample_prompts.json").read_text())
+    assert (metrics["num_pairs"], metrics["paper_num_pairs"]) == (6, 1559)
 
 
 def test_contexts_change_the_synthesis_prompts_alone(clone):
