@@ -16,12 +16,17 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from diffground.config import Params, TrackingConfig
 from diffground.errors import UserError
 from diffground.experiments.catalogue import Experiment, run_name
 from diffground.experiments.collect import find_records
 from diffground.experiments.commands import check_dvc_is_idle
+from diffground.experiments.lock_file import read_yaml
+from diffground.params import build_params
 from diffground.profile import compose_params
-from flows.artifacts import metrics_table, shown
+from diffground.tracking import sync_journal
+from diffground.tracking.journal import journal_folder
+from flows.artifacts import compared_runs, metrics_table, shown
 from flows.choices import ExperimentName, Profile, Stage
 from flows.gpus import gpu_slot, visible_gpus
 from flows.places import ROOT, command_environment
@@ -51,7 +56,7 @@ def ablate(
     retries: int = 2,
     retry_delay_s: float = 30.0,
 ) -> State:
-    """Runs every experiment with every combination of the matrix, from the last commit, and compares their metrics.
+    """Runs every experiment with every combination of the matrix, from the last commit, and compares them.
 
     Args:
         profile: What the experiments are composed for.
@@ -69,14 +74,14 @@ def ablate(
         variants = plan_variants(profile, experiments or [], matrix or {}, target=target)
         futures = _start_all(variants, profile, commands, num_parallel, retries=retries, retry_delay_s=retry_delay_s)
         failed = [name for name, future in futures.items() if not _completed(future)]
-        table = comparison(variants, profile=profile)
+        page = comparison(variants, profile=profile)
     except UserError as error:
         return Failed(message=str(error))
     except BaseException:  # cancelled: the threads of the tasks do not hear of it
         commands.stop()
         raise
-    create_markdown_artifact(key="ablation", markdown=table, description=f"Experiments of profile {profile}")
-    get_run_logger().info("\n%s", table)
+    create_markdown_artifact(key="ablation", markdown=page, description=f"Experiments of profile {profile}")
+    get_run_logger().info("\n%s", page)
     if failed:
         return Failed(message=f"{len(failed)} of {len(futures)} experiments failed: {', '.join(failed)}")
     return Completed(message=f"{len(futures)} experiments, see the artifact 'ablation'")
@@ -153,7 +158,8 @@ def _completed(future: PrefectFuture[None]) -> bool:
 
 
 def comparison(variants: Sequence[Variant], *, profile: str) -> str:
-    """Markdown: a column a finished experiment, with the settings and the metrics that are not the same in all."""
+    """Markdown: a column a finished experiment, with the settings and the metrics that are not the same in all; then
+    MLflow's comparison of their runs."""
     experiments = {run_name(variant.experiment.name, profile): variant.experiment for variant in variants}
     records = find_records(list(experiments.values()), profile=profile, root=ROOT)
     finished = {name: record for name, record in records.items() if record is not None}
@@ -166,7 +172,18 @@ def comparison(variants: Sequence[Variant], *, profile: str) -> str:
         columns[experiments[name].name] = values
     missing = [name for name in records if name not in finished]
     note = f"Not finished: {', '.join(missing)}." if missing else ""
-    return "\n\n".join(filter(None, ["# Comparison", metrics_table(_differing(columns)), note]))
+    runs = _compared_in_mlflow(list(finished), profile=profile)
+    return "\n\n".join(filter(None, ["# Comparison", metrics_table(_differing(columns)), note, runs]))
+
+
+def _compared_in_mlflow(names: Sequence[str], *, profile: str) -> str:
+    composed = read_yaml(compose_params(profile, conf=ROOT / "conf"))
+    tracking: TrackingConfig = build_params(composed, Params, source=f"profile '{profile}'").tracking
+    try:
+        sync_journal(journal_folder(), uri=tracking.uri)  # runs at the same time may have been in each other's way
+    except UserError as error:
+        get_run_logger().warning("%s", error)
+    return compared_runs(names, tracking)
 
 
 def _differing(columns: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, object]]:

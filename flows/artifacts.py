@@ -1,17 +1,19 @@
-"""What a stage leaves in Prefect's UI: its metrics, a picture, its MLflow run."""
+"""What stages and ablations leave in Prefect's UI: metrics, a picture, links to MLflow."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from diffground import paths
-from diffground.config import load_params
+from diffground.config import TrackingConfig, load_params
 from diffground.errors import UserError
 from diffground.report.metrics import flatten, read_metrics
-from diffground.tracking import find_run
+from diffground.tracking import find_reproductions, find_run
 from flows.pictures import picture_uri
 from flows.places import MLFLOW_UI
 
@@ -65,8 +67,39 @@ def _tracking_line(stage: str, *, since_s: float) -> str:
         return f"MLflow: {error}"
     if run is None:
         return ""
-    ui = os.environ.get(MLFLOW_UI)
-    address = run.uri if run.uri.startswith("http") else ui
+    address = _ui(run.uri)
     name = f"`{run.run_id}`"
     link = f"[{name}]({address}/#/experiments/{run.experiment_id}/runs/{run.run_id})" if address else name
     return f"MLflow run {link} in `{run.uri}`"
+
+
+def compared_runs(experiments: Sequence[str], tracking: TrackingConfig) -> str:
+    """Markdown: MLflow's page that compares the reproductions of these DVC experiments, and the run of each.
+
+    A link where MLflow's UI is known to run, else what to put behind its address. '' with tracking off.
+    """
+    if not tracking.enabled:
+        return ""
+    try:
+        runs = find_reproductions(experiments, tracking)
+    except UserError as error:
+        return f"MLflow: {error}"
+    untracked = [name for name in experiments if name not in runs]
+    parts = [f"Nothing had to run, so MLflow has no run: {', '.join(untracked)}."] if untracked else []
+    if runs:
+        of_all = {
+            "runs": [run.run_id for run in runs.values()],
+            "experiments": sorted({run.experiment_id for run in runs.values()}),
+        }
+        query = urlencode({key: json.dumps(ids, separators=(",", ":")) for key, ids in of_all.items()}, quote_via=quote)
+        uri = next(iter(runs.values())).uri
+        address, page = _ui(uri), f"/#/compare-runs?{query}"
+        link = f"[MLflow's comparison]({address}{page})" if address else f"MLflow's comparison: `{page}`"
+        rows = [f"| {name} | `{run.run_id}` |" for name, run in runs.items()]
+        parts = [f"{link} in `{uri}`", "\n".join(["| | MLflow run |", "| --- | --- |", *rows]), *parts]
+    return "\n\n".join(parts)
+
+
+def _ui(uri: str) -> str | None:
+    """Address of the UI that shows what the store `uri` holds; None where none is known to run."""
+    return uri if uri.startswith("http") else os.environ.get(MLFLOW_UI)

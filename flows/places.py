@@ -34,7 +34,7 @@ def prefect_environment(*, api_url: str | None) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
     }
     if api_url is None:  # a temporary server that is told to end complains of what it was just doing
         settings |= {"PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL"}

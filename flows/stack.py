@@ -27,7 +27,7 @@ from flows.process import Supervised
 HOST = "127.0.0.1"
 POOLS = ("cpu", "gpu")
 _STATE = HOME / "up.json"
-_START_TIMEOUT_S = 180.0
+_START_TIMEOUT_S = 300.0
 _STOP_GRACE_S = 30.0
 
 

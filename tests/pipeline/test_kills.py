@@ -1,7 +1,7 @@
 """SIGKILL at random moments: nothing finished is done again, and the end is the same."""
 
 from benchmarks.kills import STAGES, as_table, run_trials
-from tests.pipeline.conftest import Repository
+from tests.pipeline.conftest import smoke_repository
 
 NUM_TRIALS = 20
 # more work than profile smoke has, so that there is something to kill
@@ -12,7 +12,7 @@ OVERRIDES = (
 
 
 def test_a_stage_that_is_killed_at_any_moment_goes_on_and_ends_the_same(tmp_path, components):
-    repository = Repository(tmp_path / "repository", components=components, overrides=OVERRIDES)
+    repository = smoke_repository(tmp_path / "repository", components=components, overrides=OVERRIDES)
     repository.run("dvc", "repro", "train_maskformer")
     trials = run_trials(
         repository.root, stages=STAGES, num_trials=NUM_TRIALS, seed=0, environment=repository.environment

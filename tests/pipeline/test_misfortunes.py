@@ -7,14 +7,14 @@ import time
 
 import pytest
 
-from tests.pipeline.conftest import Repository
+from tests.pipeline.conftest import smoke_repository
 
 SMALL, LARGE = "size=48k", "size=64m"
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory, components):
-    made = Repository(
+    made = smoke_repository(
         tmp_path_factory.mktemp("misfortunes"),
         components=components,
         overrides=["tracking.enabled=false", "generator.shard_size=2", "generator.num_steps=12"],

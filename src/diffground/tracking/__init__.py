@@ -2,7 +2,7 @@
 
 from diffground.tracking.delivery import REPRODUCTION_TAG
 from diffground.tracking.loading import load_model
-from diffground.tracking.lookup import LoggedRun, find_run, reproduction_metrics
+from diffground.tracking.lookup import LoggedRun, find_reproductions, find_run, reproduction_metrics
 from diffground.tracking.models import benchmark_of, grounding_entry, segmenter_entry
 from diffground.tracking.run import TrackingRun, start_run
 from diffground.tracking.store import absolute_store, without_password
@@ -15,6 +15,7 @@ __all__ = [
     "TrackingRun",
     "absolute_store",
     "benchmark_of",
+    "find_reproductions",
     "find_run",
     "grounding_entry",
     "load_model",

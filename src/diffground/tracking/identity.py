@@ -14,7 +14,7 @@ from typing import Any
 from diffground.config import Params
 from diffground.params import flat_params
 from diffground.runtime.fingerprint import checkpoint_fingerprint
-from diffground.tracking.models import COMMIT, PROFILE
+from diffground.tracking.models import COMMIT, DVC_EXPERIMENT, PROFILE
 
 # what DVC and `diffground profile` write while the pipeline runs is no change of the code
 _WRITTEN_BY_RUNS = ("dvc.lock", "params.yaml", "reports")
@@ -47,7 +47,7 @@ def common_tags(params: Params, *, commit: str, experiment: str) -> dict[str, st
         "diffground.dirty": str(_is_dirty()).lower(),
         "diffground.generator": checkpoint,
         "diffground.generator.sha256": checkpoint_fingerprint(checkpoint),
-        "dvc.experiment": experiment,
+        DVC_EXPERIMENT: experiment,
     }
     return {key: value for key, value in tags.items() if value}
 

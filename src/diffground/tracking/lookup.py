@@ -10,7 +10,7 @@ from typing import Any
 from diffground.config import TrackingConfig
 from diffground.errors import UserError
 from diffground.tracking.delivery import REPRODUCTION_TAG
-from diffground.tracking.models import STAGE
+from diffground.tracking.models import DVC_EXPERIMENT, STAGE
 from diffground.tracking.store import Store, UnavailableError, first_line, sqlite_path, without_password
 
 
@@ -26,7 +26,7 @@ def reproduction_metrics(name: str, tracking: TrackingConfig) -> dict[str, float
 
 @dataclass(frozen=True)
 class LoggedRun:
-    """Where the run of a stage is to be found."""
+    """Where a run is to be found."""
 
     uri: str
     experiment_id: str
@@ -42,8 +42,21 @@ def find_run(stage: str, tracking: TrackingConfig, *, since_s: float = 0.0) -> L
     found = _search(wanted, tracking)
     if not found:
         return None
-    newest = max(found, key=lambda run: run.info.start_time)
-    return LoggedRun(without_password(_uri(tracking)), newest.info.experiment_id, newest.info.run_id)
+    return _logged(max(found, key=lambda run: run.info.start_time), tracking)
+
+
+def find_reproductions(experiments: Sequence[str], tracking: TrackingConfig) -> dict[str, LoggedRun]:
+    """The newest parent run of each of these DVC experiments that has one.
+
+    Raises: UserError when the store is away.
+    """
+    runs = sorted(_search(f"tags.`{REPRODUCTION_TAG}` != ''", tracking), key=lambda run: run.info.start_time)
+    newest = {run.data.tags.get(DVC_EXPERIMENT): run for run in runs}
+    return {name: _logged(newest[name], tracking) for name in experiments if name in newest}
+
+
+def _logged(run: Any, tracking: TrackingConfig) -> LoggedRun:
+    return LoggedRun(without_password(_uri(tracking)), run.info.experiment_id, run.info.run_id)
 
 
 def _uri(tracking: TrackingConfig) -> str:

@@ -26,6 +26,8 @@ SHA256, PROFILE, COMMIT, STAGE, SCORE, BENCHMARK = (
     f"diffground.{name}" for name in ("sha256", "profile", "commit", "stage", "score", "benchmark")
 )
 """Tags of runs and of model versions."""
+DVC_EXPERIMENT = "dvc.experiment"
+"""Tag of the runs of an experiment, parent and stages: its name."""
 
 # an SQL store does not keep the model_id that a version is created with
 _MODEL_ID = "diffground.model_id"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -36,8 +38,9 @@ class Store:
         """The MlflowClient. Raises: UnavailableError when the store does not open."""
         if self._client is None:
             try:
-                check_sqlite(self.uri)
-                self._client = open_client(self.uri)
+                with _alone(self.uri):
+                    check_sqlite(self.uri)
+                    self._client = open_client(self.uri)
             except Exception as error:
                 raise UnavailableError(first_line(error)) from error
         return self._client
@@ -83,6 +86,19 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(file) if separator and not scheme and file else None
 
 
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """One process at a time opens an SQLite store: of two that make its tables at once, one fails."""
+    path = sqlite_path(uri)
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def check_sqlite(uri: str) -> None:
     """Find out in seconds that a database is locked or cannot be there; MLflow would try for minutes.
 
@@ -91,7 +107,6 @@ def check_sqlite(uri: str) -> None:
     path = sqlite_path(uri)
     if path is None:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path, timeout=_SQLITE_TIMEOUT_S)) as database:
         database.execute("begin immediate")
         database.rollback()
