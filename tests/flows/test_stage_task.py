@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -12,6 +13,7 @@ from diffground.errors import InfrastructureError, UserError
 
 prefect = pytest.importorskip("prefect")
 
+from flows.gpus import LIMIT, gpu_slot, visible_gpus  # noqa: E402
 from flows.pipeline import read_pipeline  # noqa: E402
 from flows.places import ROOT  # noqa: E402
 from flows.stage_task import StageProgress, artifact_key, run_stages  # noqa: E402
@@ -144,6 +146,59 @@ def test_progress_lines_become_an_artifact(prefect_server):
     progress()
     assert Artifact.get("progress-generate-generate-test").data == 75
     assert Artifact.get("progress-generate-generate-train") is None
+
+
+@pytest.mark.parametrize(
+    ("chosen", "gpus"), [("0,1", ["0", "1"]), (" 3 , GPU-8a1b", ["3", "GPU-8a1b"]), ("", []), ("-1", []), ("0,", ["0"])]
+)
+def test_gpus_are_those_that_cuda_would_see(monkeypatch, chosen, gpus):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert visible_gpus() == gpus
+
+
+@pytest.fixture
+def limit():
+    """Sets the number of GPU slots."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
+
+    with get_client(sync_client=True) as client:
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=LIMIT, limit=1))
+        yield lambda num: client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate(limit=num))
+        client.delete_global_concurrency_limit_by_name(LIMIT)
+
+
+def in_threads(work, names):
+    threads = [threading.Thread(target=work, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE_S)
+
+
+def test_no_more_hold_a_gpu_slot_than_there_are(limit):
+    inside, together, met = set(), [], []
+
+    def hold(name):
+        with gpu_slot(needed=True):
+            inside.add(name)
+            time.sleep(0.5)
+            together.append(len(inside))
+            inside.remove(name)
+
+    in_threads(hold, range(3))
+    assert together == [1, 1, 1]
+
+    both = threading.Barrier(2)
+
+    def meet(name):
+        with gpu_slot(needed=True), gpu_slot(needed=False):
+            both.wait(DEADLINE_S)
+            met.append(name)
+
+    limit(2)
+    in_threads(meet, "ab")
+    assert sorted(met) == ["a", "b"]
 
 
 def test_keys_are_those_that_prefect_takes():
