@@ -17,8 +17,10 @@ from diffground.detection.detector import load_detector
 from diffground.diffusion.generator import Generator
 from diffground.diffusion.personal_words import add_personal_word
 from diffground.errors import UserError
+from diffground.grounding.checkpoint import GroundingSpec, load_grounding, save_grounding
 from diffground.grounding.import_released import read_released
-from diffground.segmentation.maskformer import build_maskformer
+from diffground.runtime.unfinished import TrainingState, Unfinished
+from diffground.segmentation.maskformer import MaskFormerSegmenter, build_maskformer
 from diffground.smoke import build_components, build_pipeline, build_tokenizer
 
 CPU = torch.device("cpu")
@@ -197,6 +199,54 @@ def test_a_pickled_language_model_is_refused(tmp_path, canary):
     with pytest.raises(UserError) as caught:
         LanguageModel.load(with_pickles(tmp_path / "sound", tmp_path / "model", canary), device=CPU)
     assert "\n" not in str(caught.value)
+
+
+def save_tiny_grounding(folder, components):
+    spec = GroundingSpec(
+        feature_channels={4: 8}, text_dim=5, num_attention_maps=0, reduced_channels=(4,), embed_dim=8, num_layers=1,
+        num_heads=2, ffn_dim=16, patch_size=2, tokens_at="features", branches="conditional", gain_timesteps=(),
+        generator_id="abc",
+    )  # fmt: skip
+    save_grounding(folder, spec.build(), spec, card="")
+
+
+def save_tiny_segmenter(folder, components):
+    model = load_backbone(str(components / "backbone"))
+    MaskFormerSegmenter(model, categories=("a", "b"), image_size=64, device=CPU).save(folder, card="")
+
+
+def load_segmenter(folder):
+    return MaskFormerSegmenter.load(folder, device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("save", "load", "told"),
+    [
+        (save_tiny_grounding, load_grounding, "not a complete grounding module"),
+        (save_tiny_segmenter, load_segmenter, "not a complete segmenter"),
+    ],
+)
+def test_a_pickled_model_of_ours_is_refused(components, tmp_path, canary, save, load, told):
+    folder = tmp_path / "model"
+    save(folder, components)
+    load(folder)
+    torch.save({"weight": Malicious(canary)}, folder / "model.safetensors")
+    with pytest.raises(UserError, match=told) as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"model\.safetensors is missing"):
+        load(folder)
+
+
+def test_a_pickled_state_of_a_training_is_dropped(tmp_path, canary, capsys):
+    unfinished = Unfinished(tmp_path / "state", fingerprint={}, every_s=1)
+    unfinished.save(TrainingState(tensors={"weight": torch.zeros(2)}, values={}))
+    assert unfinished.load() is not None
+    torch.save({"weight": Malicious(canary)}, tmp_path / "state/state.safetensors")
+    assert unfinished.load() is None
+    assert "is damaged" in capsys.readouterr().err
+    assert not (tmp_path / "state").exists()
 
 
 @pytest.mark.parametrize("name", ["unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"])

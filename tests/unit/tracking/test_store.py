@@ -1,7 +1,11 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import diffground
 from diffground.tracking import absolute_store, find_run, start_run
 
 
@@ -51,3 +55,15 @@ def test_the_newest_run_of_a_stage_is_found(params, runs_of):
     assert found is not None and found.run_id == newest.run_id and found.uri == params.tracking.uri
     assert find_run("generate", params.tracking, since_s=newest.start_time / 1000 + 1) is None
     assert find_run("detect", params.tracking) is None
+
+
+def test_two_processes_open_a_new_store_at_once(tmp_path):
+    script = "from diffground.tracking.store import Store; Store('sqlite:///new.db').client()"
+    env = {**os.environ, "PYTHONPATH": str(Path(diffground.__file__).parents[1])}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in processes:
+        _, error = process.communicate()
+        assert process.returncode == 0, error[-2000:]
