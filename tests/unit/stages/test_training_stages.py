@@ -60,21 +60,38 @@ def test_a_killed_stage_trains_finished_segmenters_no_second_time_and_ends_with_
     assert resumed == undisturbed
 
 
+def launch(folder, stage):
+    """As README has it, on this machine's processors."""
+    env = {**os.environ, "PYTHONPATH": str(Path(diffground.__file__).parents[1])}
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1",
+        "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0", f"stages/{stage}.py",
+    ]  # fmt: skip
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
 def test_two_processes_train_and_one_error_line_tells_what_is_wrong(clone):
     build_components(clone / "models/smoke")
     change(
-        clone, data={"num_train": 6, "num_val": 2}, runtime={"num_training_processes": 2},
+        clone, data={"num_train": 6, "num_val": 2},
+        runtime={"num_training_processes": 2, "device": "cpu", "num_threads": 1},
         segmenter={"training_sets": ["real_all"], "iterations": 2},
     )  # fmt: skip
     assert call(clone, "prepare_data").returncode == 0
     result = call(clone, "train_maskformer")
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("train_maskformer real_all: 2/2") == 1
-    assert len(outputs(clone)) == 4
+    own = outputs(clone)
+    assert len(own) == 4
     states = clone / "models/unfinished/train_maskformer"
     assert [path.name for path in states.rglob("*.*")] == ["state.safetensors"]
     state = json.loads(safe_open(states / "real_all/state.safetensors", "pt").metadata()["state"])
     assert {"data", "code", "transformers"} <= state["fingerprint"].keys()
+    shutil.rmtree(states)
+    launched = launch(clone, "train_maskformer")
+    assert launched.returncode == 0, launched.stderr
+    assert launched.stderr.count("train_maskformer real_all: 2/2") == 1
+    assert outputs(clone) == own, "accelerate's two processes train as the stage's own do"
     change(clone, segmenter={"training_sets": ["synthetic"]})
     assert_one_line(call(clone, "train_maskformer"), "data/synthetic")
     assert list(states.iterdir()) == []  # one state a training set that is asked for
