@@ -1,9 +1,6 @@
 """README, Remotes: pushed to a folder or to S3, a fresh clone pulls it and `dvc repro` has nothing to do."""
 
 import hashlib
-import os
-import subprocess
-import sys
 import textwrap
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import diffground
+from tests.scratch import ScratchRepository
 
 pytestmark = pytest.mark.timeout(900)
 PIPELINE = """
@@ -53,63 +51,42 @@ COUNT = """
 PLACEHOLDER = "nothing-secret"
 
 
-class Clone:
-    """A repository with a pipeline of shards."""
+def repository_at(root):
+    """A repository whose commands know the S3 server of these tests, and share no state of DVC with others."""
+    return ScratchRepository(
+        root,
+        python_path=Path(diffground.__file__).parents[1],
+        DVC_SITE_CACHE_DIR=str(root.parent / "site-cache"),
+        AWS_ACCESS_KEY_ID=PLACEHOLDER,
+        AWS_SECRET_ACCESS_KEY=PLACEHOLDER,
+        AWS_DEFAULT_REGION="us-east-1",
+        AWS_EC2_METADATA_DISABLED="true",
+        no_proxy="127.0.0.1",
+    )
 
-    def __init__(self, root):
-        self.root = root
-        binaries = Path(sys.executable).parent
-        self.env = {
-            **{key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "AWS_"))},
-            "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(Path(diffground.__file__).parents[1]),
-            "DVC_SITE_CACHE_DIR": str(root.parent / "site-cache"),
-            "DVC_NO_ANALYTICS": "1",
-            "AWS_ACCESS_KEY_ID": PLACEHOLDER,
-            "AWS_SECRET_ACCESS_KEY": PLACEHOLDER,
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "no_proxy": "127.0.0.1",
-        }
 
-    def run(self, *command):
-        done = subprocess.run(
-            command,
-            cwd=self.root,
-            env=self.env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{' '.join(command)} failed:\n{done.stdout[-4000:]}"
-        return done.stdout
-
-    def shards(self):
-        return {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (self.root / "data/shards").iterdir()
-        }
+def shards(repository):
+    """Name -> hash of the content."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (repository.root / "data/shards").iterdir()
+    }
 
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory):
     """A repository whose pipeline has run and is committed."""
-    clone = Clone(tmp_path_factory.mktemp("storage") / "origin")
-    clone.root.mkdir()
+    repository = repository_at(tmp_path_factory.mktemp("storage") / "origin")
     for name, text in (
         ("dvc.yaml", PIPELINE), ("generate.py", GENERATE), ("count.py", COUNT), ("params.yaml", "num_samples: 10\n"),
         (".gitignore", "/data/\n__pycache__/\n"), (".dvcignore", "__pycache__/\n"),
     ):  # fmt: skip
-        (clone.root / name).write_text(textwrap.dedent(text).lstrip())
-    clone.run("git", "init", "--quiet")
-    clone.run("git", "config", "user.email", "test@example.org")
-    clone.run("git", "config", "user.name", "test")
-    clone.run("dvc", "init", "--quiet")
-    clone.run("dvc", "repro", "--quiet")
-    clone.run("git", "add", ".")
-    clone.run("git", "commit", "--quiet", "-m", "pipeline")
-    assert len(clone.shards()) == 4
-    return clone
+        (repository.root / name).write_text(textwrap.dedent(text).lstrip())
+    repository.initialise()
+    repository.run("dvc", "init", "--quiet")
+    repository.run("dvc", "repro", "--quiet")
+    repository.commit("pipeline")
+    assert len(shards(repository)) == 4
+    return repository
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +117,7 @@ def push_and_start_anew(origin, folder, url, **options):
         origin.run("dvc", "remote", "modify", "storage", key, value)
     origin.run("git", "commit", "--quiet", "-am", f"remote {url}")
     origin.run("dvc", "push", "--quiet")
-    clone = Clone(folder / "clone")
+    clone = repository_at(folder / "clone")
     origin.run("git", "clone", "--quiet", str(origin.root), str(clone.root))
     assert not (clone.root / "data").exists()
     clone.run("dvc", "pull", "--quiet")
@@ -148,7 +125,7 @@ def push_and_start_anew(origin, folder, url, **options):
 
 
 def assert_is_up_to_date(clone, origin):
-    assert clone.shards() == origin.shards()
+    assert shards(clone) == shards(origin)
     before = {path: path.stat().st_mtime_ns for path in (clone.root / "data/shards").iterdir()}
     assert "Data and pipelines are up to date." in clone.run("dvc", "repro")
     assert {path: path.stat().st_mtime_ns for path in (clone.root / "data/shards").iterdir()} == before
@@ -169,7 +146,7 @@ def test_s3(origin, s3, tmp_path):
     assert_is_up_to_date(clone, origin)
     # and what was pulled is what a longer run goes on from
     (clone.root / "params.yaml").write_text("num_samples: 14\n")
-    kept = clone.shards()
+    kept = shards(clone)
     clone.run("dvc", "repro", "--quiet")
-    assert clone.shards().items() >= {name: value for name, value in kept.items() if name != "000002.tar"}.items()
-    assert len(clone.shards()) == 5
+    assert shards(clone).items() >= {name: value for name, value in kept.items() if name != "000002.tar"}.items()
+    assert len(shards(clone)) == 5
