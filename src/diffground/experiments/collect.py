@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from diffground import paths
 from diffground.experiments.catalogue import Experiment, run_name
@@ -107,5 +107,8 @@ def _fingerprint(checkpoint: str, *, commit: str, root: Path) -> str:
         return checkpoint_fingerprint(folder) if folder.exists() else checkpoint
     with tempfile.TemporaryDirectory() as temporary:
         with tarfile.open(fileobj=BytesIO(archive.stdout)) as tar:
-            tar.extractall(temporary, filter="data")
+            for member in filter(tarfile.TarInfo.isfile, tar):  # extraction with a filter came with Python 3.11.4
+                path = Path(temporary) / member.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(cast(IO[bytes], tar.extractfile(member)).read())
         return checkpoint_fingerprint(Path(temporary) / checkpoint)
