@@ -20,6 +20,7 @@ from diffground.cli import main
 from diffground.maskformer_exchange import export_maskformer, import_maskformer
 from diffground.segmentation.maskformer import MaskFormerSegmenter, build_maskformer
 from diffground.vocabulary import PASCAL_CATEGORIES
+from tests.unit.state_changes import with_entry, without
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -150,14 +151,6 @@ def test_the_settings_build_the_network_that_the_weights_are_of(models: Path) ->
     assert model["MASK_FORMER"]["NUM_OBJECT_QUERIES"] == 7 and model["MASK_FORMER"]["DIM_FEEDFORWARD"] == 48
     assert model["SEM_SEG_HEAD"]["NUM_CLASSES"] == 21
     assert (model["PIXEL_MEAN"], model["PIXEL_STD"]) == ([127.5] * 3, [63.75] * 3)
-
-
-def without(name: str) -> Callable[[dict[str, Any]], Any]:
-    return lambda state: {key: value for key, value in state.items() if key != name}
-
-
-def with_entry(name: str, value: Any) -> Callable[[dict[str, Any]], Any]:
-    return lambda state: {**state, name: value}
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from diffground.errors import UserError
 from diffground.grounding.checkpoint import load_grounding
 from diffground.grounding.import_released import RELEASED_SPEC, import_released, read_released
 from tests.unit.grounding.released_reference import published_shapes, random_state
+from tests.unit.state_changes import with_entry, without
 
 
 class Malicious:
@@ -85,14 +86,6 @@ def test_a_pickle_is_refused_and_not_run(
     assert line.startswith(f"error: {path}: must hold plain tensors only, never pickled code ({reason}")
     assert not made.exists()
     assert not (tmp_path / "out").exists()
-
-
-def without(name: str) -> Callable[[dict[str, Any]], Any]:
-    return lambda state: {key: value for key, value in state.items() if key != name}
-
-
-def with_entry(name: str, value: Any) -> Callable[[dict[str, Any]], Any]:
-    return lambda state: {**state, name: value}
 
 
 @pytest.mark.parametrize(
