@@ -34,3 +34,7 @@ def expected(record):
 @pytest.mark.parametrize("name", RECORDS)
 def test_the_expected_scores_are_those_that_were_measured(name):
     assert CATALOGUE[name].expected == expected(RECORDS[name])
+
+
+def test_every_experiment_of_the_default_profile_was_run():
+    assert {name for name, experiment in CATALOGUE.items() if experiment.exists_for(DEFAULT_PROFILE)} == set(RECORDS)
