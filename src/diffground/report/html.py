@@ -9,10 +9,10 @@ from html import escape
 from diffground.report.tables import Table, format_cell
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; margin: .5rem 0 1.5rem; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: right; }
-th:first-child, td:first-child { text-align: left; }
+.text { text-align: left; }
 img { max-width: 100%; }
 dl { display: grid; grid-template-columns: max-content auto; gap: 0 1rem; font-size: 13px; }
 dt { font-family: monospace; } dd { margin: 0; }
@@ -56,8 +56,12 @@ def _render_section(section: Section) -> str:
 
 
 def _render_table(table: Table) -> str:
-    header = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
-    rows = "".join(
-        f"<tr>{''.join(f'<td>{escape(format_cell(cell))}</td>' for cell in row)}</tr>\n" for row in table.rows
-    )
-    return f"<table><thead><tr>{header}</tr></thead><tbody>\n{rows}</tbody></table>"
+    header = _render_row("th", table.header, table.text_columns)
+    rows = "".join(_render_row("td", row, table.text_columns) for row in table.rows)
+    return f"<table><thead>\n{header}</thead><tbody>\n{rows}</tbody></table>"
+
+
+def _render_row(tag: str, cells: Sequence[str | float | None], text_columns: Sequence[bool]) -> str:
+    begins = [f'<{tag} class="text">' if is_text else f"<{tag}>" for is_text in text_columns]
+    inner = "".join(f"{begin}{escape(format_cell(cell))}</{tag}>" for begin, cell in zip(begins, cells, strict=True))
+    return f"<tr>{inner}</tr>\n"

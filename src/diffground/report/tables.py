@@ -48,6 +48,13 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[str | float | None, ...], ...]
 
+    @property
+    def text_columns(self) -> tuple[bool, ...]:
+        """For each column whether it holds text: the first one, which names the rows, and all that have a word."""
+        return tuple(
+            column == 0 or any(isinstance(row[column], str) for row in self.rows) for column in range(len(self.header))
+        )
+
     def to_csv(self) -> str:
         """RFC 4180, with LF line ends; an empty field for None."""
         text = io.StringIO()
@@ -57,8 +64,8 @@ class Table:
         return text.getvalue()
 
     def to_markdown(self) -> str:
-        """A GitHub table: the first column to the left, numbers to the right."""
-        ruler = ["---"] + ["---:"] * (len(self.header) - 1)
+        """A GitHub table: text to the left, numbers to the right."""
+        ruler = ["---" if is_text else "---:" for is_text in self.text_columns]
         lines = [self.header, ruler, *([format_cell(cell) for cell in row] for row in self.rows)]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

@@ -36,6 +36,13 @@ def test_every_table_picture_and_parameter_is_on_the_page():
     assert {"grounding", "81.2", "–", "generator.num_steps", "20"} <= set(elements.text)
 
 
+def test_text_is_aligned_left_and_numbers_are_not():
+    table = Table(header=("method", "mIoU", "from"), rows=(("a", 1.0, None), ("b", None, "masks")))
+    elements = parse(render_page(title="t", sections=[Section("s", "x", table)], settings={}))
+    cells = [attrs.get("class") for tag, attrs in elements.seen if tag in ("th", "td")]
+    assert cells == ["text", None, "text"] * 3
+
+
 def test_text_is_escaped():
     elements = parse(render_page(title="a < b & c", sections=[Section("<script>", "x")], settings={"k": "<i>"}))
     assert not {"script", "i"} & {tag for tag, _ in elements.seen}

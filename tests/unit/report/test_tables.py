@@ -36,9 +36,11 @@ def test_scores_have_one_decimal_counts_none_and_missing_numbers_a_dash(cell, ex
     assert format_cell(cell) == expected
 
 
-def test_markdown_puts_names_left_and_numbers_right():
-    table = Table(header=("method", "mIoU"), rows=(("a", 1.0), ("b", None)))
-    assert table.to_markdown() == "| method | mIoU |\n| --- | ---: |\n| a | 1.0 |\n| b | – |\n"
+def test_markdown_puts_text_left_and_numbers_right():
+    table = Table(header=("method", "mIoU", "learnt from"), rows=(("a", 1.0, None), ("b", None, "masks")))
+    assert table.to_markdown() == (
+        "| method | mIoU | learnt from |\n| --- | ---: | --- |\n| a | 1.0 | – |\n| b | – | masks |\n"
+    )
 
 
 @given(st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cc", "Cs"])), st.integers()), max_size=5))
