@@ -1,11 +1,12 @@
 """Kills stages at random moments: `dvc repro` goes on from there, redoes no shard and ends with the same bytes.
 
     python benchmarks/kills.py                      # 20 trials in a clone of this repository, as params.yaml has it
-    python benchmarks/kills.py --trials 5 --stages generate train_grounding
+    python benchmarks/kills.py --trials 4 --stages train_maskformer   # the trials of other stages stay in the table
 
 The reference is dvc.lock: what an undisturbed `dvc repro` of the same commit on this machine wrote. Each trial takes
 the outputs of one stage away, starts it, kills its whole process group with SIGKILL at a moment drawn evenly from the
-time in which it works (not loads), and lets `dvc repro` finish it. Writes reports/benchmarks/kills.json and kills.md.
+time in which it works (not loads), and lets `dvc repro` finish it. Writes reports/benchmarks/kills.json and kills.md,
+after every trial.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from diffground import paths
+from diffground.atomic import write_atomically
 from diffground.errors import UserError
 from diffground.experiments.lock_file import read_stages, write_stages
 from diffground.recovery import recover
@@ -60,8 +62,8 @@ class Trial:
 
 def run_trials(
     root: Path, *, stages: Sequence[str], num_trials: int, seed: int, environment: Mapping[str, str]
-) -> list[Trial]:
-    """Trials in the repository `root`, in which `dvc repro` has ended; the stages take turns.
+) -> Iterator[Trial]:
+    """Trials in the repository `root`, in which `dvc repro` has ended, as they end; the stages take turns.
 
     Raises: UserError for a stage that dvc.lock does not hold, when an undisturbed run differs from it, and for a stage
     that ends `MAX_DRAWS` times in a row before it is killed.
@@ -69,12 +71,11 @@ def run_trials(
     draw = random.Random(seed)
     subject = _Subject(root, environment)
     durations = {stage: subject.measure(stage) for stage in stages}
-    trials = []
     for i in range(num_trials):
         stage = stages[i % len(stages)]
-        trials.append(_first_hit(subject, stage, draw=draw, of_s=durations[stage]))
-        print(f"{i + 1}/{num_trials}: {trials[-1]}", file=sys.stderr, flush=True)
-    return trials
+        trial = _first_hit(subject, stage, draw=draw, of_s=durations[stage])
+        print(f"{i + 1}/{num_trials}: {trial}", file=sys.stderr, flush=True)
+        yield trial
 
 
 def _first_hit(subject: _Subject, stage: str, *, draw: random.Random, of_s: float) -> Trial:
@@ -181,15 +182,8 @@ def _out_paths(root: Path, stage: str) -> list[str]:
 
 def as_table(trials: Sequence[Trial]) -> Table:
     header = (
-        "stage",
-        "trials",
-        "killed after, s",
-        "of, s",
-        "shards finished",
-        "redone",
-        "recovered",
-        "same bytes",
-    )
+        "stage", "trials", "killed after, s", "of, s", "shards finished", "redone", "recovered", "same bytes",
+    )  # fmt: skip
     rows = []
     for stage in dict.fromkeys(trial.stage for trial in trials):
         mine = [trial for trial in trials if trial.stage == stage]
@@ -217,12 +211,23 @@ def main() -> None:
         cache = subprocess.run([*dvc, "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
         subprocess.run([*dvc, "cache", "dir", "--local", str((here / cache).resolve())], cwd=root, check=True)
         subprocess.run([*dvc, "checkout", "--quiet"], cwd=root, env=environment, check=True)
-        trials = run_trials(
+        trials = [trial for trial in _read_trials() if trial.stage not in arguments.stages]
+        for trial in run_trials(
             root, stages=arguments.stages, num_trials=arguments.trials, seed=arguments.seed, environment=environment
-        )
+        ):
+            trials.append(trial)
+            _write_trials(sorted(trials, key=lambda trial: STAGES.index(trial.stage)))
+
+
+def _read_trials() -> list[Trial]:
+    file = OUT / "kills.json"
+    return [Trial(**trial) for trial in json.loads(file.read_text(encoding="utf-8"))] if file.exists() else []
+
+
+def _write_trials(trials: Sequence[Trial]) -> None:
     OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / "kills.json").write_text(json.dumps([asdict(trial) for trial in trials], indent=2) + "\n", encoding="utf-8")
-    (OUT / "kills.md").write_text(as_table(trials).to_markdown() + "\n", encoding="utf-8")
+    write_atomically(OUT / "kills.json", json.dumps([asdict(trial) for trial in trials], indent=2) + "\n")
+    write_atomically(OUT / "kills.md", as_table(trials).to_markdown())
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ OVERRIDES = (
 def test_a_stage_that_is_killed_at_any_moment_goes_on_and_ends_the_same(tmp_path, components):
     repository = smoke_repository(tmp_path / "repository", components=components, overrides=OVERRIDES)
     repository.run("dvc", "repro", "train_maskformer")
-    trials = run_trials(
-        repository.root, stages=STAGES, num_trials=NUM_TRIALS, seed=0, environment=repository.environment
+    trials = list(
+        run_trials(repository.root, stages=STAGES, num_trials=NUM_TRIALS, seed=0, environment=repository.environment)
     )
     print(as_table(trials).to_markdown())
     assert len(trials) == NUM_TRIALS
