@@ -21,8 +21,8 @@ import os, pathlib, signal, subprocess, sys, time
 deaf = "import signal, time; signal.signal(2, signal.SIG_IGN); time.sleep(600)"
 child = subprocess.Popen([sys.executable, "-c", deaf])
 pathlib.Path("pids").write_text(f"{os.getpid()} {child.pid}")
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     time.sleep(600)
 except KeyboardInterrupt:
     print("interrupted", flush=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +43,22 @@ def load_model(uri: str, *, tracking_uri: str | None = None, model_config: Mappi
         raise UserError(f"{uri}: no such model: {first_line(error)}") from None
     check_is_ours(folder, name=uri)
     MLFLOW_ALLOW_PICKLE_DESERIALIZATION.set(False)
-    return mlflow.pyfunc.load_model(
-        str(folder), suppress_warnings=True, model_config=dict(model_config) if model_config else None
-    )
+    with _without_compiled_code():
+        return mlflow.pyfunc.load_model(
+            str(folder), suppress_warnings=True, model_config=dict(model_config) if model_config else None
+        )
+
+
+@contextmanager
+def _without_compiled_code() -> Iterator[None]:
+    """Have Python compile what it imports: a .pyc in a model's __pycache__ need not be of the script beside it."""
+    prefix = sys.pycache_prefix
+    with tempfile.TemporaryDirectory() as empty:
+        sys.pycache_prefix = empty
+        try:
+            yield
+        finally:
+            sys.pycache_prefix = prefix
 
 
 def check_is_ours(folder: Path, *, name: str) -> None:

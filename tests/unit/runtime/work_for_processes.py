@@ -21,7 +21,7 @@ def add_up(folder):
     dist.init_process_group("gloo")
     value = torch.tensor([rank() + 1.0])
     dist.all_reduce(value)
-    print(f"process {rank()} is the main one: {is_main_process()}")
+    print(f"process {rank()} is the main one: {is_main_process()}", flush=True)
     print("to stderr", file=sys.stderr)
     (Path(folder) / str(rank())).write_text(str(value.item()))
 

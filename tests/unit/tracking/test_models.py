@@ -1,5 +1,7 @@
 """Logged models: from code, without a pickle, loadable by MLflow alone; who becomes champion; what is refused."""
 
+import importlib.util
+import py_compile
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +47,9 @@ def champions(params):
 
 
 def files_of(folder):
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    """All but what Python compiled when MLflow ran the script where it lies."""
+    found = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    return {path.as_posix() for path in found if "__pycache__" not in path.parts}
 
 
 def test_a_segmenter_that_training_logged_and_evaluation_judged_is_loaded_by_mlflow_alone(
@@ -231,6 +235,14 @@ def test_foreign_code_and_foreign_files_are_refused(logged, images):
         spoil(folder)
         refused(folder, expected)
     refused("models:/nobody@champion", "no such model")
+
+
+def test_compiled_code_beside_the_script_is_not_run(logged, images):
+    Path("planted.py").write_text("open('executed', 'w')")
+    compiled = importlib.util.cache_from_source(str(logged / "code_segmenter.py"))
+    py_compile.compile("planted.py", compiled, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    assert load_model(str(logged)).predict(images).shape == (2, 40, 56)
+    assert not Path("executed").exists()
 
 
 def edit(folder, old, new):
