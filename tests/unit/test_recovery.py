@@ -5,30 +5,40 @@ import pytest
 
 from diffground.cli import main
 from diffground.errors import UserError
-from diffground.recovery import COPY, LOCK, RWLOCK, is_whole, keep_copy, recover
+from diffground.experiments.lock_file import read_stages
+from diffground.recovery import COPY, LOCK, RWLOCK, keep_copy, recover
 
 WHOLE = (Path(__file__).parents[2] / LOCK).read_text()
 
 
-def test_every_cut_is_readable_or_put_back(tmp_path, monkeypatch):
+def test_every_cut_that_loses_a_stage_is_put_back(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_STAGE", "generate")
     (tmp_path / LOCK).write_text(WHOLE)
     keep_copy(tmp_path)
     assert recover(tmp_path) == []
-    put_back = 0
-    for end in [0, *range(1, len(WHOLE), len(WHOLE) // 7)]:
+    last = WHOLE.index(f"\n  {list(read_stages(WHOLE))[-1]}:\n") + 1
+    line_ends = [i + 1 for i, character in enumerate(WHOLE) if character == "\n"]
+    cuts = [0, *range(1, len(WHOLE), len(WHOLE) // 7), *line_ends[:: len(line_ends) // 20], last]
+    for end in (end for end in cuts if end <= last):
         (tmp_path / LOCK).write_text(WHOLE[:end])
-        if recover(tmp_path):
-            put_back += 1
-            assert (tmp_path / LOCK).read_text() == WHOLE
-        assert is_whole((tmp_path / LOCK).read_text())
-    assert put_back
+        assert recover(tmp_path) == [f"{LOCK}: put back from {COPY}"], WHOLE[max(0, end - 40) : end]
+        assert (tmp_path / LOCK).read_text() == WHOLE
+
+
+def test_a_lock_with_fewer_stages_that_was_checked_out_stays(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_STAGE", "generate")
+    (tmp_path / LOCK).write_text(WHOLE)
+    keep_copy(tmp_path)
+    fewer = WHOLE[: WHOLE.index(f"\n  {list(read_stages(WHOLE))[-1]}:\n") + 1]
+    (tmp_path / LOCK).write_text(fewer)
+    _commit(tmp_path)
+    assert recover(tmp_path) == []
+    assert (tmp_path / LOCK).read_text() == fewer
 
 
 def test_without_a_copy_the_last_commit_serves(tmp_path, monkeypatch, capsys):
     (tmp_path / LOCK).write_text(WHOLE)
-    for command in ("init -q", "add dvc.lock", "-c user.name=a -c user.email=a@b commit -qm x"):
-        subprocess.run(["git", *command.split()], cwd=tmp_path, check=True)
+    _commit(tmp_path)
     (tmp_path / LOCK).write_text(WHOLE[: WHOLE.index("deps:")] + "x: 1\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:
@@ -40,7 +50,7 @@ def test_without_a_copy_the_last_commit_serves(tmp_path, monkeypatch, capsys):
 
 def test_without_anything_one_line_says_what_to_do(tmp_path):
     (tmp_path / LOCK).write_text("stages: [")
-    with pytest.raises(UserError, match=r"dvc\.lock: DVC cannot read it, .*; delete it and run `dvc repro`"):
+    with pytest.raises(UserError, match=r"dvc\.lock: damaged, .*; delete it and run `dvc repro`"):
         recover(tmp_path)
     (tmp_path / COPY).parent.mkdir(parents=True)
     (tmp_path / COPY).write_text("half")
@@ -69,3 +79,8 @@ def test_half_a_table_of_processes_is_removed(tmp_path, text):
     (tmp_path / RWLOCK).write_text("{}")
     assert recover(tmp_path) == []
     assert (tmp_path / RWLOCK).is_file()
+
+
+def _commit(folder: Path) -> None:
+    for command in ("init -q", "add dvc.lock", "-c user.name=a -c user.email=a@b commit -qm x"):
+        subprocess.run(["git", *command.split()], cwd=folder, check=True)
