@@ -15,7 +15,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 
 # The whole method, with the parameters of params.yaml; does nothing when nothing changed.
 reproduce: setup
-	$(IN_VENV) dvc repro
+	$(IN_VENV) diffground recover && dvc repro
 
 # A worker a core; each computes on one thread, so that they do not fight for the cores.
 test: setup

@@ -206,7 +206,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "clone"
         subprocess.run(["git", "clone", "--quiet", "--shared", str(here), str(root)], check=True)
-        environment = {**os.environ, "PYTHONPATH": str(root / "src"), "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
+        environment = {
+            **os.environ, "PYTHONPATH": str(root / "src"), "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db",
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        }  # fmt: skip
         dvc = [sys.executable, "-m", "dvc"]
         cache = subprocess.run([*dvc, "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
         subprocess.run([*dvc, "cache", "dir", "--local", str((here / cache).resolve())], cwd=root, check=True)

@@ -84,10 +84,7 @@ def check_dvc_is_idle(root: Path) -> None:
             except OSError:
                 busy = [f"process {lock.read_text(encoding='utf-8').strip() or 'unknown'}"]
     if busy:
-        raise UserError(
-            f"a DVC command is at work here ({busy[0]}); "
-            "start the experiments when it has ended: they build on what it leaves"
-        )
+        raise UserError(f"a DVC command is at work here ({busy[0]}); wait until it has ended")
 
 
 def environment(clone: Path, *, root: Path, name: str, tracking_uri: str) -> dict[str, str]:
