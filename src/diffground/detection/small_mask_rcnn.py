@@ -1,4 +1,4 @@
-"""A Mask R-CNN (He et al. 2017) for images of about 64 px: torchvision's, with a small residual FPN and small heads."""
+"""A Mask R-CNN (He et al. 2017) for images of 64 to 128 px: torchvision's, with a small FPN and small heads."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def build_small_mask_rcnn(
     num_categories: int,
     image_size: int,
     stem_channels: int,
+    stem_stride: int,
     channels: Sequence[int],
     blocks: Sequence[int],
     fpn_channels: int,
@@ -39,12 +40,13 @@ def build_small_mask_rcnn(
 ) -> MaskRCNN:
     """Random weights. Input: list of float32 (3, H, W) in 0..1; output as torchvision's MaskRCNN.
 
-    `channels` and `blocks`: width and number of residual blocks of the stages at stride 2, 4, 8 …
-    `anchor_sizes`: px, one list a stage from stride 4 on.
+    `channels` and `blocks`: width and number of residual blocks of the stages at 2, 4, 8 … times `stem_stride`.
+    `anchor_sizes`: px, one list a stage from the second on.
     """
     backbone = SmallResidualFpn(
-        stem_channels=stem_channels, channels=channels, blocks=blocks, out_channels=fpn_channels
-    )
+        stem_channels=stem_channels, stem_stride=stem_stride, channels=channels, blocks=blocks,
+        out_channels=fpn_channels,
+    )  # fmt: skip
     anchors = AnchorGenerator(
         sizes=tuple(tuple(sizes) for sizes in anchor_sizes), aspect_ratios=(tuple(anchor_ratios),) * len(anchor_sizes)
     )
@@ -71,13 +73,14 @@ def build_small_mask_rcnn(
 
 
 class SmallResidualFpn(nn.Module):
-    """Image (B, 3, H, W) -> {"0": (B, out_channels, H/2, W/2), "1": stride 4, …}: residual net, top-down merging."""
+    """Image (B, 3, H, W) -> {"0": (B, out_channels, H/s, W/s), "1": stride 2s, …} with s = 2 * stem_stride: a residual
+    net, merged top-down."""
 
     def __init__(
-        self, *, stem_channels: int, channels: Sequence[int], blocks: Sequence[int], out_channels: int
+        self, *, stem_channels: int, stem_stride: int, channels: Sequence[int], blocks: Sequence[int], out_channels: int
     ) -> None:
         super().__init__()
-        self.stem = _conv_norm(3, stem_channels)
+        self.stem = _conv_norm(3, stem_channels, stride=stem_stride)
         self.stages = nn.ModuleList()
         width = stem_channels
         for stage_width, num in zip(channels, blocks, strict=True):
