@@ -48,7 +48,7 @@ def read_book() -> SpriteBook:
 
 def sample_scene(
     book: SpriteBook, *, seed: int, index: int, num_objects: int, further_frac: float, image_size: int,
-    colour_frac: float = 0.0,
+    colour_frac: float = 0.0, mirrored_frac: float = 0.5,
 ) -> Scene:  # fmt: skip
     """Training scene `index`: distinct categories, uniform over the vocabulary, artworks of the training split.
 
@@ -65,7 +65,7 @@ def sample_scene(
             used.add(category)
             sprites.append(source[category][rng.integers(len(source[category]))])
     colours = [str(rng.choice(list(COLOURS))) if rng.random() < colour_frac else None for _ in sprites]
-    return compose_scene(rng, sprites=sprites, colours=colours, image_size=image_size)
+    return compose_scene(rng, sprites=sprites, colours=colours, image_size=image_size, mirrored_frac=mirrored_frac)
 
 
 def to_tensor(images: np.ndarray) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """Train the mini Mask R-CNN on scenes of all concepts; write models/mini/detector.
 
 The state is saved as it goes: started again, the script goes on where it was. The budget is wall-clock training time
-over all sittings. Its classes carry COCO's label names, like the detectors that it stands for.
+over all sittings. It starts from the weights of models/mini/backbone, as others start from ImageNet's. Its classes
+carry COCO's label names, like the detectors that it stands for.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from common import (
 from detector_data import augmented_batch, make_scenes
 from diffusers import AutoencoderKL
 from training_state import TrainingState
+from transformers import ResNetBackbone
 from vary_sprites import vary_book
 
 from diffground.detection.small_mask_rcnn import build_small_mask_rcnn, targets_from_index_maps
@@ -43,8 +45,11 @@ def main() -> None:
         reconstructed_frac=p["reconstructed_frac"], latent_noise=p["latent_noise"],
         seed=params["seed"] + 7, device=device,
     )  # fmt: skip
-    model_config = {"num_categories": len(concepts), "image_size": params["image_size"], **p["model"]}
-    model = build_small_mask_rcnn(**model_config).to(device).train()
+    trunk = {key: params["backbone"][key] for key in ("embedding_size", "hidden_sizes", "depths")}
+    model_config = {"num_categories": len(concepts), "image_size": params["image_size"], **trunk, **p["model"]}
+    model = build_small_mask_rcnn(**model_config)
+    model.backbone.resnet.load_state_dict(ResNetBackbone.from_pretrained(MODELS / "backbone").float().state_dict())
+    model.to(device).train()
     names = [COCO_NAMES.get(concept, concept) for concept in concepts]
     optimizer = torch.optim.AdamW(model.parameters(), lr=p["learning_rate"], weight_decay=p["weight_decay"])
     state = TrainingState(STATE, model, optimizer, ema_decay=p["ema_decay"])

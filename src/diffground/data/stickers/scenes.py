@@ -50,10 +50,13 @@ def compose_scene(
     sprites: Sequence[Sprite],
     image_size: int = REFERENCE_PX,
     colours: Sequence[str | None] = (),
+    mirrored_frac: float = _MIRRORED_FRAC,
 ) -> Scene:
     """Paint a random place and put 1 to 3 `sprites` on it, from left to right, repainted where `colours` names a word.
 
-    Objects may overlap; of each at least 60 % stays visible. Raises: ValueError for another number of sprites.
+    Objects may overlap; of each at least 60 % stays visible. `mirrored_frac`: chance of each to be mirrored.
+
+    Raises: ValueError for another number of sprites.
     """
     num = len(sprites)
     if num not in _CENTRES_X:
@@ -65,7 +68,13 @@ def compose_scene(
     place = str(rng.choice(list(PLACES)))
     canvas = paint_background(rng, phrase=place, image_size=image_size)
     layers = [
-        _vary(rng, sprite, hue=word is None, longest_px=rng.uniform(*_LONGEST_SIDE_PX[num]) * image_size / REFERENCE_PX)
+        _vary(
+            rng,
+            sprite,
+            mirrored_frac=mirrored_frac,
+            hue=word is None,
+            longest_px=rng.uniform(*_LONGEST_SIDE_PX[num]) * image_size / REFERENCE_PX,
+        )
         for sprite, word in zip(painted, colours, strict=True)
     ]
     masks, corners = _arrange(rng, layers, image_size=image_size)
@@ -85,10 +94,12 @@ def caption(scene: Scene, *, phrases: Mapping[str, str], with_place: bool) -> st
     return photograph_of(*words) + (f" {scene.place}" if with_place else "")
 
 
-def _vary(rng: np.random.Generator, sprite: Sprite, *, hue: bool, longest_px: float) -> Image.Image:
-    """`sprite` mirrored, turned, scaled, its colours shifted a little (the hue only where `hue`). RGBA."""
+def _vary(
+    rng: np.random.Generator, sprite: Sprite, *, mirrored_frac: float, hue: bool, longest_px: float
+) -> Image.Image:
+    """`sprite` mirrored or not, turned, scaled, its colours shifted a little (the hue only where `hue`). RGBA."""
     image = Image.fromarray(sprite.image)
-    if rng.random() < _MIRRORED_FRAC:
+    if rng.random() < mirrored_frac:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     image = ImageEnhance.Brightness(image).enhance(1 + rng.uniform(-1, 1) * _BRIGHTNESS)
     image = ImageEnhance.Color(image).enhance(1 + rng.uniform(-1, 1) * _SATURATION)
