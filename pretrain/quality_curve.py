@@ -69,7 +69,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     hours = [float(row["elapsed_s"]) / 3600 for row in rows]
     for key, label in (("one_object_found", "one object"), ("two_objects_found", "both of two objects")):
         axes.plot(hours, [100 * float(row[key]) for row in rows], marker="o", label=label)
-    axes.set(xlabel="training time, h on one CPU core", ylabel="found by the detector, %", ylim=(0, 100))
+    axes.set(xlabel="training time, h", ylabel="found by the detector, %", ylim=(0, 100))
     axes.legend()
     figure.savefig(path, dpi=120)
     plt.close(figure)
@@ -88,7 +88,7 @@ def main() -> None:
         step = int(folder.name)
         if any(int(row["step"]) == step for row in rows):
             continue
-        record = next(record for record in log if record["step"] == step)
+        record = [record for record in log if record["step"] <= step][-1]
         generator = load_snapshot(folder, image_size=params["image_size"], device=device)
         rates = found_rates(generator, detector, params)
         rows.append({"step": step, "elapsed_s": record["elapsed_s"], "v_loss": record["v_loss"], **rates})

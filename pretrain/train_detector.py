@@ -51,7 +51,10 @@ def main() -> None:
     model.backbone.resnet.load_state_dict(ResNetBackbone.from_pretrained(MODELS / "backbone").float().state_dict())
     model.to(device).train()
     names = [COCO_NAMES.get(concept, concept) for concept in concepts]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=p["learning_rate"], weight_decay=p["weight_decay"])
+    trained = list(model.backbone.resnet.parameters())
+    fresh = [weight for name, weight in model.named_parameters() if not name.startswith("backbone.resnet.")]
+    groups = [{"params": fresh, "factor": 1.0}, {"params": trained, "factor": p["trunk_lr_factor"]}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=p["weight_decay"])
     state = TrainingState(STATE, model, optimizer, ema_decay=p["ema_decay"])
 
     def export() -> None:
@@ -65,7 +68,7 @@ def main() -> None:
     while (progress := state.elapsed_s / p["budget_s"]) < 1:
         for group in optimizer.param_groups:
             warmup = min(1.0, (state.step + 1) / p["warmup_steps"])
-            group["lr"] = p["learning_rate"] * warmup * (0.5 + 0.5 * np.cos(np.pi * progress))
+            group["lr"] = group["factor"] * p["learning_rate"] * warmup * (0.5 + 0.5 * np.cos(np.pi * progress))
         images, index_maps, labels = augmented_batch(scenes, batch_size=p["batch_size"], generator=generator)
         targets = targets_from_index_maps(index_maps.to(device), labels.to(device), min_area_px=p["min_area_px"])
         with mixed_precision(device):

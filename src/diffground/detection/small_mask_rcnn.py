@@ -17,9 +17,10 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 from transformers import ResNetBackbone, ResNetConfig
 
-FINEST, SECOND = "0", "1"
-"""Names of the two finest feature maps. Masks are read from the finest, boxes are scored on the second; anchors lie on
-the second and coarser ones. One sample a bin: RoIAlign's backward pass is serial on a CPU and was a third of a step."""
+FINEST, SECOND, TRUNK = "0", "1", "trunk"
+"""Names of feature maps: the FPN's two finest and the ResNet's last. Masks are read from the finest, boxes and classes
+from the second and the ResNet's last; anchors lie on the FPN's second and coarser ones. One sample a bin: RoIAlign's
+backward pass is serial on a CPU and was a third of a step."""
 
 
 def build_small_mask_rcnn(
@@ -55,15 +56,15 @@ def build_small_mask_rcnn(
         min_size=image_size, max_size=2 * image_size, image_mean=[0.5] * 3, image_std=[0.25] * 3,
         rpn_anchor_generator=anchors,
         rpn_head=RPNHead(fpn_channels, anchors.num_anchors_per_location()[0]),
-        box_roi_pool=MultiScaleRoIAlign([SECOND], output_size=7, sampling_ratio=1),
-        box_head=TwoMLPHead(fpn_channels * 7**2, box_head_dim),
-        box_predictor=FastRCNNPredictor(box_head_dim, num_classes),
+        box_head=BoxHead(fpn_channels * BoxPool.SIDE**2, box_head_dim),
+        box_predictor=FastRCNNPredictor(box_head_dim + hidden_sizes[-1], num_classes),
         mask_roi_pool=MultiScaleRoIAlign([FINEST], output_size=14, sampling_ratio=1),
         mask_head=MaskRCNNHeads(fpn_channels, [mask_head_channels] * mask_head_layers, 1),
         mask_predictor=SharedMaskPredictor(mask_head_channels, num_classes=num_classes),
         box_score_thresh=score_threshold, box_nms_thresh=0.5, box_detections_per_img=max_instances,
         box_batch_size_per_image=16, box_positive_fraction=0.5,
     )  # fmt: skip
+    model.roi_heads.box_roi_pool = BoxPool()
     model.rpn = CoarseRpn(
         anchors, model.rpn.head, fg_iou_thresh=0.6, bg_iou_thresh=0.3, batch_size_per_image=64, positive_fraction=0.5,
         pre_nms_top_n={"training": 80, "testing": 60}, post_nms_top_n={"training": 60, "testing": 30}, nms_thresh=0.7,
@@ -72,8 +73,9 @@ def build_small_mask_rcnn(
 
 
 class ResNetFpn(nn.Module):
-    """Image (B, 3, H, W) -> {"0": (B, out_channels, H/4, W/4), "1": stride 8, …}, one map a stage: a ResNet (He et al.
-    2016), merged top-down. `resnet` may be given the weights of one trained to classify."""
+    """Image (B, 3, H, W) -> {"0": (B, out_channels, H/4, W/4), "1": stride 8, …}, one map a stage of a ResNet (He et
+    al. 2016), merged top-down, and "trunk", its last stage as it is, (B, hidden_sizes[-1], h, w). `resnet` may be given
+    the weights of one trained to classify."""
 
     def __init__(
         self, *, embedding_size: int, hidden_sizes: Sequence[int], depths: Sequence[int], out_channels: int
@@ -98,7 +100,36 @@ class ResNetFpn(nn.Module):
             lateral = self.lateral[i](maps[i])
             merged = lateral + F.interpolate(merged, size=lateral.shape[-2:], mode="nearest")
             outputs.append(F.relu(self.smooth[i](merged)))
-        return OrderedDict((str(i), output) for i, output in enumerate(reversed(outputs)))
+        return OrderedDict((str(i), output) for i, output in enumerate(reversed(outputs))) | {TRUNK: maps[-1]}
+
+
+class BoxPool(nn.Module):
+    """Of each box: the second map (N, C, SIDE, SIDE), and the mean of the trunk's map (N, D)."""
+
+    SIDE = 7
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = MultiScaleRoIAlign([SECOND], output_size=self.SIDE, sampling_ratio=1)
+        self.trunk = MultiScaleRoIAlign([TRUNK], output_size=4, sampling_ratio=1)
+
+    def forward(
+        self, features: dict[str, Tensor], boxes: list[Tensor], image_sizes: list[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor]:
+        return self.fine(features, boxes, image_sizes), self.trunk(features, boxes, image_sizes).mean(dim=(2, 3))
+
+
+class BoxHead(nn.Module):
+    """BoxPool's pair -> (N, dim + D). The trunk's mean goes past the MLP: with tens of classes and few images a class,
+    a linear reading of what the trunk was trained to tell apart is learned long before the MLP is."""
+
+    def __init__(self, in_dim: int, dim: int) -> None:
+        super().__init__()
+        self.mlp = TwoMLPHead(in_dim, dim)
+
+    def forward(self, pooled: tuple[Tensor, Tensor]) -> Tensor:
+        fine, trunk = pooled
+        return torch.cat([self.mlp(fine), trunk], dim=1)
 
 
 class SharedMaskPredictor(nn.Module):
@@ -118,12 +149,12 @@ class SharedMaskPredictor(nn.Module):
 
 
 class CoarseRpn(RegionProposalNetwork):
-    """Proposals from all feature maps but the finest, where anchors would cost most and add nothing."""
+    """Proposals from all maps of the FPN but the finest, where anchors would cost most and add nothing."""
 
     def forward(
         self, images: ImageList, features: dict[str, Tensor], targets: list[dict[str, Tensor]] | None = None
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        return super().forward(images, {k: v for k, v in features.items() if k != FINEST}, targets)
+        return super().forward(images, {k: v for k, v in features.items() if k not in (FINEST, TRUNK)}, targets)
 
 
 def targets_from_index_maps(index_maps: Tensor, labels: Tensor, *, min_area_px: int) -> list[dict[str, Tensor]]:
