@@ -36,7 +36,11 @@ TRAINING_DATA_TITLES = {
     "both": "sim + real",
 }
 ZS3_TITLES = {"seen": "seen", "unseen": "unseen", "harmonic": "harmonic mean"}
-PAPER_DATASETS = {"pascal": ("PASCAL-sim", "PASCAL VOC"), "coco": ("COCO-sim", "COCO")}
+PAPER_DATASETS = {
+    "pascal": ("PASCAL-sim", "PASCAL VOC"),
+    "coco": ("COCO-sim", "COCO"),
+    "sticker_coco": ("COCO-sim", "COCO"),
+}
 """Table of the vocabulary -> names of its generated and of its real images in the paper's tables 1 and 2."""
 _PAPER = "paper, Stable Diffusion on"
 
