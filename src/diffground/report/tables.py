@@ -22,6 +22,7 @@ METHOD_TITLES = {
     "grounding": "grounding module",
     "daam": "DAAM",
     "foreground_only": "foreground only (reference)",
+    "detector_mirrored": "detector, of the mirrored image (reference)",
 }
 TRAINING_TITLES = {
     "synthetic": "synthetic images, all categories",
