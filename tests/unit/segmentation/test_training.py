@@ -45,7 +45,7 @@ def _weights(segmenter: MaskFormerSegmenter) -> dict[str, torch.Tensor]:
 
 def test_it_learns_the_colours_of_squares(backbone: Path, pictures: Pictures) -> None:
     segmenter = _segmenter(backbone, matching="fixed")
-    train_segmenter(segmenter, pictures, iterations=60, batch_size=8, learning_rate=5e-3, weight_decay=1e-4, seed=3)
+    train_segmenter(segmenter, pictures, iterations=120, batch_size=8, learning_rate=5e-3, weight_decay=1e-4, seed=3)
     predictions = segmenter.predict([image for image, _ in pictures])
     right = [(p.argmax(axis=0) == label)[label > 0].mean() for p, (_, label) in zip(predictions, pictures, strict=True)]
     assert len(right) == 12 and np.mean(right) > 0.7, right
