@@ -9,14 +9,20 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import yaml
+from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
+from diffground.data.stickers.colours import COLOURS
 from diffground.data.stickers.scenes import Scene, compose_scene
-from diffground.data.stickers.sprites import SpriteBook
+from diffground.data.stickers.sprites import SpriteBook, read_sprites
 
 HERE = Path(__file__).parent
 MODELS = HERE.parent / "models" / "mini"
+BASE_VAE = HERE / "base_vae"
+_CHROMA_GAIN = 2.0  # brings chroma to about the spread of the other channels
+_CHROMA_LOG_VARIANCE = -6.0
 
 
 def read_params() -> dict[str, Any]:
@@ -29,10 +35,25 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """bfloat16 autocast where it is faster than float32: on a GPU and on a CPU with AMX."""
+    fast = device.type != "cpu" or bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+
+
+def read_book() -> SpriteBook:
+    """The artworks of all trainings, as prepare_sprites.py left them."""
+    return read_sprites(HERE / "data" / "sprites.npz")
+
+
 def sample_scene(
-    book: SpriteBook, *, seed: int, index: int, num_objects: int, further_frac: float, image_size: int
-) -> Scene:
-    """Training scene `index`: distinct categories, uniform over the vocabulary, artworks of the training split."""
+    book: SpriteBook, *, seed: int, index: int, num_objects: int, further_frac: float, image_size: int,
+    colour_frac: float = 0.0, mirrored_frac: float = 0.5,
+) -> Scene:  # fmt: skip
+    """Training scene `index`: distinct categories, uniform over the vocabulary, artworks of the training split.
+
+    An object is a further concept with chance `further_frac` and repainted in a named colour with `colour_frac`.
+    """
     rng = np.random.default_rng([seed, index])
     categories, further = list(book.train), list(book.further)
     sprites, used = [], set()
@@ -43,12 +64,36 @@ def sample_scene(
         if category not in used:
             used.add(category)
             sprites.append(source[category][rng.integers(len(source[category]))])
-    return compose_scene(rng, sprites=sprites, image_size=image_size)
+    colours = [str(rng.choice(list(COLOURS))) if rng.random() < colour_frac else None for _ in sprites]
+    return compose_scene(rng, sprites=sprites, colours=colours, image_size=image_size, mirrored_frac=mirrored_frac)
 
 
 def to_tensor(images: np.ndarray) -> torch.Tensor:
     """uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in -1..1."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def load_base_vae(device: torch.device) -> AutoencoderKL:
+    """The autoencoder of train_vae.py, whose latents the generator is trained on."""
+    return AutoencoderKL.from_pretrained(BASE_VAE, torch_dtype=torch.float32).to(device).eval()
+
+
+@torch.no_grad()
+def scene_moments(images: np.ndarray, vae: AutoencoderKL) -> torch.Tensor:
+    """What the latents of scenes are to be: mean and log variance, float32 (N, 2 (C + 2), h, w), not yet scaled.
+
+    The first channels are those of `vae`, the base autoencoder, for the scenes averaged down to its image size. It has
+    seen few colours and keeps less of them than of shapes, so two channels of plain chroma follow: blue against yellow
+    and red against green, averaged over the pixels of a latent. `images`: uint8 (N, H, W, 3).
+    """
+    pixels = to_tensor(images).to(vae.device)
+    small = F.interpolate(pixels, size=vae.config.sample_size, mode="area")
+    with mixed_precision(vae.device):
+        mean, log_variance = vae.encode(small).latent_dist.parameters.float().chunk(2, dim=1)
+    red, green, blue = F.interpolate(pixels, size=mean.shape[-1], mode="area").unbind(dim=1)
+    chroma = _CHROMA_GAIN * torch.stack([blue - (red + green) / 2, red - green], dim=1)
+    certain = torch.full_like(chroma, _CHROMA_LOG_VARIANCE)
+    return torch.cat([mean, chroma, log_variance, certain], dim=1)
 
 
 def save_state(path: Path, tensors: dict[str, torch.Tensor], **numbers: float) -> None:
@@ -82,7 +127,7 @@ class TrainingLog:
             lines = [line for line in self._path.read_text().splitlines() if json.loads(line)["step"] <= step]
             self._path.write_text("".join(line + "\n" for line in lines))
 
-    def write(self, **values: float) -> None:
+    def write(self, **values: Any) -> None:
         record = {k: round(v, 5) if isinstance(v, float) else v for k, v in values.items()}
         with self._path.open("a") as file:
             file.write(json.dumps(record) + "\n")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import sample_scene, to_tensor
+from common import mixed_precision, sample_scene, to_tensor
 from diffusers import AutoencoderKL
 from torch import Tensor
 from tqdm import tqdm
@@ -29,7 +29,8 @@ class DetectorScenes:
 
 def make_scenes(
     book: SpriteBook, vae: AutoencoderKL, *, categories: list[str], num_scenes: int, further_frac: float,
-    image_size: int, reconstructed_frac: float, latent_noise: float, seed: int, device: torch.device,
+    colour_frac: float, image_size: int, reconstructed_frac: float, latent_noise: float, seed: int,
+    device: torch.device,
 ) -> DetectorScenes:  # fmt: skip
     """One to three objects a scene, in turn; the first `reconstructed_frac` of them become VAE reconstructions.
 
@@ -40,14 +41,15 @@ def make_scenes(
     labels = np.zeros((num_scenes, 3), dtype=np.int64)
     for i in tqdm(range(num_scenes), desc="scenes", mininterval=10):
         scene = sample_scene(
-            book, seed=seed, index=i, num_objects=1 + i % 3, further_frac=further_frac, image_size=image_size
-        )
+            book, seed=seed, index=i, num_objects=1 + i % 3, further_frac=further_frac, colour_frac=colour_frac,
+            image_size=image_size,
+        )  # fmt: skip
         images[i] = scene.image
         for k, (mask, sprite) in enumerate(zip(scene.masks, scene.sprites, strict=True)):
             index_maps[i][mask] = k + 1
             labels[i, k] = categories.index(sprite.category) + 1 if sprite.category in categories else 0
     num = round(reconstructed_frac * num_scenes)
-    images[:num] = _reconstruct(images[:num], vae, latent_noise=latent_noise, seed=seed, device=device)
+    images[:num] = reconstruct(images[:num], vae, latent_noise=latent_noise, seed=seed, device=device)
     return DetectorScenes(
         images=torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
         index_maps=torch.from_numpy(index_maps),
@@ -56,14 +58,14 @@ def make_scenes(
 
 
 @torch.no_grad()
-def _reconstruct(
+def reconstruct(
     images: np.ndarray, vae: AutoencoderKL, *, latent_noise: float, seed: int, device: torch.device
 ) -> np.ndarray:
     """Encode, disturb, decode: what the generator's decoder makes of imperfect latents. uint8 (N, S, S, 3)."""
     generator = torch.Generator().manual_seed(seed)
     parts = []
     for start in tqdm(range(0, len(images), 64), desc="reconstructions", mininterval=10):
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             latents = vae.encode(to_tensor(images[start : start + 64]).to(device)).latent_dist.mean.float()
             strength = torch.rand(len(latents), 1, 1, 1, generator=generator) * latent_noise / vae.config.scaling_factor
             latents = latents + (strength * torch.randn(latents.shape, generator=generator)).to(device)

@@ -43,7 +43,7 @@ def score_detector(
             masks = oracle_masks(
                 instances, categories, detector_names=vocabulary.detector_names, score_threshold=score_threshold
             )
-            found.add(num_named=len(categories), num_found=len(masks))
+            found.add(named=categories, found=masks)
     return DetectorScores(ap50=ap50.mean(), ap50_per_category=dict(ap50.per_category()), found=found)
 
 

@@ -11,14 +11,14 @@ import time
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import HERE, MODELS, TrainingLog, pick_device, read_params, sample_scene
+from common import HERE, MODELS, TrainingLog, mixed_precision, pick_device, read_book, read_params, sample_scene
 from detector_data import tint
 from torch import Tensor
 from tqdm import tqdm
 from transformers import ResNetBackbone, ResNetConfig, ResNetForImageClassification
 from vary_sprites import vary_book
 
-from diffground.data.stickers.sprites import SpriteBook, read_sprites
+from diffground.data.stickers.sprites import SpriteBook
 
 _REACH = 0.35  # of half a crop: how far the object is from its centre at most
 
@@ -38,15 +38,18 @@ def make_scenes(
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.tensor(classes), torch.tensor(centres)
 
 
-def random_crops(images: Tensor, centres: Tensor, *, scales: tuple[float, float], generator: torch.Generator) -> Tensor:
-    """uint8 (B, 3, S, S) -> float32 (B, 3, S, S) in 0..1: scaled, mirrored, tinted, the object somewhere inside."""
+def random_crops(
+    images: Tensor, centres: Tensor, *, crop_px: int, scales: tuple[float, float], generator: torch.Generator
+) -> Tensor:
+    """uint8 (B, 3, S, S) -> float32 (B, 3, crop_px, crop_px) in 0..1: scaled, mirrored, tinted, the object inside."""
     n = len(images)
     scale = (torch.rand(n, generator=generator) * math.log(scales[1] / scales[0])).exp() * scales[0]
+    covered = crop_px / images.shape[-1] / scale  # side of the crop, of the scene's
     mirror = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
     matrix = torch.zeros(n, 2, 3)
-    matrix[:, 0, 0], matrix[:, 1, 1] = mirror / scale, 1 / scale
-    matrix[:, :, 2] = centres + (torch.rand(n, 2, generator=generator) * 2 - 1) * (_REACH / scale)[:, None]
-    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+    matrix[:, 0, 0], matrix[:, 1, 1] = mirror * covered, covered
+    matrix[:, :, 2] = centres + (torch.rand(n, 2, generator=generator) * 2 - 1) * _REACH * covered[:, None]
+    grid = F.affine_grid(matrix, [n, 3, crop_px, crop_px], align_corners=False)
     return tint(F.grid_sample(images.float() / 255, grid, padding_mode="border", align_corners=False), generator)
 
 
@@ -55,9 +58,7 @@ def main() -> None:
     p = params["backbone"]
     torch.manual_seed(params["seed"])
     device = pick_device()
-    book = vary_book(
-        read_sprites(HERE / "data" / "sprites.npz"), num_copies=p["copies_per_artwork"], seed=params["seed"]
-    )
+    book = vary_book(read_book(), num_copies=p["copies_per_artwork"], seed=params["seed"])
     concepts = [*book.train, *book.further]
     scenes, classes, centres = make_scenes(
         book, concepts=concepts, num_scenes=p["num_scenes"], image_size=params["image_size"], seed=params["seed"] + 8
@@ -77,10 +78,11 @@ def main() -> None:
             group["lr"] = p["learning_rate"] * min(1.0, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * progress))
         chosen = torch.randint(len(scenes), (p["batch_size"],), generator=generator)
         images = random_crops(
-            scenes[chosen], centres[chosen], scales=(p["min_scale"], p["max_scale"]), generator=generator
-        ).to(device)
+            scenes[chosen], centres[chosen], crop_px=p["crop_px"], scales=(p["min_scale"], p["max_scale"]),
+            generator=generator,
+        ).to(device)  # fmt: skip
         target = classes[chosen].to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             logits = model((images - 0.5) / 0.25).logits.float()
         loss = F.cross_entropy(logits, target, label_smoothing=p["label_smoothing"])
         optimizer.zero_grad()

@@ -1,24 +1,32 @@
-"""Train the mini Mask R-CNN on scenes of the 20 categories; write models/mini/detector.
+"""Train the mini Mask R-CNN on scenes of all concepts; write models/mini/detector.
 
 The state is saved as it goes: started again, the script goes on where it was. The budget is wall-clock training time
-over all sittings. Its classes carry COCO's label names, like the detectors that it stands for.
+over all sittings. It starts from the weights of models/mini/backbone, as others start from ImageNet's. Its classes
+carry COCO's label names, like the detectors that it stands for.
 """
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import torch
-from common import HERE, MODELS, TrainingLog, load_state, pick_device, read_params, save_state
+from common import (
+    HERE,
+    MODELS,
+    TrainingLog,
+    mixed_precision,
+    pick_device,
+    read_book,
+    read_params,
+)
 from detector_data import augmented_batch, make_scenes
 from diffusers import AutoencoderKL
+from training_state import TrainingState
+from transformers import ResNetBackbone
 from vary_sprites import vary_book
 
-from diffground.data.stickers.sprites import read_sprites
 from diffground.detection.small_mask_rcnn import build_small_mask_rcnn, targets_from_index_maps
 from diffground.detection.torchvision_backend import save_small_mask_rcnn
-from diffground.vocabulary import load_vocabulary
+from diffground.vocabulary import COCO_NAMES
 
 STATE = HERE / "state" / "detector.safetensors"
 
@@ -28,69 +36,58 @@ def main() -> None:
     p = params["detector"]
     torch.manual_seed(params["seed"])
     device = pick_device()
-    vocabulary = load_vocabulary("pascal", unseen=())
-    book = vary_book(
-        read_sprites(HERE / "data" / "sprites.npz"), num_copies=p["copies_per_artwork"], seed=params["seed"]
-    )
+    book = vary_book(read_book(), num_copies=p["copies_per_artwork"], seed=params["seed"])
+    concepts = [*book.train, *book.further]
     vae = AutoencoderKL.from_pretrained(MODELS / "diffusion" / "vae", torch_dtype=torch.float32).to(device).eval()
     scenes = make_scenes(
-        book, vae, categories=list(vocabulary.categories), num_scenes=p["num_scenes"], further_frac=p["further_frac"],
-        image_size=params["image_size"], reconstructed_frac=p["reconstructed_frac"], latent_noise=p["latent_noise"],
+        book, vae, categories=concepts, num_scenes=p["num_scenes"], further_frac=p["further_frac"],
+        colour_frac=p["colour_frac"], image_size=params["image_size"],
+        reconstructed_frac=p["reconstructed_frac"], latent_noise=p["latent_noise"],
         seed=params["seed"] + 7, device=device,
     )  # fmt: skip
-    model_config = {"num_categories": len(vocabulary.categories), "image_size": params["image_size"], **p["model"]}
-    model = build_small_mask_rcnn(**model_config).to(device).train()
-    names = [vocabulary.detector_names[category] for category in vocabulary.categories]
-    weights = dict(model.named_parameters())
-    optimizer = torch.optim.AdamW(weights.values(), lr=p["learning_rate"], weight_decay=p["weight_decay"])
-    step, elapsed = 0, 0.0
-    if STATE.exists():
-        saved, numbers = load_state(STATE)
-        step, elapsed = int(numbers["step"]), numbers["elapsed_s"]
-        model.load_state_dict({k.removeprefix("model."): v for k, v in saved.items() if k.startswith("model.")})
-        for name, weight in weights.items():
-            optimizer.state[weight] = {
-                "step": torch.tensor(float(step)),
-                "exp_avg": saved[f"exp_avg.{name}"].to(device),
-                "exp_avg_sq": saved[f"exp_avg_sq.{name}"].to(device),
-            }
+    trunk = {key: params["backbone"][key] for key in ("embedding_size", "hidden_sizes", "depths")}
+    model_config = {"num_categories": len(concepts), "image_size": params["image_size"], **trunk, **p["model"]}
+    model = build_small_mask_rcnn(**model_config)
+    model.backbone.resnet.load_state_dict(ResNetBackbone.from_pretrained(MODELS / "backbone").float().state_dict())
+    model.to(device).train()
+    names = [COCO_NAMES.get(concept, concept) for concept in concepts]
+    trained = list(model.backbone.resnet.parameters())
+    fresh = [weight for name, weight in model.named_parameters() if not name.startswith("backbone.resnet.")]
+    groups = [{"params": fresh, "factor": 1.0}, {"params": trained, "factor": p["trunk_lr_factor"]}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=p["weight_decay"])
+    state = TrainingState(STATE, model, optimizer, ema_decay=p["ema_decay"])
 
-    def save() -> None:
-        tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-        for name, weight in weights.items():
-            tensors |= {f"{k}.{name}": optimizer.state[weight][k] for k in ("exp_avg", "exp_avg_sq")}
-        save_state(STATE, tensors, step=step, elapsed_s=elapsed)
+    def export() -> None:
         save_small_mask_rcnn(model, MODELS / "detector", category_names=names, model_config=model_config)
 
     log = TrainingLog(HERE / "logs" / "detector.jsonl")
-    generator = torch.Generator().manual_seed(params["seed"] + step)
+    log.forget_after(state.step)
+    generator = torch.Generator().manual_seed(params["seed"] + state.step)
     losses: list[dict[str, float]] = []
-    last_save, tick = elapsed, time.monotonic()
-    while (progress := elapsed / p["budget_s"]) < 1:
+    last_save = state.elapsed_s
+    while (progress := state.elapsed_s / p["budget_s"]) < 1:
         for group in optimizer.param_groups:
-            warmup = min(1.0, (step + 1) / p["warmup_steps"])
-            group["lr"] = p["learning_rate"] * warmup * (0.5 + 0.5 * np.cos(np.pi * progress))
+            warmup = min(1.0, (state.step + 1) / p["warmup_steps"])
+            group["lr"] = group["factor"] * p["learning_rate"] * warmup * (0.5 + 0.5 * np.cos(np.pi * progress))
         images, index_maps, labels = augmented_batch(scenes, batch_size=p["batch_size"], generator=generator)
         targets = targets_from_index_maps(index_maps.to(device), labels.to(device), min_area_px=p["min_area_px"])
-        with torch.autocast(device.type, torch.bfloat16, enabled=p["bfloat16"]):
+        with mixed_precision(device):
             parts = model(list(images.to(device)), targets)
-        loss = sum(parts.values())
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights.values(), 5.0)
-        optimizer.step()
-        step += 1
+        state.descend(sum(parts.values()), max_grad_norm=5.0)
         losses.append({name.removeprefix("loss_"): float(value.detach()) for name, value in parts.items()})
-        now = time.monotonic()
-        elapsed, tick = elapsed + now - tick, now
-        if step % 100 == 0:
+        if state.step % 100 == 0:
             means = {name: float(np.mean([part[name] for part in losses])) for name in losses[0]}
-            log.write(step=step, **means, elapsed_s=elapsed, images_seen=step * p["batch_size"])
+            log.write(
+                step=state.step, **means, elapsed_s=state.elapsed_s, images_seen=state.step * p["batch_size"]
+            )  # fmt: skip
             losses = []
-        if elapsed - last_save > p["save_every_s"]:
-            save()
-            last_save, tick = elapsed, time.monotonic()
-    save()
+        if state.elapsed_s - last_save > p["save_every_s"]:
+            state.save()
+            export()
+            last_save = state.elapsed_s
+    state.save()
+    state.take_average()
+    export()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train the mini AutoencoderKL (factor 4) on crops of scenes; write models/mini/diffusion/vae."""
+"""Train the AutoencoderKL (factor 4) of which the generator's latents are made, on crops of small scenes: base_vae/."""
 
 from __future__ import annotations
 
@@ -7,10 +7,18 @@ import time
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import HERE, MODELS, TrainingLog, pick_device, read_params, sample_scene, to_tensor
+from common import (
+    BASE_VAE,
+    HERE,
+    TrainingLog,
+    mixed_precision,
+    pick_device,
+    read_book,
+    read_params,
+    sample_scene,
+    to_tensor,
+)
 from diffusers import AutoencoderKL
-
-from diffground.data.stickers.sprites import read_sprites
 
 
 def main() -> None:
@@ -18,7 +26,7 @@ def main() -> None:
     p = params["vae"]
     torch.manual_seed(params["seed"])
     device = pick_device()
-    book = read_sprites(HERE / "data" / "sprites.npz")
+    book = read_book()
     images = np.stack(
         [
             sample_scene(
@@ -27,7 +35,7 @@ def main() -> None:
                 index=i,
                 num_objects=1 + i % 2,
                 further_frac=0.3,
-                image_size=params["image_size"],
+                image_size=p["image_size"],
             ).image
             for i in range(p["num_scenes"])
         ]
@@ -39,7 +47,7 @@ def main() -> None:
         block_out_channels=p["block_out_channels"], layers_per_block=1, norm_num_groups=16,
         down_block_types=["DownEncoderBlock2D"] * len(p["block_out_channels"]),
         up_block_types=["UpDecoderBlock2D"] * len(p["block_out_channels"]),
-        sample_size=params["image_size"], mid_block_add_attention=False,
+        sample_size=p["image_size"], mid_block_add_attention=False,
     ).to(device)  # fmt: skip
     optimizer = torch.optim.AdamW(vae.parameters(), lr=p["learning_rate"], betas=(0.9, 0.99), weight_decay=1e-4)
     generator = torch.Generator().manual_seed(params["seed"])
@@ -49,11 +57,11 @@ def main() -> None:
         for group in optimizer.param_groups:
             group["lr"] = p["learning_rate"] * min(1.0, (step + 1) / 100, 2.5 * (1 - progress) + 0.01)
         chosen = torch.randint(len(data), (p["batch_size"],), generator=generator)
-        corners = torch.randint(params["image_size"] - crop + 1, (p["batch_size"], 2), generator=generator).tolist()
+        corners = torch.randint(p["image_size"] - crop + 1, (p["batch_size"], 2), generator=generator).tolist()
         x = torch.stack([data[i, :, y : y + crop, x : x + crop] for i, (y, x) in zip(chosen, corners, strict=True)]).to(
             device
         )
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             posterior = vae.encode(x).latent_dist
             y = vae.decode(posterior.sample()).sample.float()
         kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
@@ -64,7 +72,7 @@ def main() -> None:
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
         if step % 200 == 0:
-            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+            with torch.no_grad(), mixed_precision(device):
                 mean = vae.encode(held).latent_dist.mean
                 psnr = 10 * torch.log10(4 / F.mse_loss(vae.decode(mean).sample.float(), held))
             log.write(step=step, loss=float(loss), kl=float(kl), psnr_db=float(psnr), latent_std=float(mean.std()))
@@ -75,7 +83,7 @@ def main() -> None:
         )
         psnr = 10 * torch.log10(4 / F.mse_loss(vae.decode(mean[:64]).sample, held))
     vae.register_to_config(scaling_factor=round(1 / float(mean.std()), 5))
-    vae.eval().half().cpu().save_pretrained(MODELS / "diffusion" / "vae")
+    vae.eval().half().cpu().save_pretrained(BASE_VAE)
     log.write(step=step, final_psnr_db=float(psnr), scaling_factor=vae.config.scaling_factor)
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from diffground.data.stickers.sprites import Sprite, SpriteBook
 
-CANVAS_PX = 72
-_SPRITE_PX = 52  # longest side on the canvas before the warp; the rest is room for the warp and the outline
+CANVAS_PX = 136
+_SPRITE_PX = 100  # longest side on the canvas before the warp; the rest is room for the warp and the outline
 
 
 def vary_book(book: SpriteBook, *, num_copies: int, seed: int) -> SpriteBook:
@@ -105,7 +105,7 @@ def _outline(colour: Tensor, alpha: Tensor, generator: torch.Generator) -> tuple
     """A dark line around a third of the copies, as in the drawn style of OpenMoji."""
     n = len(colour)
     chosen = (torch.rand(n, generator=generator) < 0.35)[:, None, None, None].float()
-    grown = F.max_pool2d(alpha, 5, stride=1, padding=2) * chosen
+    grown = F.max_pool2d(alpha, 7, stride=1, padding=3) * chosen
     ink = _uniform(generator, n, 0.0, 0.25)[:, None, None, None]
     new_alpha = torch.maximum(alpha, grown)
     return torch.where(

@@ -8,8 +8,15 @@ from _stage import run_stage
 
 from diffground import paths
 from diffground.config import Params
+from diffground.detection.detector import load_detector
 from diffground.diffusion.generator import Generator
-from diffground.evaluation.methods import DaamMaps, GroundingMethod, calibrate_daam, foreground_method
+from diffground.evaluation.methods import (
+    DaamMaps,
+    GroundingMethod,
+    MirroredDetector,
+    calibrate_daam,
+    foreground_method,
+)
 from diffground.evaluation.protocol1 import MaskMethod, harmonic_of_groups, run_protocol1
 from diffground.evaluation.real_images import score_real_images
 from diffground.evaluation.review import read_review
@@ -40,6 +47,13 @@ def main(params: Params, run: TrackingRun) -> None:
         ),
         "foreground_only": foreground_method,
     }  # fmt: skip
+    d = params.detector
+    mirrored = MirroredDetector(
+        detector=load_detector(
+            backend=d.backend, checkpoint=d.checkpoint, mask_threshold=d.mask_threshold, device=device
+        ),
+        detector_names=vocabulary.detector_names, score_threshold=d.score_threshold, batch_size=d.batch_size,
+    )  # fmt: skip
     real = None
     with Workers.of(params.runtime, device) as workers:
         daam = calibrate_daam(
@@ -50,7 +64,7 @@ def main(params: Params, run: TrackingRun) -> None:
         )
         result = run_protocol1(
             read_labelled_samples(generated=paths.GENERATED["test"], oracle=paths.ORACLE["test"]),
-            {**methods, "daam": daam},
+            {**methods, "daam": daam, "detector_mirrored": mirrored},
             groups=GROUPS,
             batch_size=params.daam.batch_size,
             review=read_review(paths.REVIEWS / f"{params.profile}.csv"),

@@ -16,10 +16,12 @@ from diffground.vocabulary import table_categories
 
 def main(params: Params, run: TrackingRun) -> None:
     p = params.data
+    categories = table_categories(params.vocabulary.name)
     if p.source == "stickers":
         counts = compose_dataset(
-            paths.REAL, num_train=p.num_train, num_val=p.num_val, image_size=p.image_size, seed=p.seed
-        )
+            paths.REAL, categories=categories, num_train=p.num_train, num_val=p.num_val, image_size=p.image_size,
+            seed=p.seed,
+        )  # fmt: skip
         run.log_metrics({
             f"prepare_data/{name}/least_shown_category_num_images": min(by_category.values())
             for name, by_category in counts.items()
@@ -27,7 +29,7 @@ def main(params: Params, run: TrackingRun) -> None:
     elif p.source == "voc":
         nums = prepare_voc(
             Path(p.root), paths.REAL, train_list=p.train_list, val_list=p.val_list, label_folder=p.label_folder,
-            num_categories=len(table_categories(params.vocabulary.name)),
+            num_categories=len(categories),
         )  # fmt: skip
         run.log_metrics({f"prepare_data/{name}/num_images": num for name, num in nums.items()})
     else:

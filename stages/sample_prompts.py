@@ -26,6 +26,7 @@ from diffground.vocabulary import PAPER_NUM_PAIRS, load_vocabulary
 def main(params: Params, run: TrackingRun) -> None:
     p = params.prompts
     vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
+    paper_num_pairs = PAPER_NUM_PAIRS.get(vocabulary.name)
     if params.vocabulary.pairs != "table":
         image_list = {"data": params.data.train_list, "data_val": params.data.val_list}[params.vocabulary.pairs]
         real = VocDataset(paths.REAL, image_list, num_categories=len(vocabulary.categories))
@@ -34,7 +35,7 @@ def main(params: Params, run: TrackingRun) -> None:
         )
         print(
             f"sample_prompts: {len(vocabulary.pairs)} pairs of categories share an image of list '{image_list}' "
-            f"(paper, all {len(vocabulary.categories)} categories: {PAPER_NUM_PAIRS[vocabulary.name]})"
+            f"(paper, all {len(vocabulary.categories)} categories: {paper_num_pairs or 'not counted'})"
         )
     sets = {
         "train": sample_training_prompts(vocabulary, num_one=p.num_train_one, num_two=p.num_train_two, seed=p.seed),
@@ -57,9 +58,7 @@ def main(params: Params, run: TrackingRun) -> None:
         )  # fmt: skip
         sets["synthesis"], bank, contexts = longer.records, longer.bank, longer.metrics
     write_bank(paths.CONTEXTS, bank)
-    metrics: dict[str, Any] = {
-        "num_pairs": len(vocabulary.pairs), "paper_num_pairs": PAPER_NUM_PAIRS[vocabulary.name]
-    }  # fmt: skip
+    metrics: dict[str, Any] = {"num_pairs": len(vocabulary.pairs), "paper_num_pairs": paper_num_pairs}
     for name, records in sets.items():
         write_prompts(paths.PROMPTS[name], records)
         groups = Counter(record.group for record in records)

@@ -13,7 +13,7 @@ class VocabularyConfig:
     """Which categories there are and which of them are unseen."""
 
     name: str
-    """Table of categories: 'pascal' (20), 'coco' (79)."""
+    """Table of categories: 'pascal' (20), 'coco' (79), 'sticker_coco' (the 64 of COCO that the mini world has)."""
     pairs: str
     """Which categories appear together in prompts: those of the 'table' (pascal has one), or those that share a real
     image of `data.train_list` ('data') or of `data.val_list` ('data_val')."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from diffground.errors import UserError
-from diffground.vocabulary import TABLES, load_vocabulary
+from diffground.vocabulary import STICKER_TABLES, TABLES, load_vocabulary
 
 P = TypeVar("P")
 
@@ -158,8 +158,11 @@ def _check_together(params: Any) -> None:
         raise UserError(
             f"vocabulary.pairs must be 'data' or 'data_val' for '{vocabulary.name}', which has no table of pairs"
         )
-    if data.source == "stickers" and vocabulary.name != "pascal":
-        raise UserError(f"vocabulary.name must be 'pascal' where data.source is 'stickers', got '{vocabulary.name}'")
+    if data.source == "stickers" and vocabulary.name not in STICKER_TABLES:
+        raise UserError(
+            f"vocabulary.name must be one of {', '.join(STICKER_TABLES)} where data.source is 'stickers', "
+            f"got '{vocabulary.name}'"
+        )
     if data.source in ("voc", "coco") and not data.root:
         what = {"voc": "of the devkit", "coco": "of COCO 2017"}[data.source]
         raise UserError(f"data.root must not be empty where data.source is '{data.source}'; name the folder {what}")

@@ -90,9 +90,9 @@ def build_backbone() -> ResNetModel:
 def _save_detector(folder: Path) -> None:
     names = [COCO_NAMES.get(category, category) for category in PASCAL_CATEGORIES]
     settings: dict[str, Any] = {
-        "num_categories": len(names), "image_size": IMAGE_SIZE, "stem_channels": 8, "channels": [8, 16, 16],
-        "blocks": [1, 1, 1], "fpn_channels": 16, "anchor_sizes": [[8, 12], [16, 20]], "anchor_ratios": [1.0],
-        "box_head_dim": 32, "mask_head_channels": 8, "mask_head_layers": 1,
+        "num_categories": len(names), "image_size": IMAGE_SIZE, "embedding_size": 8,
+        "hidden_sizes": [8, 16, 16], "depths": [1, 1, 1], "fpn_channels": 16, "anchor_sizes": [[8, 12], [16, 20]],
+        "anchor_ratios": [1.0], "box_head_dim": 32, "mask_head_channels": 8, "mask_head_layers": 1,
         "score_threshold": 0.0, "max_instances": 50,
     }  # fmt: skip
     model = build_small_mask_rcnn(**settings).eval()

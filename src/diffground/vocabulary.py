@@ -35,12 +35,18 @@ COCO_NAMES = {
 }
 """COCO's label of a category, where it is not its name."""
 
-TABLES = ("pascal", "coco")
-"""Names of the tables: PASCAL's 20 categories, the 79 of COCO-sim (supplementary B.1)."""
+TABLES = ("pascal", "coco", "sticker_coco")
+"""Names of the tables: PASCAL's 20 categories, the 79 of COCO-sim (supplementary B.1), and the 64 of these that the
+mini world has art of."""
 
+STICKER_TABLES = ("pascal", "sticker_coco")
+"""Tables whose categories the mini world can show, each of them."""
 
 PAPER_NUM_PAIRS = {"pascal": 142, "coco": 1559}
-"""Co-appearing pairs of each table in the paper (supplementary B.1), which does not say of which COCO images."""
+"""Co-appearing pairs of a table in the paper (supplementary B.1), which does not say of which COCO images."""
+
+_SECTIONS = {"coco": "COCO-sim", "sticker_coco": "sticker-COCO-sim"}
+"""Table -> its section of tables/category_splits.yaml."""
 
 
 def table_categories(name: str) -> tuple[str, ...]:
@@ -50,7 +56,7 @@ def table_categories(name: str) -> tuple[str, ...]:
     if name not in TABLES:
         raise UserError(f"vocabulary.name must be one of {', '.join(TABLES)}, got '{name}'")
     splits = yaml.safe_load(files("diffground").joinpath("tables/category_splits.yaml").read_text(encoding="utf-8"))
-    return tuple(splits["COCO-sim"]["categories"])
+    return tuple(splits[_SECTIONS[name]]["categories"])
 
 
 def with_article(phrase: str) -> str:

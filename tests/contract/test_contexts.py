@@ -11,7 +11,7 @@ from diffground.contexts.lengthen import TokenLimit
 from diffground.contexts.words import known_categories, named_categories
 from diffground.data.stickers.backgrounds import PLACES
 from diffground.smoke import build_tokenizer
-from diffground.vocabulary import load_vocabulary, photograph_of
+from diffground.vocabulary import STICKER_TABLES, load_vocabulary, photograph_of
 
 ROOT = Path(__file__).parents[2]
 TABLES = ROOT / "src/diffground/tables"
@@ -73,8 +73,9 @@ def test_prompts_fit_into_clips_tokens_even_letter_by_letter():
     assert max(counts) <= CLIP_TOKENS
 
 
-def test_places_fit_into_the_mini_generators_tokens():
+@pytest.mark.parametrize("vocabulary", STICKER_TABLES)
+def test_places_fit_into_the_mini_generators_tokens(vocabulary):
     limit = TokenLimit.load(str(ROOT / "models/mini/diffusion"))
-    counts = [limit.count(prompt) for prompt in longest_prompts("contexts_stickers.yaml", "pascal", limit)]
+    counts = [limit.count(prompt) for prompt in longest_prompts("contexts_stickers.yaml", vocabulary, limit)]
     assert len(counts) == len(PLACES)
     assert max(counts) <= limit.most == 32

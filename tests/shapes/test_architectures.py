@@ -22,7 +22,7 @@ from tests.unit.diffusion.architectures import IMAGE_SIZE, build_sd2, build_sdxl
 def build_detector() -> MaskRcnnDetector:
     torch.manual_seed(0)
     model = build_small_mask_rcnn(
-        num_categories=2, image_size=IMAGE_SIZE, stem_channels=8, channels=[8, 8, 16], blocks=[1, 1, 1],
+        num_categories=2, image_size=IMAGE_SIZE, embedding_size=8, hidden_sizes=[8, 8, 16], depths=[1, 1, 1],
         fpn_channels=8, anchor_sizes=[[16], [32]], anchor_ratios=[1.0], box_head_dim=16, mask_head_channels=8,
         mask_head_layers=1, score_threshold=0.0, max_instances=20,
     )  # fmt: skip

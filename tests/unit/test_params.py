@@ -130,6 +130,7 @@ def test_a_wrong_type_is_named_with_the_right_one_and_the_value(tmp_path, values
         ("data", "annotations", "keypoints", "data.annotations must be one of instances, panoptic, got 'keypoints'"),
         ("data", "train_list", "val", "data.train_list and data.val_list must differ, got 'val' for both"),
         ("vocabulary", "name", "coco", "vocabulary.pairs must be 'data' or 'data_val' for 'coco'"),
+        ("vocabulary", "name", "sticker_coco", "vocabulary.pairs must be 'data' or 'data_val' for 'sticker_coco'"),
         ("vocabulary", "unseen", ["dgo"], "'dgo' is not one of the 20 categories; closest: dog. Known: aeroplane"),
         ("vocabulary", "seen", ["cat", "dog"], "'dog' is both seen and unseen"),
     ],
@@ -164,6 +165,15 @@ def test_real_training_data_go_with_one_real_image_and_more(tmp_path, values, da
     values["grounding"]["training_data"] = data
     values["inversion"]["num_train"] = 1
     assert load(tmp_path, values).grounding.training_data == data
+
+
+@pytest.mark.parametrize("pairs", ["data", "data_val"])
+def test_the_mini_world_goes_with_both_of_its_tables_and_with_no_other(tmp_path, values, pairs):
+    values["vocabulary"] |= {"name": "sticker_coco", "pairs": pairs}
+    assert load(tmp_path, values).data.source == "stickers"
+    values["vocabulary"]["name"] = "coco"
+    expected = "vocabulary.name must be one of pascal, sticker_coco where data.source is 'stickers', got 'coco'"
+    assert expected in message(tmp_path, values)
 
 
 def test_1e_4_without_a_point_is_a_number(tmp_path, values):

@@ -6,6 +6,7 @@ import yaml
 from diffground.config import load_params
 from diffground.errors import UserError
 from diffground.profile import compose_params, write_params
+from diffground.vocabulary import table_categories
 
 CONF = Path(__file__).parents[2] / "conf"
 SPLITS = Path(__file__).parents[2] / "src/diffground/tables/category_splits.yaml"
@@ -70,6 +71,16 @@ def test_the_coco_splits_are_the_papers(split):
     ]
     assert vocabulary["unseen"] == table["unseen"][f"split{split}"]
     assert len(vocabulary["unseen"]) == 14 and vocabulary["seen"] == []
+
+
+@pytest.mark.parametrize("profile", ["mini", "smoke"])
+@pytest.mark.parametrize(("split", "num"), [(1, 10), (2, 9), (3, 14)])
+def test_the_splits_of_sticker_coco_are_cocos_without_what_it_lacks(profile, split, num):
+    overrides = ["table=sticker_coco", f"vocabulary=sticker_coco_split{split}"]
+    vocabulary = yaml.safe_load(compose_params(profile, conf=CONF, overrides=overrides))["vocabulary"]
+    table, known = yaml.safe_load(SPLITS.read_text()), table_categories("sticker_coco")
+    assert vocabulary["unseen"] == [c for c in table["COCO-sim"]["unseen"][f"split{split}"] if c in known]
+    assert len(vocabulary["unseen"]) == num and vocabulary["seen"] == []
 
 
 def test_the_augmented_voc_takes_its_own_list_and_labels():

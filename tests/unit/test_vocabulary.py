@@ -1,7 +1,10 @@
+from importlib.resources import files
+
 import pytest
+import yaml
 
 from diffground.errors import UserError
-from diffground.vocabulary import load_vocabulary, photograph_of, table_categories, with_article
+from diffground.vocabulary import STICKER_TABLES, load_vocabulary, photograph_of, table_categories, with_article
 
 SPLIT1 = ["tvmonitor", "car", "dog", "sofa", "train"]
 
@@ -39,13 +42,13 @@ def test_embedding_prompt_uses_the_words_of_a_category():
     assert vocabulary.embedding_prompt("aeroplane") == "a photograph of an aeroplane"
 
 
-@pytest.mark.parametrize("name", ["pascal", "coco"])
+@pytest.mark.parametrize("name", ["pascal", "coco", "sticker_coco"])
 def test_detector_names_are_labels_of_coco_detectors(name):
     from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights
 
     vocabulary = load_vocabulary(name, unseen=["car"])
     known = MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1.meta["categories"]
-    assert len(vocabulary.detector_names) == {"pascal": 20, "coco": 79}[name]
+    assert len(vocabulary.detector_names) == {"pascal": 20, "coco": 79, "sticker_coco": 64}[name]
     assert set(vocabulary.detector_names.values()) <= set(known)
     assert vocabulary.detector_names["motorbike"] == "motorcycle"
 
@@ -86,7 +89,7 @@ def test_at_least_one_category_stays_seen():
 
 
 def test_unknown_table_and_unknown_category():
-    with pytest.raises(UserError, match=r"vocabulary\.name must be one of pascal, coco, got 'coco2'"):
+    with pytest.raises(UserError, match=r"vocabulary\.name must be one of pascal, coco, sticker_coco, got 'coco2'"):
         load_vocabulary("coco2", unseen=[])
     with pytest.raises(UserError, match="'zebra' is not one of the 20"):
         load_vocabulary("pascal", unseen=[]).index("zebra")
@@ -98,6 +101,25 @@ def test_the_coco_table():
     assert vocabulary.index("person") == 0
     assert vocabulary.detector_names["sofa"] == "couch"
     assert vocabulary.detector_names["hot dog"] == vocabulary.phrases["hot dog"] == "hot dog"
+
+
+@pytest.fixture(scope="module")
+def art():
+    """Every concept that the mini world has art of."""
+    table = yaml.safe_load(files("diffground.data.stickers").joinpath("art.yaml").read_text())
+    return {*table["voc"], *table["further"]}
+
+
+def test_the_sticker_coco_table_is_what_the_mini_world_has_of_cocos(art):
+    categories = table_categories("sticker_coco")
+    assert categories == tuple(category for category in table_categories("coco") if category in art)
+    assert set(table_categories("pascal")) <= set(categories)
+    assert ("zebra" in categories, "mushroom" in categories, "oven" in categories) == (True, False, False)
+
+
+@pytest.mark.parametrize("name", STICKER_TABLES)
+def test_the_mini_world_has_every_category_of_its_tables(name, art):
+    assert set(table_categories(name)) <= art
 
 
 def test_pairs_of_the_data_replace_those_of_the_table():

@@ -44,7 +44,7 @@ def prepare_coco(
 ) -> Mapping[str, CocoSummary]:
     """Convert both splits of COCO 2017; what was written, by list. 0 images: all of the split.
 
-    `vocabulary`: the table whose labels are written, 'coco' or 'pascal'. The rest as in convert_coco.
+    `vocabulary`: the table whose labels are written. The rest as in convert_coco.
     Raises: UserError as convert_coco does, and for a folder or annotation file of either split that is missing, before
     anything is written.
     """

@@ -1,4 +1,4 @@
-"""A Mask R-CNN (He et al. 2017) for images of about 64 px: torchvision's, with a small residual FPN and small heads."""
+"""A Mask R-CNN (He et al. 2017) for images of 64 to 128 px: torchvision's, with a small FPN and small heads."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign
+from transformers import ResNetBackbone, ResNetConfig
 
-FINEST, SECOND = "0", "1"
-"""Names of the two finest feature maps. Masks are read from the finest, boxes are scored on the second; anchors lie on
-the second and coarser ones. One sample a bin: RoIAlign's backward pass is serial on a CPU and was a third of a step."""
+FINEST, SECOND, TRUNK = "0", "1", "trunk"
+"""Names of feature maps: the FPN's two finest and the ResNet's last. Masks are read from the finest, boxes and classes
+from the second and the ResNet's last; anchors lie on the FPN's second and coarser ones. One sample a bin: RoIAlign's
+backward pass is serial on a CPU and was a third of a step."""
 
 
 def build_small_mask_rcnn(
     *,
     num_categories: int,
     image_size: int,
-    stem_channels: int,
-    channels: Sequence[int],
-    blocks: Sequence[int],
+    embedding_size: int,
+    hidden_sizes: Sequence[int],
+    depths: Sequence[int],
     fpn_channels: int,
     anchor_sizes: Sequence[Sequence[int]],
     anchor_ratios: Sequence[float],
@@ -39,11 +41,11 @@ def build_small_mask_rcnn(
 ) -> MaskRCNN:
     """Random weights. Input: list of float32 (3, H, W) in 0..1; output as torchvision's MaskRCNN.
 
-    `channels` and `blocks`: width and number of residual blocks of the stages at stride 2, 4, 8 …
-    `anchor_sizes`: px, one list a stage from stride 4 on.
+    `hidden_sizes` and `depths`: width and number of residual blocks of the stages at stride 4, 8, 16 ….
+    `anchor_sizes`: px, one list a stage from the second on.
     """
-    backbone = SmallResidualFpn(
-        stem_channels=stem_channels, channels=channels, blocks=blocks, out_channels=fpn_channels
+    backbone = ResNetFpn(
+        embedding_size=embedding_size, hidden_sizes=hidden_sizes, depths=depths, out_channels=fpn_channels
     )
     anchors = AnchorGenerator(
         sizes=tuple(tuple(sizes) for sizes in anchor_sizes), aspect_ratios=(tuple(anchor_ratios),) * len(anchor_sizes)
@@ -54,15 +56,15 @@ def build_small_mask_rcnn(
         min_size=image_size, max_size=2 * image_size, image_mean=[0.5] * 3, image_std=[0.25] * 3,
         rpn_anchor_generator=anchors,
         rpn_head=RPNHead(fpn_channels, anchors.num_anchors_per_location()[0]),
-        box_roi_pool=MultiScaleRoIAlign([SECOND], output_size=7, sampling_ratio=1),
-        box_head=TwoMLPHead(fpn_channels * 7**2, box_head_dim),
-        box_predictor=FastRCNNPredictor(box_head_dim, num_classes),
+        box_head=BoxHead(fpn_channels * BoxPool.SIDE**2, box_head_dim),
+        box_predictor=FastRCNNPredictor(box_head_dim + hidden_sizes[-1], num_classes),
         mask_roi_pool=MultiScaleRoIAlign([FINEST], output_size=14, sampling_ratio=1),
         mask_head=MaskRCNNHeads(fpn_channels, [mask_head_channels] * mask_head_layers, 1),
         mask_predictor=SharedMaskPredictor(mask_head_channels, num_classes=num_classes),
         box_score_thresh=score_threshold, box_nms_thresh=0.5, box_detections_per_img=max_instances,
-        box_batch_size_per_image=32, box_positive_fraction=0.25,
+        box_batch_size_per_image=16, box_positive_fraction=0.5,
     )  # fmt: skip
+    model.roi_heads.box_roi_pool = BoxPool()
     model.rpn = CoarseRpn(
         anchors, model.rpn.head, fg_iou_thresh=0.6, bg_iou_thresh=0.3, batch_size_per_image=64, positive_fraction=0.5,
         pre_nms_top_n={"training": 80, "testing": 60}, post_nms_top_n={"training": 60, "testing": 30}, nms_thresh=0.7,
@@ -70,48 +72,64 @@ def build_small_mask_rcnn(
     return model
 
 
-class SmallResidualFpn(nn.Module):
-    """Image (B, 3, H, W) -> {"0": (B, out_channels, H/2, W/2), "1": stride 4, …}: residual net, top-down merging."""
+class ResNetFpn(nn.Module):
+    """Image (B, 3, H, W) -> {"0": (B, out_channels, H/4, W/4), "1": stride 8, …}, one map a stage of a ResNet (He et
+    al. 2016), merged top-down, and "trunk", its last stage as it is, (B, hidden_sizes[-1], h, w). `resnet` may be given
+    the weights of one trained to classify."""
 
     def __init__(
-        self, *, stem_channels: int, channels: Sequence[int], blocks: Sequence[int], out_channels: int
+        self, *, embedding_size: int, hidden_sizes: Sequence[int], depths: Sequence[int], out_channels: int
     ) -> None:
         super().__init__()
-        self.stem = _conv_norm(3, stem_channels)
-        self.stages = nn.ModuleList()
-        width = stem_channels
-        for stage_width, num in zip(channels, blocks, strict=True):
-            first = ResidualBlock(width, stage_width, stride=2)
-            self.stages.append(nn.Sequential(first, *(ResidualBlock(stage_width, stage_width) for _ in range(num - 1))))
-            width = stage_width
-        self.lateral = nn.ModuleList(nn.Conv2d(c, out_channels, 1) for c in channels)
-        self.smooth = nn.ModuleList(_conv_norm(out_channels, out_channels) for _ in channels)
+        self.resnet = ResNetBackbone(ResNetConfig(
+            embedding_size=embedding_size, hidden_sizes=list(hidden_sizes), depths=list(depths), layer_type="basic",
+            out_features=[f"stage{i + 1}" for i in range(len(depths))],
+        ))  # fmt: skip
+        self.lateral = nn.ModuleList(nn.Conv2d(c, out_channels, 1) for c in hidden_sizes)
+        self.smooth = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels))
+            for _ in hidden_sizes
+        )
         self.out_channels = out_channels
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        x = F.relu(self.stem(images))
-        maps = [x := stage(x) for stage in self.stages]
+        maps = self.resnet(images).feature_maps
         merged = self.lateral[-1](maps[-1])
         outputs = [F.relu(self.smooth[-1](merged))]
         for i in reversed(range(len(maps) - 1)):
             lateral = self.lateral[i](maps[i])
             merged = lateral + F.interpolate(merged, size=lateral.shape[-2:], mode="nearest")
             outputs.append(F.relu(self.smooth[i](merged)))
-        return OrderedDict((str(i), output) for i, output in enumerate(reversed(outputs)))
+        return OrderedDict((str(i), output) for i, output in enumerate(reversed(outputs))) | {TRUNK: maps[-1]}
 
 
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions, batch norm, a shortcut (He et al. 2016): (B, C, H, W) -> (B, C', H/stride, W/stride)."""
+class BoxPool(nn.Module):
+    """Of each box: the second map (N, C, SIDE, SIDE), and the mean of the trunk's map (N, D)."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
+    SIDE = 7
+
+    def __init__(self) -> None:
         super().__init__()
-        self.first = _conv_norm(in_channels, out_channels, stride=stride)
-        self.second = _conv_norm(out_channels, out_channels)
-        same = stride == 1 and in_channels == out_channels
-        self.shortcut = nn.Identity() if same else _conv_norm(in_channels, out_channels, stride=stride, kernel_size=1)
+        self.fine = MultiScaleRoIAlign([SECOND], output_size=self.SIDE, sampling_ratio=1)
+        self.trunk = MultiScaleRoIAlign([TRUNK], output_size=4, sampling_ratio=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.shortcut(x) + self.second(F.relu(self.first(x))))
+    def forward(
+        self, features: dict[str, Tensor], boxes: list[Tensor], image_sizes: list[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor]:
+        return self.fine(features, boxes, image_sizes), self.trunk(features, boxes, image_sizes).mean(dim=(2, 3))
+
+
+class BoxHead(nn.Module):
+    """BoxPool's pair -> (N, dim + D). The trunk's mean goes past the MLP: with tens of classes and few images a class,
+    a linear reading of what the trunk was trained to tell apart is learned long before the MLP is."""
+
+    def __init__(self, in_dim: int, dim: int) -> None:
+        super().__init__()
+        self.mlp = TwoMLPHead(in_dim, dim)
+
+    def forward(self, pooled: tuple[Tensor, Tensor]) -> Tensor:
+        fine, trunk = pooled
+        return torch.cat([self.mlp(fine), trunk], dim=1)
 
 
 class SharedMaskPredictor(nn.Module):
@@ -131,17 +149,12 @@ class SharedMaskPredictor(nn.Module):
 
 
 class CoarseRpn(RegionProposalNetwork):
-    """Proposals from all feature maps but the finest, where anchors would cost most and add nothing."""
+    """Proposals from all maps of the FPN but the finest, where anchors would cost most and add nothing."""
 
     def forward(
         self, images: ImageList, features: dict[str, Tensor], targets: list[dict[str, Tensor]] | None = None
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        return super().forward(images, {k: v for k, v in features.items() if k != FINEST}, targets)
-
-
-def _conv_norm(in_channels: int, out_channels: int, *, stride: int = 1, kernel_size: int = 3) -> nn.Sequential:
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
+        return super().forward(images, {k: v for k, v in features.items() if k not in (FINEST, TRUNK)}, targets)
 
 
 def targets_from_index_maps(index_maps: Tensor, labels: Tensor, *, min_area_px: int) -> list[dict[str, Tensor]]:

@@ -69,6 +69,8 @@ class Generator:
         self._scheduler_config = dict(pipeline.scheduler.config)
         for module in (*self._text.encoders, self._unet, self._vae):
             module.eval().requires_grad_(False)
+        for module in (self._unet, self._vae):
+            module.to(memory_format=torch.channels_last)  # convolutions are faster, on a CPU too
         factor = 2 ** (len(self._vae.config.block_out_channels) - 1)
         if image_size < factor or image_size % factor:
             raise UserError(f"generator.image_size must be a multiple of {factor} px for this VAE, got {image_size}")

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from diffground.baselines.daam import choose_threshold, daam_maps
+from diffground.detection.detector import Detector
+from diffground.detection.oracle import oracle_masks
 from diffground.diffusion.generator import Generator
 from diffground.evaluation.protocol1 import foreground_only
 from diffground.grounding.oracle import LabelledSample
@@ -100,3 +102,30 @@ def calibrate_daam(
 def foreground_method(samples: Sequence[LabelledSample]) -> list[dict[str, np.ndarray]]:
     """The reference that needs no words: the oracle's foreground for every category."""
     return [foreground_only(sample.masks()) for sample in samples]
+
+
+@dataclass(frozen=True)
+class MirroredDetector:
+    """The reference for how exact the oracle's masks are: what the same detector says of the mirrored image, mirrored
+    back; nothing where it does not find a category there. Nothing can be expected to agree with its masks much better.
+    """
+
+    detector: Detector
+    detector_names: Mapping[str, str]
+    """Category -> the detector's label for it."""
+    score_threshold: float
+    batch_size: int
+
+    def __call__(self, samples: Sequence[LabelledSample]) -> list[dict[str, np.ndarray]]:
+        masks = []
+        for start in range(0, len(samples), self.batch_size):
+            batch = samples[start : start + self.batch_size]
+            images = np.stack([sample.image()[:, ::-1] for sample in batch])
+            for sample, instances in zip(batch, self.detector.detect(images), strict=True):
+                found = oracle_masks(
+                    instances, sample.categories, detector_names=self.detector_names,
+                    score_threshold=self.score_threshold,
+                )  # fmt: skip
+                nothing = np.zeros(images.shape[1:3], dtype=bool)
+                masks.append({c: found[c].mask[:, ::-1] if c in found else nothing for c in sample.categories})
+        return masks

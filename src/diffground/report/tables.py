@@ -22,6 +22,7 @@ METHOD_TITLES = {
     "grounding": "grounding module",
     "daam": "DAAM",
     "foreground_only": "foreground only (reference)",
+    "detector_mirrored": "detector, of the mirrored image (reference)",
 }
 TRAINING_TITLES = {
     "synthetic": "synthetic images, all categories",
@@ -36,7 +37,11 @@ TRAINING_DATA_TITLES = {
     "both": "sim + real",
 }
 ZS3_TITLES = {"seen": "seen", "unseen": "unseen", "harmonic": "harmonic mean"}
-PAPER_DATASETS = {"pascal": ("PASCAL-sim", "PASCAL VOC"), "coco": ("COCO-sim", "COCO")}
+PAPER_DATASETS = {
+    "pascal": ("PASCAL-sim", "PASCAL VOC"),
+    "coco": ("COCO-sim", "COCO"),
+    "sticker_coco": ("COCO-sim", "COCO"),
+}
 """Table of the vocabulary -> names of its generated and of its real images in the paper's tables 1 and 2."""
 _PAPER = "paper, Stable Diffusion on"
 

@@ -33,7 +33,7 @@ from diffground.report.tables import (
     zs3_table,
 )
 from diffground.report.trends import Trend, find_trends, trend_table
-from diffground.vocabulary import load_vocabulary
+from diffground.vocabulary import load_vocabulary, table_categories
 
 
 def result_tables(
@@ -134,9 +134,12 @@ def find_curves(values: Mapping[str, Any], *, name: str) -> Iterator[tuple[str, 
 
 
 def paper_split(unseen: Sequence[str], *, vocabulary: str = "pascal") -> str:
-    """'1', '2' or '3' when `unseen` is that split of this vocabulary in the paper (supplementary B.1), or 'average'."""
+    """'1', '2' or '3' when `unseen` is that split of the paper (supplementary B.1), as far as this vocabulary has its
+    categories, or 'average'."""
     import yaml
 
     text = importlib.resources.files("diffground").joinpath("tables/category_splits.yaml").read_text(encoding="utf-8")
     splits = yaml.safe_load(text)[PAPER_DATASETS[vocabulary][0]]["unseen"]
-    return next((name.removeprefix("split") for name, names in splits.items() if set(names) == set(unseen)), "average")
+    known = set(table_categories(vocabulary))
+    found = (name.removeprefix("split") for name, names in splits.items() if known.intersection(names) == set(unseen))
+    return next(found, "average")

@@ -45,7 +45,7 @@ class MaskFormerSegmenter:
         """
         if image_size < MIN_IMAGE_SIZE:
             raise UserError(f"segmenter.image_size must be at least {MIN_IMAGE_SIZE} px, got {image_size}")
-        self.model = model.to(device)
+        self.model = model.to(device, memory_format=torch.channels_last)  # convolutions are faster, on a CPU too
         self.image_size = image_size
         self.device = device
         self._categories = tuple(categories)

@@ -16,8 +16,9 @@ from diffground.detection.torchvision_backend import MaskRcnnDetector, save_smal
 from diffground.errors import UserError
 
 CONFIG = {
-    "num_categories": 2, "image_size": 32, "stem_channels": 8, "channels": [8, 8, 16], "blocks": [1, 1, 1],
-    "fpn_channels": 8, "anchor_sizes": [[8], [16]], "anchor_ratios": [1.0], "box_head_dim": 16,
+    "num_categories": 2, "image_size": 32, "embedding_size": 8,
+    "hidden_sizes": [8, 8, 16], "depths": [1, 1, 1], "fpn_channels": 8, "anchor_sizes": [[8], [16]],
+    "anchor_ratios": [1.0], "box_head_dim": 16,
     "mask_head_channels": 8, "mask_head_layers": 1, "score_threshold": 0.0,
 }  # fmt: skip
 CPU = torch.device("cpu")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.metrics import normalized_mutual_info_score
 
 from diffground.data.shards import encode_mask, encode_png
-from diffground.evaluation.methods import foreground_method
+from diffground.detection.detector import Instances
+from diffground.evaluation.methods import MirroredDetector, foreground_method
 from diffground.evaluation.protocol1 import foreground_only, harmonic_of_groups, quality_problem, run_protocol1
 from diffground.grounding.oracle import LabelledSample
 
@@ -134,3 +136,35 @@ def test_groups_are_ranked_by_the_harmonic_mean_of_seen_and_unseen(
     miou: dict[str, float | None], expected: float | None
 ) -> None:
     assert harmonic_of_groups(miou) == pytest.approx(expected)
+
+
+class WhiteUpTo:
+    """Says that what is white in the columns 0 to `last` is a dog: not the same in the mirror."""
+
+    labels = ("hound",)
+
+    def __init__(self, last: int) -> None:
+        self._last = last
+
+    def detect(self, images: np.ndarray) -> list[Instances]:
+        masks = (images == 255).all(axis=-1)
+        masks[:, :, self._last + 1 :] = False
+        return [Instances(["hound"], np.array([0.9], dtype=np.float32), mask[None]) for mask in masks]
+
+
+@pytest.mark.parametrize(
+    ("score_threshold", "expected"),
+    # of columns 0 to 3, in the mirror 6 to 9, the detector sees 6 and 7: in the image 2 and 3
+    [(0.5, box(rows=slice(0, 10), columns=slice(2, 4))), (0.95, np.zeros((10, 10), dtype=bool))],
+)
+def test_masks_of_the_mirrored_image_are_mirrored_back(score_threshold: float, expected: np.ndarray) -> None:
+    image = np.where(LEFT[:, :, None], 255, 0).astype(np.uint8).repeat(3, axis=2)
+    of_image = [replace(sample(str(i), "one_seen", {}, ("dog",)), image_png=encode_png(image)) for i in range(3)]
+    method = MirroredDetector(
+        detector=WhiteUpTo(7), detector_names={"dog": "hound"}, score_threshold=score_threshold, batch_size=2
+    )
+    masks = method(of_image)
+    assert len(masks) == 3
+    for of_sample in masks:
+        assert of_sample.keys() == {"dog"}
+        np.testing.assert_array_equal(of_sample["dog"], expected)

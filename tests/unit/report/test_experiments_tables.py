@@ -139,10 +139,11 @@ def test_the_default_run_has_its_own_number_of_seen_categories(num_seen, expecte
     assert (here["5 seen"], here["20 seen"], here[f"{num_seen} seen"]) == (5.0, 6.0, 90.0)
 
 
-def test_on_coco_the_papers_rows_are_those_of_coco():
-    assert rows_of(table1({}, vocabulary="coco"), "DAAM, split 2") == [
+@pytest.mark.parametrize("vocabulary", ["coco", "sticker_coco"])
+def test_on_coco_the_papers_rows_are_those_of_coco(vocabulary):
+    assert rows_of(table1({}, vocabulary=vocabulary), "DAAM, split 2") == [
         ("DAAM, split 2", "paper", 60.08, 65.55, 48.80, 54.66, 33.22)
     ]
-    table = table2({}, NONE, vocabulary="coco")
+    table = table2({}, NONE, vocabulary=vocabulary)
     assert rows_of(table, "Model E, D in scenes")[0][4:7] == (53.4, 37.8, 44.3)
     assert not rows_of(table, "SIGN"), "not in the paper's COCO rows"

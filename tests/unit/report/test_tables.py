@@ -74,13 +74,14 @@ def test_zs3_shows_every_training_set_that_was_measured_and_the_papers_models():
     assert [values for name, values in rows.items() if "Model" in name] == [(69.5, 63.2, 66.2), (83.0, 71.3, 76.7)]
 
 
-def test_the_papers_rows_are_those_of_the_vocabulary():
-    table = protocol1_table(PROTOCOL1, split="2", vocabulary="coco")
+@pytest.mark.parametrize("vocabulary", ["coco", "sticker_coco"])
+def test_the_papers_rows_are_those_of_the_vocabulary(vocabulary):
+    table = protocol1_table(PROTOCOL1, split="2", vocabulary=vocabulary)
     # tables 1 and 2 of the paper, COCO
     assert table.rows[-1] == (
         "grounding module (paper, Stable Diffusion on COCO, split 2)", 82.83, 74.93, 63.39, 57.18, 42.82
     )  # fmt: skip
-    rows = [row for row in zs3_table(ZS3, vocabulary="coco").rows if "Model" in str(row[0])]
+    rows = [row for row in zs3_table(ZS3, vocabulary=vocabulary).rows if "Model" in str(row[0])]
     assert [row[1:] for row in rows] == [(38.3, 38.1, 38.2), (50.0, 38.2, 43.2)]
     assert "Stable Diffusion on COCO)" in str(rows[0][0])
 

@@ -144,18 +144,26 @@ def test_finds_loss_curves_at_any_depth_and_names_them():
     assert list(find_curves({"miou": 3.0, "nested": {"x": None}}, name="evaluate")) == []
 
 
+OFFICE = ("laptop", "keyboard", "cell phone", "book", "clock", "vase", "scissors", "teddy bear", "toothbrush")
+KITCHEN = ("remote", "microwave", "oven", "sink", "refrigerator")
+
+
 @pytest.mark.parametrize(
-    ("unseen", "split"),
+    ("vocabulary", "unseen", "split"),
     [
-        (("tvmonitor", "car", "dog", "sofa", "train"), "1"),
-        (("train", "sofa", "dog", "car", "tvmonitor"), "1"),
-        (("horse", "motorbike", "person", "pottedplant", "sheep"), "2"),
-        (("bus", "cat", "chair", "cow", "diningtable"), "3"),
-        (("dog",), "average"),
+        ("pascal", ("tvmonitor", "car", "dog", "sofa", "train"), "1"),
+        ("pascal", ("train", "sofa", "dog", "car", "tvmonitor"), "1"),
+        ("pascal", ("horse", "motorbike", "person", "pottedplant", "sheep"), "2"),
+        ("pascal", ("bus", "cat", "chair", "cow", "diningtable"), "3"),
+        ("pascal", ("dog",), "average"),
+        ("coco", (*OFFICE, *KITCHEN), "2"),
+        ("coco", OFFICE, "average"),
+        ("sticker_coco", OFFICE, "2"),  # the mini world has no kitchen
+        ("sticker_coco", OFFICE[1:], "average"),
     ],
 )
-def test_knows_the_papers_splits(unseen, split):
-    assert paper_split(unseen) == split
+def test_knows_the_papers_splits(vocabulary, unseen, split):
+    assert paper_split(unseen, vocabulary=vocabulary) == split
 
 
 def test_synthetic_gallery_shows_the_first_image_of_each_set_of_categories_by_group():

@@ -60,16 +60,18 @@ def test_sample_prompts_writes_the_three_sets(clone):
     assert sizes["test"] == 20 * prompts["test_per_category"] + 142 * prompts["test_per_pair"]
 
 
-def test_pairs_of_the_real_images_stand_beside_the_papers(clone):
-    change(clone, data={"num_train": 3, "num_val": 9}, vocabulary={"pairs": "data_val"})
+@pytest.mark.parametrize(("table", "num", "paper"), [("pascal", 20, 142), ("sticker_coco", 64, None)])
+def test_pairs_of_the_real_images_stand_beside_the_papers(clone, table, num, paper):
+    change(clone, data={"num_train": 3, "num_val": 9}, vocabulary={"name": table, "pairs": "data_val"})
     assert call(clone, "prepare_data").returncode == 0
     result = call(clone, "sample_prompts")
-    pairs = coappearing_labels(VocDataset(clone / "data/real", "val"))
-    assert pairs and pairs != coappearing_labels(VocDataset(clone / "data/real", "train"))
-    told = f"{len(pairs)} pairs of categories share an image of list 'val' (paper, all 20 categories: 142)\n"
-    assert result.stdout.endswith(told)
+    train, val = (VocDataset(clone / "data/real", name, num_categories=num) for name in ("train", "val"))
+    pairs = coappearing_labels(val)
+    assert pairs and pairs != coappearing_labels(train)
+    counted = f"(paper, all {num} categories: {paper or 'not counted'})"
+    assert result.stdout.endswith(f"{len(pairs)} pairs of categories share an image of list 'val' {counted}\n")
     metrics = json.loads((clone / "reports/metrics/sample_prompts.json").read_text())
-    assert (metrics["num_pairs"], metrics["paper_num_pairs"]) == (len(pairs), 142)
+    assert (metrics["num_pairs"], metrics["paper_num_pairs"]) == (len(pairs), paper)
 
 
 def test_pairs_of_coco_images_stand_beside_the_papers(clone):

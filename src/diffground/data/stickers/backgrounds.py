@@ -20,7 +20,7 @@ class _Canvas:
         self.image = Image.new("RGB", (self.size, self.size))
         self._draw = ImageDraw.Draw(self.image)
 
-    def shade(self, colour: Colour, spread: int = 8) -> Colour:
+    def shade(self, colour: Colour, spread: int = 14) -> Colour:
         """`colour`, a little lighter or darker."""
         shift = int(self.rng.integers(-spread, spread + 1))
         red, green, blue = (min(255, max(0, channel + shift)) for channel in colour)
@@ -110,6 +110,21 @@ def _city(c: _Canvas) -> None:
         c.rect(0.2 * k, y - height, 0.2 * k + 0.17, y, c.shade((165, 160, 175), 14))
 
 
+def _clutter(c: _Canvas) -> None:
+    """Up to four small things of no category: stones and boxes on the ground, puffs in the air."""
+    for _ in range(int(c.rng.integers(0, 5))):
+        x, size = float(c.rng.uniform(0, 1)), float(c.rng.uniform(0.015, 0.05))
+        colour = c.shade((150, 145, 140), 60)
+        kind = int(c.rng.integers(3))
+        if kind == 0:
+            c.ellipse(x, float(c.rng.uniform(0.72, 0.97)), size, 0.6 * size, colour)
+        elif kind == 1:
+            y = float(c.rng.uniform(0.72, 0.95))
+            c.rect(x, y, x + size, y + size, colour)
+        else:
+            c.ellipse(x, float(c.rng.uniform(0.04, 0.3)), 2 * size, 0.7 * size, c.shade((225, 230, 235), 20))
+
+
 PLACES: dict[str, Callable[[_Canvas], None]] = {
     "on the grass": _grass,
     "on the beach": _beach,
@@ -131,4 +146,5 @@ def paint_background(rng: np.random.Generator, *, phrase: str, image_size: int) 
     """An RGB image, image_size x image_size, of the place that `phrase` (a key of PLACES) names."""
     canvas = _Canvas(rng, image_size)
     PLACES[phrase](canvas)
+    _clutter(canvas)
     return canvas.image.reduce(_SUPERSAMPLING)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -21,6 +23,10 @@ from .drawings import DRAWINGS
 
 SPRITE_PX = 128
 """Longest side of a rasterised artwork before it is scaled into a scene."""
+
+
+ArtSpec = str | dict[str, Any]
+"""An entry of art.yaml: "set:codepoints", or {art, drop, crop}."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +57,22 @@ def load_sprites() -> SpriteBook:
     Raises: UserError when an emoji package or one of its files is missing.
     """
     table = yaml.safe_load(files(__package__).joinpath("art.yaml").read_text())
-    train = {c: [_rasterise(c, spec) for spec in arts["train"]] for c, arts in table["voc"].items()}
-    val = {c: [_rasterise(c, spec) for spec in arts.get("val", arts["train"])] for c, arts in table["voc"].items()}
-    further = {c: [_rasterise(c, spec) for spec in arts["train"]] for c, arts in table["further"].items()}
+
+    def rasterised(category: str, specs: list[ArtSpec]) -> list[Sprite]:
+        return [rasterise(category, spec, read_svg=_read_svg) for spec in specs]
+
+    train = {c: rasterised(c, arts["train"]) for c, arts in table["voc"].items()}
+    val = {c: rasterised(c, arts.get("val", arts["train"])) for c, arts in table["voc"].items()}
+    further = {c: rasterised(c, arts["train"]) for c, arts in table["further"].items()}
     return SpriteBook(train=train, val=val, further=further)
 
 
-def _rasterise(category: str, spec: str | dict) -> Sprite:
+def rasterise(category: str, spec: ArtSpec, *, read_svg: Callable[[str], str]) -> Sprite:
+    """The artwork that `spec` names; `read_svg` returns the SVG document of "set:codepoints"."""
     import resvg_py
 
     spec = {"art": spec} if isinstance(spec, str) else spec
-    svg = _read_svg(spec["art"])
+    svg = read_svg(spec["art"])
     for fill in spec.get("drop", ()):
         svg = re.sub(rf'<\w+ [^>]*fill="{fill}"[^>]*/>', "", svg, flags=re.IGNORECASE)
     png = resvg_py.svg_to_bytes(svg_string=svg, width=SPRITE_PX, height=SPRITE_PX, skip_system_fonts=True)

@@ -8,9 +8,9 @@ import pytest
 from diffground.data.stickers.dataset import compose_dataset, plan_scenes
 from diffground.data.voc import VocDataset
 from diffground.errors import UserError
-from diffground.vocabulary import PASCAL_CATEGORIES
+from diffground.vocabulary import PASCAL_CATEGORIES, table_categories
 
-SMALL = {"num_train": 6, "num_val": 5, "image_size": 32, "seed": 0}
+SMALL = {"categories": PASCAL_CATEGORIES, "num_train": 6, "num_val": 5, "image_size": 32, "seed": 0}
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +24,15 @@ def digest(root):
     return {p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-def test_every_category_is_shown_equally_often():
-    plan = plan_scenes(600, rng=np.random.default_rng(0))
+@pytest.mark.parametrize("table", ["pascal", "sticker_coco"])
+def test_every_category_is_shown_equally_often(table):
+    num_categories = len(table_categories(table))
+    plan = plan_scenes(30 * num_categories, categories=table_categories(table), rng=np.random.default_rng(0))
     counts = Counter(category for scene in plan for category in scene)
-    assert len(counts) == 20
+    assert len(counts) == num_categories
     assert max(counts.values()) - min(counts.values()) <= 1
-    assert min(counts.values()) >= 30
+    # a scene shows 0.45 x 1 + 0.35 x 2 + 0.20 x 3 = 1.75 objects
+    assert min(counts.values()) == pytest.approx(30 * 1.75, abs=4)
     assert {len(scene) for scene in plan} == {1, 2, 3}
     assert all(len(set(scene)) == len(scene) for scene in plan)
 
@@ -67,10 +70,22 @@ def test_the_card_lists_the_artworks_that_val_alone_shows(composed):
     assert card["held_out_artworks"]["bicycle"] == []
 
 
+def test_labels_follow_the_order_of_the_categories_and_further_concepts_are_among_them(tmp_path):
+    # `pizza` has one list of artworks, `dog` one for each image list (art.yaml)
+    counts = compose_dataset(tmp_path / "real", **{**SMALL, "categories": ("pizza", "dog"), "num_train": 3})
+    for name, num in (("train", 3), ("val", 5)):
+        dataset = VocDataset(tmp_path / "real", name, num_categories=2)
+        shown = Counter(category for i in range(num) for category, _ in dataset.instances(i))
+        assert shown == {0: counts[name]["pizza"], 1: counts[name]["dog"]}
+    card = json.loads((tmp_path / "real" / "sticker_voc.json").read_text())
+    assert card["held_out_artworks"] == {"dog": ["twemoji:1F9AE", "openmoji:1F429"], "pizza": []}
+    assert card["images_with_category"] == counts
+
+
 def test_composing_again_replaces_what_was_composed(tmp_path):
     root = tmp_path / "real"
-    compose_dataset(root, num_train=3, num_val=1, image_size=16, seed=0)
-    compose_dataset(root, num_train=2, num_val=1, image_size=16, seed=0)
+    for num_train in (3, 2):
+        compose_dataset(root, **{**SMALL, "num_train": num_train, "num_val": 1})
     assert len(list((root / "JPEGImages").iterdir())) == 3
     assert [p.name for p in tmp_path.iterdir()] == ["real"]
 
