@@ -15,12 +15,13 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
 from diffground.data.stickers.colours import COLOURS
-from diffground.data.stickers.scenes import Scene, compose_scene
+from diffground.data.stickers.scenes import MIRRORED_FRAC, Scene, compose_scene
 from diffground.data.stickers.sprites import SpriteBook, read_sprites
 
 HERE = Path(__file__).parent
 MODELS = HERE.parent / "models" / "mini"
 BASE_VAE = HERE / "base_vae"
+SPRITES = HERE / "data" / "sprites.npz"
 _CHROMA_GAIN = 2.0  # brings chroma to about the spread of the other channels
 _CHROMA_LOG_VARIANCE = -6.0
 
@@ -43,12 +44,12 @@ def mixed_precision(device: torch.device) -> torch.autocast:
 
 def read_book() -> SpriteBook:
     """The artworks of all trainings, as prepare_sprites.py left them."""
-    return read_sprites(HERE / "data" / "sprites.npz")
+    return read_sprites(SPRITES)
 
 
 def sample_scene(
     book: SpriteBook, *, seed: int, index: int, num_objects: int, further_frac: float, image_size: int,
-    colour_frac: float = 0.0, mirrored_frac: float = 0.5,
+    colour_frac: float = 0.0, mirrored_frac: float = MIRRORED_FRAC,
 ) -> Scene:  # fmt: skip
     """Training scene `index`: distinct categories, uniform over the vocabulary, artworks of the training split.
 
@@ -74,7 +75,10 @@ def to_tensor(images: np.ndarray) -> torch.Tensor:
 
 
 def load_base_vae(device: torch.device) -> AutoencoderKL:
-    """The autoencoder of train_vae.py, whose latents the generator is trained on."""
+    """The autoencoder of train_vae.py, whose latents the generator is trained on.
+
+    The committed weights are the first generation's autoencoder, whose decoder was tuned further and is unused here.
+    """
     return AutoencoderKL.from_pretrained(BASE_VAE, torch_dtype=torch.float32).to(device).eval()
 
 

@@ -19,8 +19,7 @@ from diffground.data.stickers.sprites import SpriteBook
 @dataclass(frozen=True)
 class DetectorScenes:
     """`images` uint8 (N, 3, S, S); `index_maps` uint8 (N, S, S), 0 background, i object i;
-    `labels` int64 (N, 3), class of
-    object i at [:, i - 1], 0 for none and for a concept without a label."""
+    `labels` int64 (N, 3), class of object i at [:, i - 1], 0 for none."""
 
     images: Tensor
     index_maps: Tensor
@@ -34,7 +33,7 @@ def make_scenes(
 ) -> DetectorScenes:  # fmt: skip
     """One to three objects a scene, in turn; the first `reconstructed_frac` of them become VAE reconstructions.
 
-    `categories`: class i + 1 is categories[i].
+    `categories`: class i + 1 is categories[i]; all concepts of `book`.
     """
     images = np.zeros((num_scenes, image_size, image_size, 3), dtype=np.uint8)
     index_maps = np.zeros((num_scenes, image_size, image_size), dtype=np.uint8)
@@ -47,7 +46,7 @@ def make_scenes(
         images[i] = scene.image
         for k, (mask, sprite) in enumerate(zip(scene.masks, scene.sprites, strict=True)):
             index_maps[i][mask] = k + 1
-            labels[i, k] = categories.index(sprite.category) + 1 if sprite.category in categories else 0
+            labels[i, k] = categories.index(sprite.category) + 1
     num = round(reconstructed_frac * num_scenes)
     images[:num] = reconstruct(images[:num], vae, latent_noise=latent_noise, seed=seed, device=device)
     return DetectorScenes(

@@ -2,8 +2,9 @@
 
 Some 1,500 prompts are sampled. Do detector and judge find what was named; is the colour word obeyed, and the place; how
 far are the images' features from those of real scenes; are they copies of training scenes? Beside each figure stands
-that of real scenes of the same content that no training has seen. What README repeats, the detector's on plain prompts
-of the 20 categories, goes to reports/metrics/mini_diffusion.json, with what evaluate_detector.py has measured before.
+that of real scenes of the same content: training artworks in scenes that are in no training. A second set of such
+scenes gives the judge its threshold. What README repeats, the detector's on plain prompts of the 20 categories, goes to
+reports/metrics/mini_diffusion.json, with what evaluate_detector.py has measured before.
 
 Pictures: models/mini/samples.png, the first images sampled, not chosen; logs/neighbours.png, the generated images that
 are closest to a training scene, each with that scene to its right.
@@ -188,12 +189,16 @@ def main() -> None:
     )  # fmt: skip
     images = generate(generator, asked, p=e)
     (real_asked, real), (_, other_real) = (
-        real_scenes(book, asked, image_size=size, seed=params["seed"] + offset) for offset in _REAL_SEEDS
+        real_scenes(
+            book, asked, image_size=size, mirrored_frac=params["scenes"]["mirrored_frac"], seed=params["seed"] + offset
+        )
+        for offset in _REAL_SEEDS
     )
+    presence_threshold = judge.calibrate(other_real, num_concepts=sum(len(wish.categories) for wish in asked))
     outcomes, real_outcomes = (
         look_at(
             part, wishes, detector=detector, judge=judge, score_threshold=e["score_threshold"],
-            presence_threshold=p["presence_threshold"],
+            presence_threshold=presence_threshold,
         )
         for part, wishes in ((images, asked), (real, real_asked))
     )  # fmt: skip
@@ -205,6 +210,7 @@ def main() -> None:
     seen = rates(outcomes, pascal=PASCAL_CATEGORIES)
     write_metrics("mini_quality", {
         "num_prompts": len(asked),
+        "judge_threshold": presence_threshold,
         "generated": seen,
         "real": rates(real_outcomes, pascal=PASCAL_CATEGORIES),
         "frechet_distance": frechet_distance(backbone_features(backbone, images), real_features),

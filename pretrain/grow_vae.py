@@ -7,8 +7,6 @@ started again, the script goes on where it was.
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -111,11 +109,7 @@ def main() -> None:
         psnr = 10 * torch.log10(4 / F.mse_loss(drawn, held))
         error = (own - mean).std() / mean.std()
     log.write(step=state.step, final_psnr_db=float(psnr), latent_error_frac=float(error))
-    folder = MODELS / "diffusion" / "vae"
-    vae.eval().half().cpu().save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text())
-    config.pop("_name_or_path", None)  # the folder it was read from here says nothing elsewhere
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    vae.eval().half().cpu().save_pretrained(MODELS / "diffusion" / "vae")
 
 
 if __name__ == "__main__":

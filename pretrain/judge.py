@@ -64,22 +64,34 @@ class Judge(nn.Module):
         """uint8 (N, 3, H, W) -> uint8 (N, 3, S, S), averaged down to the input size."""
         return F.interpolate(images.float(), size=self._input_size, mode="area").round().byte()
 
-    @torch.no_grad()
     def look_at(self, images: np.ndarray, *, threshold: float) -> list[Verdict]:
         """Verdicts on images uint8 (N, H, W, 3); a concept is there from probability `threshold` on."""
+        concepts, colours, places = self._logits(images)
+        return [
+            Verdict(
+                concepts=frozenset(self.concepts[k] for k in present.nonzero()[:, 0].tolist()),
+                colour=self.colours[int(colour)],
+                place=self.places[int(place)],
+            )
+            for present, colour, place in zip(
+                concepts.sigmoid() >= threshold, colours.argmax(dim=1), places.argmax(dim=1), strict=True
+            )
+        ]
+
+    def calibrate(self, images: np.ndarray, *, num_concepts: int) -> float:
+        """The probability threshold from which on it sees `num_concepts` concepts in images uint8 (N, H, W, 3).
+
+        With the number of those that are there, it misses as many as it makes up.
+        """
+        return float(self._logits(images)[0].sigmoid().flatten().topk(num_concepts).values[-1])
+
+    @torch.no_grad()
+    def _logits(self, images: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """As forward, of images uint8 (N, H, W, 3)."""
         self.eval()
-        verdicts = []
+        device, parts = self.concept.weight.device, []
         for start in range(0, len(images), _BATCH_SIZE):
             batch = torch.from_numpy(images[start : start + _BATCH_SIZE]).permute(0, 3, 1, 2)  # (B, 3, H, W)
-            concepts, colours, places = self(self.to_input(batch).to(self.concept.weight.device).float() / 255)
-            verdicts += [
-                Verdict(
-                    concepts=frozenset(self.concepts[k] for k in present.nonzero()[:, 0].tolist()),
-                    colour=self.colours[int(colour)],
-                    place=self.places[int(place)],
-                )
-                for present, colour, place in zip(
-                    concepts.sigmoid() >= threshold, colours.argmax(dim=1), places.argmax(dim=1), strict=True
-                )
-            ]
-        return verdicts
+            parts.append(self(self.to_input(batch).to(device).float() / 255))
+        concepts, colours, places = (torch.cat(part) for part in zip(*parts, strict=True))
+        return concepts, colours, places

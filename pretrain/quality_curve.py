@@ -1,7 +1,7 @@
 """Quality against training time: logs/quality_curve.csv and .png.
 
 Each snapshot that train_diffusion.py has left draws the same prompts from the same noise, and the detector is asked
-whether it finds what was named. Snapshots that the table already has are not looked at again.
+whether it finds what was named.
 """
 
 from __future__ import annotations
@@ -76,24 +76,27 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
+    folders = sorted(SNAPSHOTS.glob("*"))
+    if not folders:
+        raise SystemExit(
+            f"{SNAPSHOTS}: no snapshots (they are not committed); "
+            "run: cd pretrain && dvc unfreeze diffusion && dvc repro diffusion"
+        )
     params = read_params()
     device = pick_device()
-    rows = list(csv.DictReader(TABLE.open())) if TABLE.exists() else []
+    rows: list[dict[str, Any]] = []
     log = [json.loads(line) for line in (HERE / "logs" / "diffusion.jsonl").read_text().splitlines()]
     detector = load_detector(
         backend="torchvision", checkpoint=str(MODELS / "detector"), device=device,
         mask_threshold=params["evaluation"]["mask_threshold"],
     )  # fmt: skip
-    for folder in sorted(SNAPSHOTS.iterdir()):
+    for folder in folders:
         step = int(folder.name)
-        if any(int(row["step"]) == step for row in rows):
-            continue
         record = [record for record in log if record["step"] <= step][-1]
         generator = load_snapshot(folder, image_size=params["image_size"], device=device)
         rates = found_rates(generator, detector, params)
         rows.append({"step": step, "elapsed_s": record["elapsed_s"], "v_loss": record["v_loss"], **rates})
         print(rows[-1], flush=True)
-    rows.sort(key=lambda row: int(row["step"]))
     with TABLE.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

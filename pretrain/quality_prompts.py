@@ -23,7 +23,8 @@ def quality_prompts(
     """Plain prompts of the 20 categories and their co-appearing pairs as in Protocol I, then those of `book.further`
     and of pairs with one of them, then prompts with a colour word and with a place.
 
-    The first of a further pair and the objects of colours and places are all concepts in turn, in random order.
+    The first of a further pair and the objects of colours and places are all concepts in turn, each round in another
+    random order, so that every word meets many of them.
     """
     records = sample_test_prompts(
         load_vocabulary("pascal", unseen=()), per_category=per_category, per_pair=per_pair, seed=seed
@@ -32,8 +33,8 @@ def quality_prompts(
     further, concepts = list(book.further), [*book.train, *book.further]
 
     def in_turn(names: Sequence[str], num: int) -> list[str]:
-        order = rng.permutation(names)
-        return [str(order[i % len(order)]) for i in range(num)]
+        rounds = -(-num // len(names))
+        return [str(name) for _ in range(rounds) for name in rng.permutation(names)][:num]
 
     wishes: list[tuple[tuple[str, ...], str | None, str | None]] = [
         ((category,), None, None) for category in further for _ in range(per_further)
@@ -59,9 +60,11 @@ def _prompt(categories: Sequence[str], colour: str | None, place: str | None) ->
 
 
 def real_scenes(
-    book: SpriteBook, asked: Sequence[Asked], *, image_size: int, seed: int
+    book: SpriteBook, asked: Sequence[Asked], *, image_size: int, mirrored_frac: float, seed: int
 ) -> tuple[list[Asked], np.ndarray]:
     """For each prompt a real scene of its categories and colour in a random place, uint8 (N, S, S, 3).
+
+    `mirrored_frac`: chance that an artwork is mirrored, as in the generator's training.
 
     The prompts that come with them name the scene's place, where they name one.
     """
@@ -70,7 +73,10 @@ def real_scenes(
     for i, wish in enumerate(asked):
         rng = np.random.default_rng([seed, i])
         sprites = [artworks[c][rng.integers(len(artworks[c]))] for c in wish.categories]
-        scene = compose_scene(rng, sprites=sprites, colours=(wish.colour,) * len(sprites), image_size=image_size)
+        scene = compose_scene(
+            rng, sprites=sprites, colours=(wish.colour,) * len(sprites), image_size=image_size,
+            mirrored_frac=mirrored_frac,
+        )  # fmt: skip
         place = scene.place if wish.place else None
         shown.append(replace(wish, prompt=_prompt(wish.categories, wish.colour, place), place=place))
         images.append(scene.image)

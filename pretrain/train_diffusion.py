@@ -9,6 +9,7 @@ budget is wall-clock time over all sittings.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from pathlib import Path
 
@@ -17,8 +18,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from common import (
+    BASE_VAE,
     HERE,
     MODELS,
+    SPRITES,
     TrainingLog,
     load_base_vae,
     mixed_precision,
@@ -92,7 +95,9 @@ def encode_scenes(
 ) -> tuple[torch.Tensor, list[str]]:
     """Scaled latents float32 (N, C, h, w) on `device`, and captions; kept on disk, so that a resume starts at once."""
     p = params["scenes"]
-    key = json.dumps([params["seed"], params["image_size"], p, vae.config.scaling_factor])
+    made_of = [SPRITES, BASE_VAE / "diffusion_pytorch_model.safetensors"]
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in made_of]
+    key = json.dumps([params["seed"], params["image_size"], p, vae.config.scaling_factor, digests])
     if LATENTS.exists():
         with safe_open(LATENTS, "pt") as file:
             if file.metadata()["key"] == key:
@@ -147,6 +152,10 @@ def main() -> None:
     def export(folder: Path) -> None:
         _export(folder, tokenizer, unet, text_encoder, scheduler, state.average)
 
+    def save() -> None:
+        export(MODELS / "diffusion")  # first: a resume takes the tokenizer from there, and its ids must fit the state
+        state.save()
+
     log = TrainingLog(HERE / "logs" / "diffusion.jsonl")
     log.forget_after(state.step)
     generator = torch.Generator(device).manual_seed(params["seed"] + state.step)
@@ -156,9 +165,8 @@ def main() -> None:
         rate = p["learning_rate"] * decay * min(1.0, (state.step + 1) / p["warmup_steps"])
         for group in optimizer.param_groups:
             group["lr"] = rate
-        batch_size = p["batch_size"] if decay == 1 else p["late_batch_size"]
-        chosen = torch.randint(len(latents), (batch_size,), generator=generator, device=device)
-        keep_text = torch.rand(batch_size, generator=generator, device=device) >= p["drop_text_frac"]
+        chosen = torch.randint(len(latents), (p["batch_size"],), generator=generator, device=device)
+        keep_text = torch.rand(len(chosen), generator=generator, device=device) >= p["drop_text_frac"]
         v_losses, timesteps = denoising_losses(
             denoise, scheduler, latents[chosen], text_encoder, token_ids[(chosen + 1) * keep_text], generator
         )  # row 0 of token_ids is the empty prompt
@@ -169,17 +177,15 @@ def main() -> None:
         if state.step % _LOG_EVERY_STEPS == 0:
             log.write(
                 step=state.step, v_loss=float(running / num_running), elapsed_s=state.elapsed_s, learning_rate=rate,
-                batch_size=batch_size,
+                batch_size=p["batch_size"],
             )  # fmt: skip
             running, num_running = torch.zeros_like(running), 0
         if state.elapsed_s - last_save > p["save_every_s"]:
-            state.save()
-            export(MODELS / "diffusion")
+            save()
             last_save = state.elapsed_s
         if state.step % p["snapshot_every_steps"] == 0:
             export(SNAPSHOTS / f"{state.step:06d}")
-    state.save()
-    export(MODELS / "diffusion")
+    save()
 
 
 def denoising_losses(

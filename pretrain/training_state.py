@@ -61,11 +61,13 @@ class TrainingState:
         saved, numbers = load_state(self._path)
         self.step, self.elapsed_s = int(numbers["step"]), numbers["elapsed_s"]
         self._module.load_state_dict({k.removeprefix("model."): v for k, v in saved.items() if k.startswith("model.")})
+        # torch keeps the step of these on the parameter's device and cannot count it elsewhere
+        on_device = any(group.get("fused") or group.get("capturable") for group in self._optimizer.param_groups)
         for name, weight in self._weights.items():
             self.average[name].copy_(saved[f"ema.{name}"])
             if f"exp_avg.{name}" in saved:
                 self._optimizer.state[weight] = {
-                    "step": torch.tensor(float(self.step)),
+                    "step": torch.tensor(float(self.step), device=weight.device if on_device else "cpu"),
                     "exp_avg": saved[f"exp_avg.{name}"].to(weight.device),
                     "exp_avg_sq": saved[f"exp_avg_sq.{name}"].to(weight.device),
                 }

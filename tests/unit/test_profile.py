@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -6,9 +7,10 @@ import yaml
 from diffground.config import load_params
 from diffground.errors import UserError
 from diffground.profile import compose_params, write_params
-from diffground.vocabulary import table_categories
+from diffground.vocabulary import load_vocabulary, table_categories
 
 CONF = Path(__file__).parents[2] / "conf"
+README = CONF.parent / "README.md"
 SPLITS = Path(__file__).parents[2] / "src/diffground/tables/category_splits.yaml"
 PROFILES = ("mini", "smoke", "paper_voc", "paper_coco")
 
@@ -81,6 +83,35 @@ def test_the_splits_of_sticker_coco_are_cocos_without_what_it_lacks(profile, spl
     table, known = yaml.safe_load(SPLITS.read_text()), table_categories("sticker_coco")
     assert vocabulary["unseen"] == [c for c in table["COCO-sim"]["unseen"][f"split{split}"] if c in known]
     assert len(vocabulary["unseen"]) == num and vocabulary["seen"] == []
+
+
+def test_the_readmes_command_for_sticker_coco_changes_table_split_images_and_prompts():
+    (said,) = re.findall(r"`diffground (profile mini table=sticker_coco [^`]*)`", README.read_text(encoding="utf-8"))
+    _, profile, *overrides = said.split()
+    expected = {
+        # table=sticker_coco and its split 1: of the paper's 14 unseen categories those 10 that there is art of
+        "vocabulary": {
+            "name": "sticker_coco",
+            "pairs": "data_val",
+            "unseen": [
+                "aeroplane", "train", "cat", "bear", "suitcase", "frisbee", "fork", "sandwich", "hot dog", "toilet"
+            ],
+        },
+        "data": {"num_train": 4500, "num_val": 1500},
+        "prompts": {
+            "test_per_category": 10, "test_per_pair": 1, "synthesis_per_category": 30, "synthesis_per_pair": 1
+        },
+    }  # fmt: skip
+    plain = yaml.safe_load(compose_params("mini", conf=CONF))
+    changed = yaml.safe_load(compose_params(profile, conf=CONF, overrides=overrides))
+    assert set(changed) == set(plain)
+    assert {
+        section: {key: value for key, value in values.items() if value != plain[section][key]}
+        for section, values in changed.items()
+        if values != plain[section]
+    } == expected
+    vocabulary = load_vocabulary(**{key: changed["vocabulary"][key] for key in ("name", "unseen", "seen")})
+    assert (len(vocabulary.seen), len(vocabulary.unseen)) == (54, 10)
 
 
 def test_the_augmented_voc_takes_its_own_list_and_labels():

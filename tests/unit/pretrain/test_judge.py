@@ -51,3 +51,11 @@ def test_a_verdict_does_not_depend_on_the_other_images(judge: Judge, images: np.
 def test_every_concept_is_there_from_probability_0_on_and_none_from_above_1(judge: Judge, images: np.ndarray) -> None:
     assert judge.look_at(images[:1], threshold=0.0)[0].concepts == set(CONCEPTS)
     assert judge.look_at(images[:1], threshold=1.1)[0].concepts == set()
+
+
+def test_from_the_calibrated_threshold_on_as_many_concepts_are_seen_as_asked_for(
+    judge: Judge, images: np.ndarray
+) -> None:
+    for num in (1, 65, 150):
+        threshold = judge.calibrate(images, num_concepts=num)
+        assert sum(len(verdict.concepts) for verdict in judge.look_at(images, threshold=threshold)) == num

@@ -18,12 +18,12 @@ from .colours import recolour
 from .sprites import Sprite
 
 REFERENCE_PX = 64
+MIRRORED_FRAC = 0.5
 _LONGEST_SIDE_PX = {1: (31, 47), 2: (23, 34), 3: (17, 25)}  # by number of objects, at REFERENCE_PX
 _CENTRES_X = {1: (32,), 2: (18, 46), 3: (12, 32, 52)}
 _JITTER_X_PX = {1: 8.0, 2: 4.0, 3: 2.5}
 _CENTRE_Y_PX, _JITTER_Y_PX = 36.0, 6.0
 _ROTATION_DEG = 10.0
-_MIRRORED_FRAC = 0.5
 _BRIGHTNESS, _SATURATION = 0.12, 0.25
 _HUE_DEG = 12.0
 _MIN_VISIBLE_FRAC = 0.6  # of an object, where others lie on top of it
@@ -50,11 +50,12 @@ def compose_scene(
     sprites: Sequence[Sprite],
     image_size: int = REFERENCE_PX,
     colours: Sequence[str | None] = (),
-    mirrored_frac: float = _MIRRORED_FRAC,
+    mirrored_frac: float = MIRRORED_FRAC,
 ) -> Scene:
     """Paint a random place and put 1 to 3 `sprites` on it, from left to right, repainted where `colours` names a word.
 
-    Objects may overlap; of each at least 60 % stays visible. `mirrored_frac`: chance of each to be mirrored.
+    Objects may overlap: of ten layouts the first is taken that leaves at least 60 % of each visible, else the last.
+    `mirrored_frac`: chance of each to be mirrored.
 
     Raises: ValueError for another number of sprites.
     """
