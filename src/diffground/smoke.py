@@ -93,7 +93,7 @@ def _save_detector(folder: Path) -> None:
         "num_categories": len(names), "image_size": IMAGE_SIZE, "embedding_size": 8,
         "hidden_sizes": [8, 16, 16], "depths": [1, 1, 1], "fpn_channels": 16, "anchor_sizes": [[8, 12], [16, 20]],
         "anchor_ratios": [1.0], "box_head_dim": 32, "mask_head_channels": 8, "mask_head_layers": 1,
-        "score_threshold": 0.0, "max_instances": 50,
+        "score_threshold": 0.0, "max_instances": 100,
     }  # fmt: skip
     model = build_small_mask_rcnn(**settings).eval()
     images = list(torch.rand(8, 3, IMAGE_SIZE, IMAGE_SIZE))
