@@ -1,4 +1,4 @@
-"""models/grounding, generated and real images, review -> Protocol I, with DAAM, in reports/metrics."""
+"""models/grounding, generated and real images, detector, review -> Protocol I, with its references."""
 
 from __future__ import annotations
 
