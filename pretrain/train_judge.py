@@ -63,7 +63,11 @@ def build_judge(book: SpriteBook, p: dict[str, Any]) -> Judge:
 
 
 def load_judge(book: SpriteBook, p: dict[str, Any], device: torch.device) -> Judge:
-    """The judge that the last training left, weights averaged. Raises: FileNotFoundError before the first one."""
+    """The judge that the last training left, weights averaged. Raises: SystemExit before the first one."""
+    if not STATE.is_file():
+        raise SystemExit(
+            f"{STATE}: missing (it is not committed); run: cd pretrain && dvc unfreeze judge && dvc repro judge"
+        )
     judge = build_judge(book, p)
     saved, _ = load_state(STATE)
     for kind in ("model.", "ema."):  # the average has the parameters only

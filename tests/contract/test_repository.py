@@ -98,6 +98,21 @@ def test_readme_repeats_how_good_the_mini_checkpoints_are():
         f"AP50 of {metrics['detector_mask_ap50']:.2f}",
     ):
         assert said in readme
+    quality = read_metrics("mini_quality", folder=ROOT / "reports/metrics")
+    generated, real = ({name: f"{100 * value:.1f} %" for name, value in {
+        **quality[of]["detector"], "colours_obeyed": quality[of]["colours_obeyed"],
+        "places_obeyed": quality[of]["places_obeyed"],
+    }.items()} for of in ("generated", "real"))  # fmt: skip
+    copies = quality["neighbours"]
+    for said in (
+        f"A colour word is obeyed in {generated['colours_obeyed']} of the images",
+        f"finds the object in {generated['coloured_found']} of them ({real['coloured_found']} of such real scenes)",
+        f"a place is obeyed in {generated['places_obeyed']}, the object found in {generated['placed_found']}",
+        f"({real['placed_found']})",
+        f"in {generated['further_one_object_found']} ({real['further_one_object_found']})",
+        f"{copies['num_images'] * copies['copied']['generated']:.0f} of {copies['num_images']} images",
+    ):
+        assert said in readme
 
 
 def test_pictures_of_readme_are_committed():
