@@ -46,7 +46,8 @@ def one_thread():
 
 
 class Stages:
-    """generate, detect, synthesize, text2mask and Protocol I on five prompts and images, in shards of two."""
+    """generate, detect, synthesize and Protocol I on ten prompts in shards of four, text2mask on five images in shards
+    of two."""
 
     def __init__(self, folder):
         build_components(folder / "models")
@@ -54,7 +55,7 @@ class Stages:
         self.params = load_params(folder / "params.yaml")
         self.folder = folder
         self.vocabulary = load_vocabulary("pascal", unseen=["dog", "car"], seen=["bicycle", "cat", "person"])
-        self.records = sample_training_prompts(self.vocabulary, num_one=3, num_two=2, seed=0)
+        self.records = sample_training_prompts(self.vocabulary, num_one=6, num_two=4, seed=0)
         self.generator = Generator.load(
             str(folder / "models/diffusion"),
             device=CPU,
@@ -74,7 +75,7 @@ class Stages:
         """Shards below folder/name; returns their hashes, and the metrics of Protocol I."""
         out = self.folder / name
         generate_shards(
-            self.records, out_dir=out / "generated", generator=self.generator, batch_size=2, shard_size=2,
+            self.records, out_dir=out / "generated", generator=self.generator, batch_size=2, shard_size=4,
             workers=workers, **SAMPLER,
         )  # fmt: skip
         detector = load_detector(
@@ -88,7 +89,7 @@ class Stages:
         grounder = Grounder.load(self.folder / "grounding", generator=self.generator, device=CPU)
         synthesize_shards(
             self.records, out_dir=out / "synthetic", generator=self.generator, grounder=grounder, grounder_id="g",
-            vocabulary=self.vocabulary, mask_threshold=0.5, batch_size=2, shard_size=2, workers=workers, **SAMPLER,
+            vocabulary=self.vocabulary, mask_threshold=0.5, batch_size=2, shard_size=4, workers=workers, **SAMPLER,
         )  # fmt: skip
         metrics = {**self.protocol1(out, grounder, workers), "text2mask_threshold": self.text2mask(out, workers)}
         parts = ("generated", "oracle", "synthetic", "pseudo")
