@@ -27,12 +27,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from diffground import paths
 from diffground.atomic import write_atomically
 from diffground.errors import UserError
-from diffground.experiments.lock_file import read_stages, write_stages
-from diffground.recovery import recover
 from diffground.report.tables import Table
+from diffground.reproduction import paths
+from diffground.reproduction.lock_file import read_stages, write_stages
+from diffground.reproduction.recovery import recover
 
 STAGES = ("generate", "detect", "train_grounding", "synthesize", "train_maskformer")
 LOCK = Path("dvc.lock")

@@ -27,12 +27,14 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from diffground.config import RuntimeConfig, load_params
 from diffground.data.shards import count_samples, encode_array, encode_json, encode_png, list_shards
 from diffground.diffusion.generate import generate_shards
 from diffground.diffusion.generator import Generator, Samples
 from diffground.prompts import PromptFile, PromptRecord, read_prompts, write_prompts
-from diffground.runtime.workers import Advance, Workers
+from diffground.reproduction.config import load_params
+from diffground.runtime.backend import make_workers
+from diffground.runtime.config import RuntimeConfig
+from diffground.runtime.workers import Advance
 
 SIZES = (1_000, 10_000, 100_000, 228_000)
 BATCH_SIZE, SHARD_SIZE, IMAGE_SIZE = 32, 256, 16
@@ -118,7 +120,7 @@ def measure_run(folder: Path, *, workers: int, backend: str) -> dict[str, float]
     memory_dir.mkdir()
     runtime = runtime_of(workers=workers, backend=backend)
     imported_mb, start_s = peak_mb(), time.perf_counter()
-    with Workers.of(runtime, torch.device("cpu")) as started:
+    with make_workers(runtime, torch.device("cpu")) as started:
         if not (folder / "shards").exists():
             list(started.map(nothing, range(workers)))
         workers_start_s = time.perf_counter() - start_s

@@ -16,14 +16,14 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from diffground.config import Params, TrackingConfig
 from diffground.errors import UserError
-from diffground.experiments.catalogue import Experiment, run_name
 from diffground.experiments.collect import find_records
-from diffground.experiments.commands import check_dvc_is_idle
-from diffground.experiments.lock_file import read_yaml
-from diffground.params import build_params
-from diffground.profile import compose_params
+from diffground.reproduction.catalogue import Experiment, run_name
+from diffground.reproduction.commands import check_dvc_is_idle
+from diffground.reproduction.composition import compose_params
+from diffground.reproduction.config import Params, TrackingConfig
+from diffground.reproduction.lock_file import read_yaml
+from diffground.reproduction.params import build_params
 from diffground.tracking import sync_journal
 from diffground.tracking.journal import journal_folder
 from flows.artifacts import compared_runs, metrics_table, shown

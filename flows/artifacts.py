@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from diffground import paths
-from diffground.config import TrackingConfig, load_params
 from diffground.errors import UserError
-from diffground.report.metrics import flatten, read_metrics
+from diffground.reproduction import paths
+from diffground.reproduction.config import TrackingConfig, load_params
+from diffground.reproduction.metrics import flatten, read_metrics
 from diffground.tracking import find_reproductions, find_run
 from flows.pictures import picture_uri
 from flows.places import MLFLOW_UI

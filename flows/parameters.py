@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 
-from diffground import paths
-from diffground.config import load_params
 from diffground.errors import UserError
-from diffground.experiments.commands import git_file
-from diffground.profile import compose_params
+from diffground.reproduction import paths
+from diffground.reproduction.commands import git_file
+from diffground.reproduction.composition import compose_params
+from diffground.reproduction.config import load_params
 from flows.choices import EXPERIMENTS
 from flows.places import ROOT, command_environment
 from flows.process import Commands
@@ -54,7 +54,7 @@ def _recoverable(text: str) -> Iterator[str]:
 
 
 def _compositions(text: str) -> Iterator[str]:
-    from diffground.experiments.lock_file import read_yaml
+    from diffground.reproduction.lock_file import read_yaml
 
     values = read_yaml(text)
     profile = values.get("profile") if isinstance(values, dict) else None

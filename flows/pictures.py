@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from diffground import paths
-from diffground.config import load_params
+from diffground.data.labelled import read_labelled_samples
 from diffground.data.shards import Sample, decode_json, decode_label, decode_png, read_samples
 from diffground.data.voc import VocDataset
-from diffground.grounding.oracle import read_labelled_samples
 from diffground.report.gallery import Picture, Row, draw_gallery, mask_overlay, overlay
-from diffground.report.metrics import read_metrics
+from diffground.reproduction import paths
+from diffground.reproduction.config import load_params
+from diffground.reproduction.metrics import read_metrics
 from diffground.vocabulary import table_categories
 
 _NUM_COLUMNS = 8

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffground.entry_point import TEMPORARY_FAILURE
-from diffground.experiments.commands import DVC, output_of
-from diffground.recovery import recover
+from diffground.reproduction.commands import DVC, output_of
+from diffground.reproduction.recovery import recover
 from flows.places import command_environment
 
 _FAILED = re.compile(r"^ERROR: failed to reproduce '[^']*': failed to run: .*, exited with (-?\d+)$")

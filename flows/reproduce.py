@@ -8,7 +8,7 @@ from prefect import flow, get_run_logger
 from prefect.states import Completed, Failed, State
 
 from diffground.errors import UserError
-from diffground.experiments.commands import check_dvc_is_idle
+from diffground.reproduction.commands import check_dvc_is_idle
 from flows.choices import PIPELINE, ExperimentName, Profile, Stage
 from flows.parameters import set_parameters
 from flows.places import ROOT

@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from diffground import paths
-from diffground.config import load_params
 from diffground.errors import UserError
-from diffground.experiments.commands import output_of
+from diffground.reproduction import paths
+from diffground.reproduction.commands import output_of
+from diffground.reproduction.config import load_params
 from diffground.tracking import without_password
 from flows.gpus import LIMIT, visible_gpus
 from flows.places import HOME, MLFLOW_UI, ROOT, command_environment, prefect_environment

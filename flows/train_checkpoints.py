@@ -9,7 +9,7 @@ from prefect import flow
 from prefect.states import Completed, Failed, State
 
 from diffground.errors import UserError
-from diffground.experiments.commands import check_dvc_is_idle
+from diffground.reproduction.commands import check_dvc_is_idle
 from flows.choices import PRETRAINING, Checkpoint
 from flows.pipeline import unfrozen
 from flows.places import PRETRAIN, ROOT

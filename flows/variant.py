@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from diffground.entry_point import run_entry_point
-from diffground.experiments.catalogue import Experiment, read_catalogue, select, vary
 from diffground.experiments.run import run_experiments
+from diffground.reproduction.catalogue import Experiment, read_catalogue, select, vary
 from flows.places import ROOT
 
 DEFAULT = "-"

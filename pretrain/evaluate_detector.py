@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from diffground.data.voc import VocDataset
 from diffground.detection.average_precision import MaskAp50
-from diffground.detection.detector import Detector, load_detector
+from diffground.detection.detector import Detector
+from diffground.detection.load import load_detector
 from diffground.detection.oracle import FoundCounts, oracle_masks
 from diffground.vocabulary import Vocabulary, load_vocabulary
 

@@ -33,10 +33,11 @@ from training_scenes import training_scene
 from transformers import ResNetBackbone
 
 from diffground.data.stickers.sprites import SpriteBook
-from diffground.detection.detector import Detector, load_detector
+from diffground.detection.detector import Detector
+from diffground.detection.load import load_detector
 from diffground.detection.oracle import oracle_masks
 from diffground.diffusion.generator import Generator
-from diffground.report.metrics import write_metrics
+from diffground.reproduction.metrics import write_metrics
 from diffground.runtime.device import pick_dtype
 from diffground.vocabulary import COCO_NAMES, PASCAL_CATEGORIES
 

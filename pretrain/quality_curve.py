@@ -18,7 +18,8 @@ from common import HERE, MODELS, pick_device, read_params
 from evaluate_quality import generate
 from quality import Asked, share
 
-from diffground.detection.detector import Detector, load_detector
+from diffground.detection.detector import Detector
+from diffground.detection.load import load_detector
 from diffground.detection.oracle import oracle_masks
 from diffground.diffusion.generator import Generator
 from diffground.prompts import sample_test_prompts

@@ -11,7 +11,7 @@ A stage file is started from the repository root as `python stages/generate.py` 
     if __name__ == "__main__":
         run_stage("generate", main)
 
-Paths are constants of diffground.paths. `main` raises UserError for what the user can mend.
+Paths are constants of diffground.reproduction.paths. `main` raises UserError for what the user can mend.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 
-from diffground import paths
-from diffground.config import Params, load_params
 from diffground.entry_point import run_entry_point
-from diffground.recovery import keep_copy
+from diffground.reproduction import paths
+from diffground.reproduction.config import Params, load_params
+from diffground.reproduction.recovery import keep_copy
 from diffground.runtime.rank import is_main_process, is_one_of_several
 from diffground.tracking import TrackingRun, start_run
 

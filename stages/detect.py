@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from _stage import run_stage
 
-from diffground import paths
-from diffground.config import Params
-from diffground.detection.detector import load_detector
+from diffground.detection.load import load_detector
 from diffground.detection.oracle import count_found, detect_shards, require_labels
-from diffground.report.metrics import flatten, write_metrics
+from diffground.reproduction import paths
+from diffground.reproduction.config import Params
+from diffground.reproduction.metrics import flatten, write_metrics
+from diffground.runtime.backend import make_workers
 from diffground.runtime.device import setup
 from diffground.runtime.fingerprint import checkpoint_fingerprint
-from diffground.runtime.workers import Workers
 from diffground.tracking import TrackingRun
 from diffground.vocabulary import load_vocabulary
 
@@ -22,7 +22,7 @@ def main(params: Params, run: TrackingRun) -> None:
     vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
     detector = load_detector(backend=p.backend, checkpoint=p.checkpoint, mask_threshold=p.mask_threshold, device=device)
     require_labels(detector, [*vocabulary.seen, *vocabulary.unseen], detector_names=vocabulary.detector_names)
-    with Workers.of(params.runtime, device) as workers:
+    with make_workers(params.runtime, device) as workers:
         for name, out_dir in paths.ORACLE.items():
             detect_shards(
                 paths.GENERATED[name],

@@ -6,9 +6,8 @@ from itertools import islice
 
 from _stage import run_stage
 
-from diffground import paths
-from diffground.config import Params
-from diffground.detection.detector import load_detector
+from diffground.data.labelled import read_labelled_samples
+from diffground.detection.load import load_detector
 from diffground.diffusion.generator import Generator
 from diffground.evaluation.methods import (
     DaamMaps,
@@ -20,12 +19,13 @@ from diffground.evaluation.methods import (
 from diffground.evaluation.protocol1 import MaskMethod, harmonic_of_groups, run_protocol1
 from diffground.evaluation.real_images import score_real_images
 from diffground.evaluation.review import read_review
-from diffground.grounding.oracle import read_labelled_samples
 from diffground.grounding.prediction import Grounder
 from diffground.prompts import GROUPS
-from diffground.report.metrics import flatten, write_metrics
+from diffground.reproduction import paths
+from diffground.reproduction.config import Params
+from diffground.reproduction.metrics import flatten, write_metrics
+from diffground.runtime.backend import make_workers
 from diffground.runtime.device import pick_dtype, setup
-from diffground.runtime.workers import Workers
 from diffground.tracking import TrackingRun, benchmark_of, grounding_entry
 from diffground.vocabulary import load_vocabulary
 
@@ -55,7 +55,7 @@ def main(params: Params, run: TrackingRun) -> None:
         detector_names=vocabulary.detector_names, score_threshold=d.score_threshold, batch_size=d.batch_size,
     )  # fmt: skip
     real = None
-    with Workers.of(params.runtime, device) as workers:
+    with make_workers(params.runtime, device) as workers:
         daam = calibrate_daam(
             maps,
             list(islice(training, params.daam.num_calibration)),

@@ -7,13 +7,13 @@ from typing import Any
 
 from _stage import run_stage
 
-from diffground import paths
-from diffground.config import Params
 from diffground.data.voc import VocDataset
-from diffground.report.metrics import flatten, write_metrics
+from diffground.evaluation.zs3 import score_segmenter
+from diffground.reproduction import paths
+from diffground.reproduction.config import Params
+from diffground.reproduction.metrics import flatten, write_metrics
 from diffground.runtime.device import setup
 from diffground.segmentation.maskformer import MaskFormerSegmenter
-from diffground.segmentation.protocol2 import score_segmenter
 from diffground.tracking import TrackingRun, benchmark_of, segmenter_entry
 from diffground.vocabulary import load_vocabulary
 

@@ -6,13 +6,13 @@ import time
 
 from _stage import run_stage
 
-from diffground import paths
-from diffground.config import Params
 from diffground.diffusion.generate import generate_shards
 from diffground.diffusion.generator import Generator
 from diffground.prompts import PromptFile
+from diffground.reproduction import paths
+from diffground.reproduction.config import Params
+from diffground.runtime.backend import make_workers
 from diffground.runtime.device import pick_dtype, setup
-from diffground.runtime.workers import Workers
 from diffground.tracking import TrackingRun
 
 
@@ -20,7 +20,7 @@ def main(params: Params, run: TrackingRun) -> None:
     p = params.generator
     device = setup(params.runtime)
     generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
-    with Workers.of(params.runtime, device) as workers:
+    with make_workers(params.runtime, device) as workers:
         for name, out_dir in paths.GENERATED.items():
             records = PromptFile(paths.PROMPTS[name])
             start = time.perf_counter()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from _stage import run_stage
 
-from diffground import paths
-from diffground.config import Params
 from diffground.data.voc import VocDataset
 from diffground.diffusion.generator import Generator
 from diffground.grounding.real_images import real_shards
-from diffground.report.metrics import flatten, write_metrics
+from diffground.reproduction import paths
+from diffground.reproduction.config import Params
+from diffground.reproduction.metrics import flatten, write_metrics
+from diffground.runtime.backend import make_workers
 from diffground.runtime.device import pick_dtype, setup
-from diffground.runtime.workers import Workers
 from diffground.tracking import TrackingRun
 from diffground.vocabulary import load_vocabulary
 
@@ -26,7 +26,7 @@ def main(params: Params, run: TrackingRun) -> None:
         "val": (params.data.val_list, inversion.num_val, (*vocabulary.seen, *vocabulary.unseen)),
     }
     metrics = {}
-    with Workers.of(params.runtime, device) as workers:
+    with make_workers(params.runtime, device) as workers:
         for name, (image_list, num_images, named) in sets.items():
             summary = real_shards(
                 VocDataset(paths.REAL, image_list, num_categories=len(vocabulary.categories)),

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from _stage import run_stage
 
-from diffground import paths
-from diffground.config import Params
 from diffground.data.real import prepare_coco, prepare_voc
 from diffground.data.stickers.dataset import compose_dataset
+from diffground.reproduction import paths
+from diffground.reproduction.config import Params
 from diffground.tracking import TrackingRun
 from diffground.vocabulary import table_categories
 

@@ -7,8 +7,6 @@ from typing import Any
 
 from _stage import run_stage
 
-from diffground import paths
-from diffground.config import Params
 from diffground.contexts.bank import write_bank
 from diffground.data.voc import VocDataset, coappearing_labels
 from diffground.prompts import (
@@ -18,7 +16,9 @@ from diffground.prompts import (
     sample_training_prompts,
     write_prompts,
 )
-from diffground.report.metrics import flatten, write_metrics
+from diffground.reproduction import paths
+from diffground.reproduction.config import Params
+from diffground.reproduction.metrics import flatten, write_metrics
 from diffground.tracking import TrackingRun
 from diffground.vocabulary import PAPER_NUM_PAIRS, load_vocabulary
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from _stage import run_stage
 
-from diffground import paths
-from diffground.config import Params
 from diffground.diffusion.generator import Generator
 from diffground.grounding.prediction import Grounder
 from diffground.grounding.synthesize import synthesize_shards
 from diffground.prompts import PromptFile
+from diffground.reproduction import paths
+from diffground.reproduction.config import Params
+from diffground.runtime.backend import make_workers
 from diffground.runtime.device import pick_dtype, setup
 from diffground.runtime.fingerprint import checkpoint_fingerprint
-from diffground.runtime.workers import Workers
 from diffground.tracking import TrackingRun
 from diffground.vocabulary import load_vocabulary
 
@@ -23,7 +23,7 @@ def main(params: Params, run: TrackingRun) -> None:
     vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
     generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
     records = PromptFile(paths.PROMPTS["synthesis"])
-    with Workers.of(params.runtime, device) as workers:
+    with make_workers(params.runtime, device) as workers:
         num_shards = synthesize_shards(
             records,
             out_dir=paths.SYNTHETIC,

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from _stage import run_stage
 
-from diffground import paths
 from diffground.baselines.dense_crf import DenseCrf
 from diffground.baselines.pseudo_labels import LabelRule, calibrate_threshold, plan_weak_images, pseudo_label_shards
 from diffground.baselines.text2mask import Text2Mask
-from diffground.config import Params
+from diffground.data.labelled import read_labelled_samples
 from diffground.data.voc import VocDataset
 from diffground.diffusion.generator import Generator
 from diffground.evaluation.pseudo_labels import score_label_shards
-from diffground.grounding.oracle import read_labelled_samples
-from diffground.report.metrics import flatten, write_metrics
+from diffground.reproduction import paths
+from diffground.reproduction.config import Params
+from diffground.reproduction.metrics import flatten, write_metrics
+from diffground.runtime.backend import make_workers
 from diffground.runtime.device import pick_dtype, setup
-from diffground.runtime.workers import Workers
 from diffground.tracking import TrackingRun
 from diffground.vocabulary import load_vocabulary
 
@@ -38,7 +38,7 @@ def main(params: Params, run: TrackingRun) -> None:
         real, vocabulary=vocabulary, tokenizer=generator.tokenizer, num_images=p.num_images
     )  # fmt: skip
     threshold = p.threshold
-    with Workers.of(params.runtime, device) as workers:
+    with make_workers(params.runtime, device) as workers:
         if images.images and p.threshold_from == "generated":
             threshold = calibrate_threshold(
                 method,

@@ -6,18 +6,18 @@ from dataclasses import asdict
 
 from _stage import run_stage
 
-from diffground import paths
-from diffground.config import Params
 from diffground.diffusion.generator import Generator
 from diffground.grounding.card import grounding_card
 from diffground.grounding.checkpoint import save_grounding
 from diffground.grounding.fit import fit_grounding
-from diffground.report.metrics import flatten, write_metrics
+from diffground.reproduction import paths
+from diffground.reproduction.config import Params
+from diffground.reproduction.metrics import flatten, write_metrics
 from diffground.runtime.device import pick_dtype, setup
 from diffground.runtime.processes import num_training_processes
 from diffground.runtime.rank import is_main_process
-from diffground.runtime.unfinished import Unfinished, training_fingerprint
 from diffground.tracking import TrackingRun, grounding_entry
+from diffground.training.resume import Unfinished, training_fingerprint
 from diffground.vocabulary import load_vocabulary
 
 

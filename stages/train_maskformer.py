@@ -9,17 +9,17 @@ from shutil import rmtree
 
 from _stage import run_stage
 
-from diffground import paths
-from diffground.config import Params
 from diffground.data.voc import VocDataset
-from diffground.report.metrics import flatten, write_metrics
+from diffground.reproduction import paths
+from diffground.reproduction.config import Params
+from diffground.reproduction.metrics import flatten, write_metrics
 from diffground.runtime.device import setup
 from diffground.runtime.processes import num_training_processes
 from diffground.runtime.rank import is_main_process
-from diffground.runtime.unfinished import Unfinished, training_fingerprint
 from diffground.segmentation.card import segmenter_card
 from diffground.segmentation.protocol2 import fit_segmenter, training_source
 from diffground.tracking import TrackingRun, segmenter_entry
+from diffground.training.resume import Unfinished, training_fingerprint
 from diffground.vocabulary import load_vocabulary
 
 

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffground import paths
 from diffground.entry_point import run_entry_point
 from diffground.errors import UserError
-from diffground.fetch import ARTIFACTS, plan_fetch
+from diffground.reproduction import paths
+from diffground.reproduction.fetch import ARTIFACTS, plan_fetch
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -128,11 +128,11 @@ def _add_experiments(parser: argparse.ArgumentParser) -> None:
 
 
 def _profile(args: argparse.Namespace) -> None:
-    from diffground.profile import compose_params, write_params
+    from diffground.reproduction.composition import compose_params, write_params
 
     text = compose_params(args.name, conf=Path("conf"), overrides=args.overrides)
     if args.name == "smoke":
-        from diffground.smoke import build_components
+        from diffground.reproduction.smoke import build_components
 
         build_components(Path("models/smoke"))
     write_params(text, paths.PARAMS)
@@ -140,7 +140,7 @@ def _profile(args: argparse.Namespace) -> None:
 
 
 def _ground(args: argparse.Namespace) -> None:
-    from diffground.config import load_params
+    from diffground.reproduction.config import load_params
 
     if args.seed < 0:
         raise UserError(f"--seed must not be negative, got {args.seed}")
@@ -156,23 +156,23 @@ def _ground(args: argparse.Namespace) -> None:
 
 
 def _list_experiments(args: argparse.Namespace) -> None:
-    from diffground.experiments.catalogue import read_catalogue, select
+    from diffground.reproduction.catalogue import read_catalogue, select
 
     for experiment in select(read_catalogue(), args.globs):
         print(f"{experiment.name:<18} {experiment.source}; {experiment.time}; profiles: {experiment.profiles}")
 
 
 def _run_experiments(args: argparse.Namespace) -> None:
-    from diffground.experiments.catalogue import read_catalogue, select
     from diffground.experiments.run import run_experiments
+    from diffground.reproduction.catalogue import read_catalogue, select
 
     profile = _profile_of(args)
     run_experiments(select(read_catalogue(), args.globs, profile=profile), profile=profile, root=Path())
 
 
 def _collect_experiments(args: argparse.Namespace) -> None:
-    from diffground.experiments.catalogue import read_catalogue, select
     from diffground.experiments.collect import collect_experiments
+    from diffground.reproduction.catalogue import read_catalogue, select
 
     profile = _profile_of(args)
     chosen = select(read_catalogue(), args.globs, profile=profile)
@@ -182,8 +182,8 @@ def _collect_experiments(args: argparse.Namespace) -> None:
 
 
 def _profile_of(args: argparse.Namespace) -> str:
-    from diffground.config import load_params
-    from diffground.profile import require_known
+    from diffground.reproduction.composition import require_known
+    from diffground.reproduction.config import load_params
 
     if args.profile:
         require_known(args.profile, conf=Path("conf"))
@@ -191,15 +191,15 @@ def _profile_of(args: argparse.Namespace) -> str:
 
 
 def _compare(args: argparse.Namespace) -> None:
-    from diffground.config import load_params
     from diffground.experiments.compare import comparison
+    from diffground.reproduction.config import load_params
 
     table = comparison(args.names, tracking=load_params(paths.PARAMS).tracking)
     print(table.to_csv() if args.csv else table.to_markdown(), end="")
 
 
 def _sync(args: argparse.Namespace) -> None:
-    from diffground.config import load_params
+    from diffground.reproduction.config import load_params
     from diffground.tracking import sync_journal
     from diffground.tracking.journal import journal_folder
 
@@ -210,18 +210,18 @@ def _sync(args: argparse.Namespace) -> None:
 
 
 def _recover(args: argparse.Namespace) -> None:
-    from diffground.experiments.commands import check_dvc_is_idle
-    from diffground.recovery import recover
+    from diffground.reproduction.commands import check_dvc_is_idle
+    from diffground.reproduction.recovery import recover
 
     check_dvc_is_idle(Path())
     print("\n".join(recover()) or "nothing is damaged")
 
 
 def _review(args: argparse.Namespace) -> None:
-    from diffground.config import load_params
+    from diffground.data.labelled import read_labelled_samples
     from diffground.evaluation.review import read_review
-    from diffground.grounding.oracle import read_labelled_samples
     from diffground.report.review_page import write_review_page
+    from diffground.reproduction.config import load_params
 
     if args.out.suffix != ".html" or args.out.resolve().parent == paths.REVIEWS.resolve():
         raise UserError(f"--out must end in .html and lie outside of {paths.REVIEWS}, got '{args.out}'")
@@ -250,8 +250,8 @@ def _import_released(args: argparse.Namespace) -> None:
 
 
 def _import_maskformer(args: argparse.Namespace) -> None:
-    from diffground.config import load_params
-    from diffground.maskformer_exchange import import_maskformer
+    from diffground.reproduction.config import load_params
+    from diffground.segmentation.official_checkpoint import import_maskformer
     from diffground.vocabulary import table_categories
 
     params = load_params(paths.PARAMS)
@@ -261,7 +261,7 @@ def _import_maskformer(args: argparse.Namespace) -> None:
 
 
 def _export_maskformer(args: argparse.Namespace) -> None:
-    from diffground.maskformer_exchange import export_maskformer
+    from diffground.segmentation.official_checkpoint import export_maskformer
 
     for path in export_maskformer(args.folder, args.file):
         print(f"{path}: written")

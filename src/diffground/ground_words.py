@@ -12,17 +12,17 @@ import torch
 
 from diffground.atomic import atomic_file
 from diffground.baselines.daam import daam_maps
-from diffground.config import GeneratorConfig, Params
+from diffground.data.overlay import draw_masks
 from diffground.data.shards import encode_mask, encode_png
 from diffground.diffusion.checkpoint import load_pipeline
 from diffground.diffusion.generator import Generator, Samples
-from diffground.diffusion.personal_words import add_personal_word
+from diffground.diffusion.textual_inversion import add_textual_inversion
 from diffground.errors import UserError
-from diffground.grounding.free_form import draw_masks, resolve_overlaps
-from diffground.grounding.prediction import Grounder
-from diffground.paths import metrics_file
+from diffground.grounding.prediction import Grounder, resolve_overlaps
 from diffground.prompts import token_spans
-from diffground.report.metrics import read_metrics
+from diffground.reproduction.config import GeneratorConfig, Params
+from diffground.reproduction.metrics import read_metrics
+from diffground.reproduction.paths import metrics_file
 from diffground.runtime.device import pick_dtype, setup
 
 
@@ -31,7 +31,7 @@ class PersonalWord:
     """An embedding learned by textual inversion that becomes a word of the generator."""
 
     file: Path
-    """Safetensors, see add_personal_word."""
+    """Safetensors, see add_textual_inversion."""
     token: str | None
     """How it is written in the prompt; None: as the file says."""
 
@@ -113,7 +113,7 @@ def load_generator(
 ) -> tuple[Generator, dict[str, str]]:
     """The generator with these words added, and what each is for it: token -> phrase, a token a vector.
 
-    Raises: UserError as load_pipeline and add_personal_word do, and for a generator with two text encoders.
+    Raises: UserError as load_pipeline and add_textual_inversion do, and for a generator with two text encoders.
     """
     pipeline = load_pipeline(config.checkpoint, dtype=pick_dtype(config.dtype, device))
     if personal_words and getattr(pipeline, "text_encoder_2", None) is not None:
@@ -124,7 +124,7 @@ def load_generator(
     phrases = {}
     for word in personal_words:
         try:
-            phrase = add_personal_word(pipeline, word.file, token=word.token)
+            phrase = add_textual_inversion(pipeline, word.file, token=word.token)
         except OSError as error:
             raise UserError(
                 f"{word.file}: cannot be read ({error.strerror or error}); give a safetensors file"

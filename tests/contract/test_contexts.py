@@ -10,7 +10,7 @@ from diffground.contexts.bank import ANY, read_bank
 from diffground.contexts.lengthen import TokenLimit
 from diffground.contexts.words import known_categories, named_categories
 from diffground.data.stickers.backgrounds import PLACES
-from diffground.smoke import build_tokenizer
+from diffground.reproduction.smoke import build_tokenizer
 from diffground.vocabulary import STICKER_TABLES, load_vocabulary, photograph_of
 
 ROOT = Path(__file__).parents[2]

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from diffground.experiments.catalogue import DEFAULT_PROFILE, read_catalogue
 from diffground.report.experiments import read_records
 from diffground.report.experiments_tables import MODELS
 from diffground.report.tables import GROUP_TITLES, ZS3_TITLES
+from diffground.reproduction.catalogue import DEFAULT_PROFILE, read_catalogue
 
 ROOT = Path(__file__).parents[2]
 CATALOGUE = read_catalogue(ROOT / "conf" / "experiment")

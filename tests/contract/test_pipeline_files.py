@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from diffground.profile import compose_params
+from diffground.reproduction.composition import compose_params
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "diffground"

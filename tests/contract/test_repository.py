@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from diffground.config import load_params
 from diffground.report.experiments import comparable_experiments, read_records
-from diffground.report.metrics import read_metrics
 from diffground.report.readme import marked_tables, read_tables
 from diffground.report.write import result_tables
+from diffground.reproduction.config import load_params
+from diffground.reproduction.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 MINI = ROOT / "models" / "mini"

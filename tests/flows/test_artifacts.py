@@ -7,8 +7,8 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from diffground.config import load_params
-from diffground.profile import compose_params
+from diffground.reproduction.composition import compose_params
+from diffground.reproduction.config import load_params
 from diffground.tracking import find_reproductions, start_run
 from diffground.tracking.store import open_client
 from flows.artifacts import compared_runs

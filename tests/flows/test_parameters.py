@@ -7,7 +7,7 @@ import pytest
 
 import flows.parameters
 from diffground.errors import UserError
-from diffground.profile import compose_params
+from diffground.reproduction.composition import compose_params
 from flows.choices import EXPERIMENTS, PROFILES
 from flows.parameters import set_parameters
 from flows.places import ROOT

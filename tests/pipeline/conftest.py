@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from diffground.smoke import build_components
+from diffground.reproduction.smoke import build_components
 from tests.scratch import TIMEOUT_S, copy_of_the_working_tree
 
 HAS_PREFECT = find_spec("prefect") is not None

@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torchvision.models.detection import MaskRCNN
 
-from diffground.config import Params, load_params
+from diffground.data.labelled import LabelledSample, read_labelled_samples
 from diffground.detection.detector import Detector
 from diffground.detection.oracle import detect_shards, require_labels
 from diffground.diffusion.generate import generate_shards
 from diffground.diffusion.generator import Generator
 from diffground.grounding.checkpoint import save_grounding
 from diffground.grounding.fit import FittedGrounding, fit_grounding
-from diffground.grounding.oracle import LabelledSample, read_labelled_samples
 from diffground.grounding.prediction import Grounder
 from diffground.grounding.synthesize import synthesize_shards
-from diffground.profile import compose_params, write_params
 from diffground.prompts import PromptRecord
+from diffground.reproduction.composition import compose_params, write_params
+from diffground.reproduction.config import Params, load_params
 from diffground.segmentation.maskformer import MaskFormerSegmenter
 from diffground.segmentation.protocol2 import fit_segmenter
 from diffground.segmentation.sources import ShardSource

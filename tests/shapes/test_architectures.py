@@ -14,7 +14,7 @@ from diffground.detection.small_mask_rcnn import build_small_mask_rcnn
 from diffground.detection.torchvision_backend import MaskRcnnDetector
 from diffground.diffusion.generator import Generator
 from diffground.grounding.fusion import Fusion
-from diffground.smoke import build_backbone
+from diffground.reproduction.smoke import build_backbone
 from tests.shapes.method import CATEGORIES, CPU, favour, paper_params, recorded_shapes, run_method
 from tests.unit.diffusion.architectures import IMAGE_SIZE, build_sd2, build_sdxl
 

@@ -18,13 +18,13 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torchvision.models import get_model, get_weight
 from transformers import CLIPTextConfig, CLIPTextModel, MaskFormerForInstanceSegmentation, ResNetConfig, ResNetModel
 
-from diffground.config import Params
 from diffground.detection.torchvision_backend import MaskRcnnDetector
 from diffground.diffusion.generator import Generator
 from diffground.diffusion.unet_features import tap_features
 from diffground.grounding.fusion import Fusion
 from diffground.grounding.module import GroundingModule
 from diffground.grounding.visual_encoder import VisualEncoder
+from diffground.reproduction.config import Params
 from diffground.runtime.device import pick_dtype
 from tests.shapes.method import CATEGORIES, CPU, favour, paper_params, recorded_shapes, run_method
 from tests.unit.diffusion.conftest import build_tokenizer

@@ -31,7 +31,7 @@ GENERATE = """
     from pathlib import Path
     import yaml
     from diffground.data.shards import Sample
-    from diffground.runtime.shard_map import map_shards, shard_jobs
+    from diffground.data.shard_map import map_shards, shard_jobs
 
     def squares(items):
         for i in items:

@@ -13,15 +13,15 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from diffground.contexts.llm import LanguageModel
 from diffground.data.shards import Sample, count_samples, read_shard, write_shard
-from diffground.detection.detector import load_detector
+from diffground.detection.load import load_detector
 from diffground.diffusion.generator import Generator
-from diffground.diffusion.personal_words import add_personal_word
+from diffground.diffusion.textual_inversion import add_textual_inversion
 from diffground.errors import UserError
 from diffground.grounding.checkpoint import GroundingSpec, load_grounding, save_grounding
 from diffground.grounding.import_released import read_released
-from diffground.runtime.unfinished import TrainingState, Unfinished
+from diffground.reproduction.smoke import build_components, build_pipeline, build_tokenizer
 from diffground.segmentation.maskformer import MaskFormerSegmenter, build_maskformer
-from diffground.smoke import build_components, build_pipeline, build_tokenizer
+from diffground.training.resume import TrainingState, Unfinished
 
 CPU = torch.device("cpu")
 
@@ -261,7 +261,7 @@ def test_a_pickle_named_safetensors_is_refused(components, tmp_path, canary, nam
 def test_a_pickled_personal_word_is_refused(tmp_path, canary, name):
     torch.save({"<rex>": Malicious(canary)}, tmp_path / name)
     with pytest.raises(UserError):
-        add_personal_word(build_pipeline(), tmp_path / name)
+        add_textual_inversion(build_pipeline(), tmp_path / name)
 
 
 @pytest.mark.parametrize("pickled", ["torch", "pickle"])

@@ -13,7 +13,7 @@ from diffground.prompts import (
     token_spans,
     write_prompts,
 )
-from diffground.smoke import build_tokenizer
+from diffground.reproduction.smoke import build_tokenizer
 from diffground.vocabulary import load_vocabulary, photograph_of
 
 

@@ -19,12 +19,12 @@ import torch
 
 from diffground.baselines.dense_crf import DenseCrf
 from diffground.baselines.text2mask import Text2Mask, choose_label_threshold, image_level_labels, label_map
+from diffground.data.labelled import LabelledSample
 from diffground.data.palette import IGNORE
+from diffground.data.shard_map import map_shards, shard_jobs
 from diffground.data.shards import Sample, encode_json, encode_label, encode_png
 from diffground.data.voc import VocDataset
-from diffground.grounding.oracle import LabelledSample
 from diffground.runtime.progress import Progress
-from diffground.runtime.shard_map import map_shards, shard_jobs
 from diffground.runtime.workers import Advance, Workers
 from diffground.vocabulary import Vocabulary, photograph_of
 

@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 
+from diffground.contexts.bank import ContextBank, read_bank
+from diffground.contexts.lengthen import LongerPrompts, TokenLimit, lengthen
+from diffground.contexts.lines import read_lines
+from diffground.contexts.llm import LanguageModel, write_contexts
 from diffground.prompts import PromptRecord
 from diffground.vocabulary import Vocabulary
-
-from .bank import ContextBank, read_bank
-from .lengthen import LongerPrompts, TokenLimit, lengthen
-from .lines import read_lines
-from .llm import LanguageModel, write_contexts
 
 _LLM_PREFIX = "llm:"
 _BANK_SUFFIXES = (".yaml", ".yml")

@@ -14,11 +14,10 @@ from pathlib import Path
 import yaml
 
 from diffground.atomic import write_atomically
+from diffground.contexts.words import known_categories, named_categories
 from diffground.errors import UserError
 from diffground.prompts import PromptRecord
 from diffground.vocabulary import Vocabulary
-
-from .words import known_categories, named_categories
 
 ANY = "any"
 """The key of contexts that suit every category."""

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffground.contexts.words import named_categories, phrases_in
 from diffground.errors import UserError
 from diffground.prompts import PromptRecord
 from diffground.vocabulary import Vocabulary
-
-from .words import named_categories, phrases_in
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,13 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from diffground.contexts.bank import ANY, ContextBank
+from diffground.contexts.lengthen import TokenLimit
+from diffground.contexts.words import named_categories
 from diffground.errors import UserError
 from diffground.prompts import token_spans
 from diffground.runtime.progress import Progress
 from diffground.vocabulary import Vocabulary, photograph_of
-
-from .bank import ANY, ContextBank
-from .lengthen import TokenLimit
-from .words import named_categories
 
 NUM_ANSWERS = 12
 """Answers asked for a category; those that pass the check are its contexts."""

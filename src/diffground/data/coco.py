@@ -21,12 +21,11 @@ from PIL import Image
 from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO
 
+from diffground.data.palette import IGNORE
+from diffground.data.voc import VocItem, count_pairs, write_voc
 from diffground.errors import UserError
 from diffground.runtime.progress import Progress
 from diffground.vocabulary import COCO_NAMES, table_categories
-
-from .palette import IGNORE
-from .voc import VocItem, count_pairs, write_voc
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from diffground.data.coco import CocoSummary, coco_labels, convert_coco
+from diffground.data.voc import VocDataset, copy_voc
 from diffground.errors import UserError
-
-from .coco import CocoSummary, coco_labels, convert_coco
-from .voc import VocDataset, copy_voc
 
 _VOC_LABELS = "SegmentationClass"
 

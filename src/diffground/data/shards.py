@@ -22,9 +22,8 @@ import numpy as np
 from PIL import Image
 
 from diffground.atomic import atomic_file
+from diffground.data.palette import VOC_PALETTE
 from diffground.errors import UserError
-
-from .palette import VOC_PALETTE
 
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 """Ends of names that a member never has."""

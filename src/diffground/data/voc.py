@@ -21,11 +21,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from diffground.data.palette import IGNORE
+from diffground.data.palette import VOC_PALETTE as VOC_PALETTE
+from diffground.data.shards import encode_label
 from diffground.errors import UserError
-
-from .palette import IGNORE
-from .palette import VOC_PALETTE as VOC_PALETTE
-from .shards import encode_label
 
 _IMAGES, _LABELS, _OBJECTS = "JPEGImages", "SegmentationClass", "SegmentationObject"
 _JPEG_QUALITY = 95

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import torch
-
-from diffground.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -30,25 +27,3 @@ class Detector(Protocol):
     def labels(self) -> tuple[str, ...]: ...
 
     def detect(self, images: np.ndarray) -> list[Instances]: ...
-
-
-BACKENDS = ("torchvision", "transformers", "detectron2")
-
-
-def load_detector(*, backend: str, checkpoint: str, mask_threshold: float, device: torch.device) -> Detector:
-    """Frozen detector. Raises: UserError for an unknown backend, one that is not installed, and for a checkpoint that
-    is missing or not usable."""
-    # each is imported only when it is used: they take seconds, and detectron2 is not installed everywhere
-    if backend == "torchvision":
-        from diffground.detection.torchvision_backend import MaskRcnnDetector
-
-        return MaskRcnnDetector.load(checkpoint, mask_threshold=mask_threshold, device=device)
-    if backend == "transformers":
-        from diffground.detection.transformers_backend import MaskQueryDetector
-
-        return MaskQueryDetector.load(checkpoint, mask_threshold=mask_threshold, device=device)
-    if backend == "detectron2":
-        from diffground.detection.detectron2_backend import Detectron2Detector
-
-        return Detectron2Detector.load(checkpoint, mask_threshold=mask_threshold, device=device)
-    raise UserError(f"detector.backend must be one of {', '.join(BACKENDS)}, got '{backend}'")

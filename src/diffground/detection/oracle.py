@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from diffground.data.shard_map import ShardJob, map_shards
 from diffground.data.shards import (
     Sample,
     count_samples,
@@ -22,7 +23,6 @@ from diffground.data.shards import (
 from diffground.detection.detector import Detector, Instances
 from diffground.errors import UserError
 from diffground.runtime.fingerprint import checkpoint_fingerprint
-from diffground.runtime.shard_map import ShardJob, map_shards
 from diffground.runtime.workers import Workers
 
 

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from diffground.data.shard_map import map_shards, shard_jobs
 from diffground.data.shards import Sample, encode_array, encode_json, encode_png
+from diffground.diffusion.generator import Generator, Samples
 from diffground.prompts import PromptRecord, prompts_digest
-from diffground.runtime.shard_map import map_shards, shard_jobs
 from diffground.runtime.workers import Workers
-
-from .generator import Generator, Samples
 
 
 def sampler_settings(

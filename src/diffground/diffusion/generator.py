@@ -12,16 +12,15 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
 from torch import Tensor
 
+from diffground.diffusion.checkpoint import load_pipeline
+from diffground.diffusion.cross_attention import Observer, WordMaps, cross_attention_layers, observe_cross_attention
+from diffground.diffusion.schedule import ddim_scheduler
+from diffground.diffusion.self_attention import PixelAffinity, observe_self_attention
+from diffground.diffusion.text_encoding import EncodedText, TextEncoding
+from diffground.diffusion.unet_features import group_by_size, stack_branches, tap_features
 from diffground.errors import UserError
 from diffground.runtime.fingerprint import checkpoint_fingerprint
 from diffground.vocabulary import photograph_of
-
-from .checkpoint import load_pipeline
-from .cross_attention import Observer, WordMaps, cross_attention_layers, observe_cross_attention
-from .schedule import ddim_scheduler
-from .self_attention import PixelAffinity, observe_self_attention
-from .text_encoding import EncodedText, TextEncoding
-from .unet_features import group_by_size, stack_branches, tap_features
 
 _BRANCHES = {"conditional": 1, "both": 2}
 

@@ -16,9 +16,8 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from diffground.diffusion.generator import Generator
 from diffground.errors import UserError
-
-from .generator import Generator
 
 _PURE_NOISE = 1e-4
 """Cosine below which nothing of the clean latent is left."""

@@ -11,9 +11,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from diffground.diffusion.cross_attention import Observer
 from diffground.errors import UserError
-
-from .cross_attention import Observer
 
 
 def self_attention_layers(unet: UNet2DConditionModel) -> list[Attention]:

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from diffground.baselines.daam import choose_threshold, daam_maps
+from diffground.data.labelled import LabelledSample
 from diffground.detection.detector import Detector
 from diffground.detection.oracle import oracle_masks
 from diffground.diffusion.generator import Generator
 from diffground.evaluation.protocol1 import foreground_only
-from diffground.grounding.oracle import LabelledSample
 from diffground.grounding.prediction import Grounder
 from diffground.runtime.progress import Progress
 from diffground.runtime.workers import Advance, Workers

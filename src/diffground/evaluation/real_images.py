@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from diffground.data.labelled import LabelledSample
 from diffground.evaluation.confusion import MaskCounts
 from diffground.evaluation.miou import IouTable, iou_of_masks
 from diffground.evaluation.protocol1 import MaskMethod, PredictMasks
 from diffground.evaluation.zs3 import ZeroShotTable, zero_shot_table
-from diffground.grounding.oracle import LabelledSample
 from diffground.runtime.progress import Progress
 from diffground.runtime.workers import Workers
 

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from diffground.atomic import write_atomically
+from diffground.data.labelled import LabelledSample
 from diffground.errors import UserError
-from diffground.grounding.oracle import LabelledSample
 
 COLUMNS = ("id", "prompt", "look", "verdict", "note")
 ACCEPTED, REJECTED = "accepted", "rejected"

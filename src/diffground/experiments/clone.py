@@ -14,12 +14,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffground import paths
 from diffground.errors import UserError
-from diffground.experiments.catalogue import Experiment, run_name
-from diffground.experiments.commands import DVC, DVC_TEMPORARY, environment, git, git_file, output_of
-from diffground.experiments.lock_file import combine, metrics_files, read_stages, read_yaml, write_stages
-from diffground.recovery import LOCK, recover
+from diffground.experiments.environment import environment
+from diffground.reproduction import paths
+from diffground.reproduction.catalogue import Experiment, run_name
+from diffground.reproduction.commands import DVC, DVC_TEMPORARY, git, git_file, output_of
+from diffground.reproduction.lock_file import combine, metrics_files, read_stages, read_yaml, write_stages
+from diffground.reproduction.recovery import LOCK, recover
 from diffground.tracking import absolute_store
 
 _READY = DVC_TEMPORARY / "ready"

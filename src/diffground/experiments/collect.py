@@ -12,14 +12,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, cast
 
-from diffground import paths
-from diffground.experiments.catalogue import Experiment, run_name
-from diffground.experiments.commands import experiment_commits, git_file
-from diffground.experiments.lock_file import Stages, combine, metrics_files, read_stages, read_yaml
-from diffground.profile import compose_params
-from diffground.recovery import LOCK
 from diffground.report.experiments import ExperimentRecord, Setup, differing, effective_params, write_record
 from diffground.report.stage_inputs import input_digests
+from diffground.reproduction import paths
+from diffground.reproduction.catalogue import Experiment, run_name
+from diffground.reproduction.commands import experiment_commits, git_file
+from diffground.reproduction.composition import compose_params
+from diffground.reproduction.lock_file import Stages, combine, metrics_files, read_stages, read_yaml
+from diffground.reproduction.recovery import LOCK
 from diffground.runtime.fingerprint import checkpoint_fingerprint
 
 

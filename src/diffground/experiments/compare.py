@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from diffground import paths
-from diffground.config import TrackingConfig
 from diffground.errors import UserError
 from diffground.experiments.collect import read_results
-from diffground.experiments.commands import experiment_commits
 from diffground.prompts import GROUPS
 from diffground.report.experiments import read_record
-from diffground.report.metrics import flatten, read_metrics
 from diffground.report.tables import METHOD_TITLES, TRAINING_TITLES, ZS3_TITLES, Table
+from diffground.reproduction import paths
+from diffground.reproduction.commands import experiment_commits
+from diffground.reproduction.config import TrackingConfig
+from diffground.reproduction.metrics import flatten, read_metrics
 from diffground.tracking import reproduction_metrics
 
 HERE = "here"

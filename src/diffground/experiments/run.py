@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffground.errors import UserError
-from diffground.experiments.catalogue import Experiment, run_name
 from diffground.experiments.clone import Clone
-from diffground.experiments.commands import DVC_TEMPORARY, alone, check_dvc_is_idle, experiment_commits, git, git_file
-from diffground.experiments.lock_file import combine, read_stages, read_yaml
-from diffground.profile import compose_params
-from diffground.recovery import LOCK
+from diffground.reproduction.catalogue import Experiment, run_name
+from diffground.reproduction.commands import DVC_TEMPORARY, alone, check_dvc_is_idle, experiment_commits, git, git_file
+from diffground.reproduction.composition import compose_params
+from diffground.reproduction.lock_file import combine, read_stages, read_yaml
+from diffground.reproduction.recovery import LOCK
 
 FOLDER = DVC_TEMPORARY / "experiments"
 """One folder an unfinished experiment."""

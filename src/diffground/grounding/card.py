@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from diffground.config import GroundingConfig
+from diffground.grounding.config import GroundingConfig
 from diffground.vocabulary import Vocabulary
 
 _IMAGES = {

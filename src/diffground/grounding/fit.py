@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from diffground.config import GroundingConfig
+from diffground.data.labelled import LabelledSample, read_labelled_samples
 from diffground.diffusion.generator import Generator
 from diffground.errors import UserError
 from diffground.grounding.checkpoint import GroundingSpec
+from diffground.grounding.config import GroundingConfig
 from diffground.grounding.features import FeatureBatch, gather_features
 from diffground.grounding.module import GroundingModule
-from diffground.grounding.oracle import LabelledSample, read_labelled_samples
 from diffground.grounding.prediction import read_features
-from diffground.grounding.training import TrainingSet, train_module
-from diffground.runtime.unfinished import Unfinished
-from diffground.training import Execution, LossCurve, OnPoint
+from diffground.grounding.train import TrainingSet, train_module
+from diffground.training.loop import Execution, LossCurve, OnPoint
+from diffground.training.resume import Unfinished
 from diffground.vocabulary import Vocabulary
 
 MAX_SKIPPED_FRAC = 0.95

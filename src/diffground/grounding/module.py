@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffground.errors import UserError
+from diffground.grounding.attention_branch import AttentionBranch
 from diffground.grounding.fusion import Fusion, to_patches
 from diffground.grounding.released import ReleasedFusion, ReleasedVisualEncoder
 from diffground.grounding.visual_encoder import VisualEncoder
-from diffground.grounding.word_evidence import WordEvidence
 
 _ENCODERS: dict[str, type[VisualEncoder | ReleasedVisualEncoder]] = {
     "diffground": VisualEncoder,
@@ -71,8 +71,8 @@ class GroundingModule(nn.Module):
             text_dim=text_dim, token_dim=visual_dim * patch_size**2, mask_dim=visual_dim, embed_dim=embed_dim,
             num_layers=num_layers, num_heads=num_heads, ffn_dim=ffn_dim,
         )  # fmt: skip
-        self.word_evidence = (
-            WordEvidence(num_maps=num_attention_maps, visual_dim=visual_dim, embed_dim=embed_dim)
+        self.attention_branch = (
+            AttentionBranch(num_maps=num_attention_maps, visual_dim=visual_dim, embed_dim=embed_dim)
             if num_attention_maps
             else None
         )
@@ -103,10 +103,10 @@ class GroundingModule(nn.Module):
             exists = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
         fused = self.visual_encoder(maps)  # (B, D, S, S)
         evidence, prototype = None, None
-        if self.word_evidence is not None:
+        if self.attention_branch is not None:
             if attention is None:
                 raise ValueError("this module reads word attention: give the cross-attention maps of its words")
-            evidence, prototype = self.word_evidence(attention, fused, exists=exists)
+            evidence, prototype = self.attention_branch(attention, fused, exists=exists)
         tokens = to_patches(self._token_map(fused, image_size), self.patch_size)  # (B, N, D p^2)
         mask_embedding = self.fusion(text, tokens, exists=exists, prototype=prototype)  # (B, Q, D)
         logits = torch.einsum("bqd,bdyx->bqyx", mask_embedding, fused)  # (B, Q, S, S)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from diffground.diffusion.generator import Generator
-from diffground.diffusion.word_gain import word_gain
 from diffground.errors import UserError
 from diffground.grounding.checkpoint import load_grounding
+from diffground.grounding.denoising_gain import denoising_gain
 from diffground.grounding.features import FeatureBatch
 from diffground.grounding.module import GroundingModule
 from diffground.grounding.queries import stack_queries
@@ -37,7 +38,7 @@ def read_features(
     )
     attention = features.attention
     if attention is not None and gain_timesteps:
-        gain = word_gain(generator, features.clean, words, timesteps=gain_timesteps, size=attention.shape[-1])
+        gain = denoising_gain(generator, features.clean, words, timesteps=gain_timesteps, size=attention.shape[-1])
         attention = torch.cat([attention, gain], dim=2)  # (B, Q, L, s, s)
     return FeatureBatch(maps=features.maps, attention=attention)
 
@@ -90,10 +91,16 @@ class Grounder:
             self._embeddings[phrase] = self._generator.category_embedding(phrase).float()
         features = read_features(
             self._generator, latents=latents, prompts=prompts, words=words, timestep=timestep,
-            branches=self._branches, with_attention=self._module.word_evidence is not None,
+            branches=self._branches, with_attention=self._module.attention_branch is not None,
             gain_timesteps=self._gain_timesteps,
         )  # fmt: skip
         text, exists = stack_queries(words, self._embeddings)
         logits = self._module(features.maps, text, features.attention, image_size=image_size, exists=exists)
         probs = logits.float().sigmoid().cpu()
         return [probs[i, : len(of_sample)] for i, of_sample in enumerate(words)]
+
+
+def resolve_overlaps(probs: np.ndarray, *, mask_threshold: float) -> np.ndarray:
+    """A pixel goes to its likeliest word if that reaches the threshold: float (Q, H, W) -> disjoint bool (Q, H, W)."""
+    likeliest = probs.argmax(axis=0)  # (H, W)
+    return (np.arange(len(probs))[:, None, None] == likeliest) & (probs >= mask_threshold)

@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from diffground.data.labelled import IGNORED_MEMBER
 from diffground.data.palette import IGNORE
+from diffground.data.shard_map import ShardJob, map_shards, shard_jobs
 from diffground.data.shards import (
     Sample,
     decode_json,
@@ -33,10 +35,8 @@ from diffground.diffusion.generate import sampler_settings
 from diffground.diffusion.generator import Generator
 from diffground.diffusion.inversion import check_inversion, invert_latents, resample, round_trip_error
 from diffground.errors import UserError
-from diffground.grounding.oracle import IGNORED_MEMBER
 from diffground.grounding.real_prompts import RealImage, plan_real_images, squeeze
 from diffground.runtime.fingerprint import checkpoint_fingerprint
-from diffground.runtime.shard_map import ShardJob, map_shards, shard_jobs
 from diffground.runtime.workers import Workers
 from diffground.vocabulary import Vocabulary
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from diffground.data.shard_map import map_shards, shard_jobs
 from diffground.data.shards import Sample, encode_json, encode_label, encode_png
 from diffground.diffusion.generate import sample_records, sampler_settings
 from diffground.diffusion.generator import Generator
 from diffground.grounding.prediction import Grounder
 from diffground.prompts import PromptRecord, prompts_digest
-from diffground.runtime.shard_map import map_shards, shard_jobs
 from diffground.runtime.workers import Workers
 from diffground.vocabulary import Vocabulary
 

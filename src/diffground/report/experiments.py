@@ -9,12 +9,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from diffground import paths
 from diffground.atomic import write_atomically
-from diffground.config import Params
 from diffground.errors import UserError
-from diffground.params import flat_params
 from diffground.report.stage_inputs import default_inputs
+from diffground.reproduction import paths
+from diffground.reproduction.config import Params
+from diffground.reproduction.params import flat_params
 from diffground.runtime.fingerprint import checkpoint_fingerprint
 
 WITHOUT_EFFECT = ("runtime", "tracking")

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from diffground.config import Params
-from diffground.params import flat_params
 from diffground.report.experiments import WITHOUT_EFFECT, Experiments
 from diffground.report.html import Section, render_page
 from diffground.report.tables import Table
+from diffground.reproduction.config import Params
+from diffground.reproduction.params import flat_params
 
 ABOUT = (
     ("Protocol I", "Category-wise mIoU of masks against the oracle on generated images, by what the prompt names.",

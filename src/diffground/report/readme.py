@@ -7,9 +7,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from diffground import paths
 from diffground.entry_point import run_entry_point
 from diffground.errors import UserError
+from diffground.reproduction import paths
 
 README = Path("README.md")
 _BLOCK = re.compile(r"(<!-- table: (?P<name>\w+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 
 from diffground.atomic import write_atomically
+from diffground.data.labelled import LabelledSample
 from diffground.data.palette import VOC_PALETTE
 from diffground.evaluation.protocol1 import quality_problem
 from diffground.evaluation.review import ACCEPTED, REJECTED, Review, look_of, write_review
-from diffground.grounding.oracle import LabelledSample
 from diffground.report.gallery import mask_overlay
 from diffground.report.tables import GROUP_TITLES
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffground.config import Params
 from diffground.prompts import GROUPS
 from diffground.report.curves import write_curves
 from diffground.report.experiments import Experiments
@@ -33,6 +32,7 @@ from diffground.report.tables import (
     zs3_table,
 )
 from diffground.report.trends import Trend, find_trends, trend_table
+from diffground.reproduction.config import Params
 from diffground.vocabulary import load_vocabulary, table_categories
 
 

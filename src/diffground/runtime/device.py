@@ -6,8 +6,8 @@ import os
 
 import torch
 
-from diffground.config import RuntimeConfig
 from diffground.errors import UserError
+from diffground.runtime.config import RuntimeConfig
 
 _CPU = torch.device("cpu")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -8,7 +8,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from .rank import is_main_process
+from diffground.runtime.rank import is_main_process
 
 _LOG_EVERY_S = 30.0
 

@@ -18,12 +18,8 @@ from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, TypeVar
 
-import torch
-
-from diffground.config import RuntimeConfig
 from diffground.errors import InfrastructureError, UserError
-
-from .device import setup_torch
+from diffground.runtime.device import setup_torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -43,7 +39,7 @@ class Workers:
 
     They start with the first item, stay for the next `map`, and end with the block:
 
-        with Workers.of(params.runtime, device) as workers:
+        with make_workers(params.runtime, device) as workers:
             for result in workers.map(work, items, advance=progress.advance):
                 ...
     """
@@ -53,28 +49,6 @@ class Workers:
         self._num_workers = num_workers
         self._threads_each = max(1, num_threads // num_workers)
         self._workers: list[_Worker] = []
-
-    @classmethod
-    def of(cls, runtime: RuntimeConfig, device: torch.device) -> Workers:
-        """As `runtime` says. On GPUs: one with backend 'local', one for each of the cluster with backend 'ray'.
-
-        Raises: UserError for backend 'ray' when it is not installed, and with a GPU's number, as Ray shares them out.
-        """
-        on_gpus = device.type != "cpu"
-        if runtime.backend == "local":
-            return cls(num_workers=1 if on_gpus else runtime.num_workers, num_threads=runtime.num_threads)
-        if device != torch.device(device.type):
-            raise UserError(
-                f"runtime.device must be 'auto', 'cpu' or 'cuda' where runtime.backend is 'ray', got '{device}'"
-            )
-        from .ray_workers import RayWorkers  # which imports this module, and Ray is optional
-
-        return RayWorkers(
-            num_workers=runtime.num_workers,
-            num_threads=runtime.num_threads,
-            address=runtime.ray_address,
-            on_gpus=on_gpus,
-        )
 
     def __enter__(self) -> Workers:
         return self

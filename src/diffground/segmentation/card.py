@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffground.config import SegmenterConfig
+from diffground.segmentation.config import SegmenterConfig
 
 _DATA = {
     "synthetic": "images of the generator with label maps of the grounding module; no real image",

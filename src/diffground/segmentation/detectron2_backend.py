@@ -16,9 +16,8 @@ import torch
 from transformers import MaskFormerConfig, MaskFormerForInstanceSegmentation
 
 from diffground.errors import UserError
-
-from .maskformer import MEAN, STD, MaskFormerSegmenter, resize_image
-from .official_weights import from_official, to_official
+from diffground.segmentation.maskformer import MEAN, STD, MaskFormerSegmenter, resize_image
+from diffground.segmentation.official_weights import from_official, to_official
 
 INSTALL = (
     "install detectron2 from github.com/facebookresearch/detectron2, clone github.com/facebookresearch/MaskFormer and "

@@ -1,4 +1,4 @@
-"""Protocol II (paper section 4.3): the training sets of a segmenter, and its scores on real images."""
+"""Protocol II (paper section 4.3): the training sets of a segmenter, and its training."""
 
 from __future__ import annotations
 
@@ -6,20 +6,14 @@ from pathlib import Path
 
 import torch
 
-from diffground.config import SegmenterConfig
 from diffground.data.voc import VocDataset
-from diffground.evaluation.zs3 import ZeroShotScores
-from diffground.runtime.progress import Progress
-from diffground.runtime.unfinished import Unfinished
-from diffground.training import Execution, LossCurve, OnPoint
+from diffground.segmentation.config import SegmenterConfig
+from diffground.segmentation.maskformer import MaskFormerSegmenter, build_maskformer
+from diffground.segmentation.sources import Joined, SegmentationSource, ShardSource, WithoutLabels
+from diffground.segmentation.train import train_segmenter
+from diffground.training.loop import Execution, LossCurve, OnPoint
+from diffground.training.resume import Unfinished
 from diffground.vocabulary import Vocabulary
-
-from .maskformer import MaskFormerSegmenter, build_maskformer
-from .segmenter import Segmenter
-from .sources import Joined, SegmentationSource, ShardSource, WithoutLabels
-from .training import train_segmenter
-
-_BATCH = 16  # images predicted at once; changes the speed, not the scores
 
 
 def training_source(
@@ -73,18 +67,3 @@ def fit_segmenter(
         execution=Execution(config.mixed_precision, config.gradient_accumulation_steps, unfinished, on_point),
     )  # fmt: skip
     return segmenter, curve
-
-
-def score_segmenter(
-    segmenter: Segmenter, data: SegmentationSource, *, vocabulary: Vocabulary, description: str
-) -> ZeroShotScores:
-    """Predict every image of `data` and count."""
-    scores = ZeroShotScores(categories=vocabulary.categories, seen=vocabulary.seen, unseen=vocabulary.unseen)
-    with Progress(len(data), description=description) as progress:
-        for start in range(0, len(data), _BATCH):
-            items = [data[i] for i in range(start, min(start + _BATCH, len(data)))]
-            predictions = segmenter.predict([image for image, _ in items])
-            for (_, label), prediction in zip(items, predictions, strict=True):
-                scores.update(label=label, scores=prediction)
-            progress.advance(len(items))
-    return scores

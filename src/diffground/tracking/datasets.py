@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from diffground import paths
-from diffground.config import Params
+from diffground.reproduction import paths
+from diffground.reproduction.config import Params
 
 _DATA = "data/"
 _LISTS = ("data.train_list", "data.val_list")

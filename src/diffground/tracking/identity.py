@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from diffground.config import Params
-from diffground.params import flat_params
+from diffground.reproduction.config import Params
+from diffground.reproduction.params import flat_params
 from diffground.runtime.fingerprint import checkpoint_fingerprint
 from diffground.tracking.models import COMMIT, DVC_EXPERIMENT, PROFILE
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from diffground.config import TrackingConfig
 from diffground.errors import UserError
+from diffground.reproduction.config import TrackingConfig
 from diffground.tracking.delivery import REPRODUCTION_TAG
 from diffground.tracking.models import DVC_EXPERIMENT, STAGE
 from diffground.tracking.store import Store, UnavailableError, first_line, sqlite_path, without_password

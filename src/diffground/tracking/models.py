@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from diffground.config import Params
+from diffground.reproduction.config import Params
 from diffground.runtime.fingerprint import checkpoint_fingerprint
 from diffground.tracking.champion import Standing, profile_alias, takes_alias
 

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from diffground.config import Params
-from diffground.report.metrics import round_metric
+from diffground.reproduction.config import Params
+from diffground.reproduction.metrics import round_metric
 from diffground.runtime.rank import is_main_process
 from diffground.tracking.datasets import datasets_of
 from diffground.tracking.forwarder import Forwarder

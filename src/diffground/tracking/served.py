@@ -62,7 +62,7 @@ class _Ground:
         return [self._ground(record) for record in records]
 
     def _ground(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        from diffground.grounding.free_form import resolve_overlaps
+        from diffground.grounding.prediction import resolve_overlaps
         from diffground.prompts import token_spans
 
         missing = {"prompt", "categories"} - set(record)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from diffground.baselines.daam import choose_threshold, daam_maps
 from diffground.diffusion.cross_attention import observe_cross_attention
 from diffground.diffusion.generator import Generator
-from diffground.diffusion.personal_words import add_personal_word
+from diffground.diffusion.textual_inversion import add_textual_inversion
 from diffground.errors import UserError
 from diffground.vocabulary import photograph_of
 from tests.unit.diffusion.conftest import IMAGE_SIZE, build_pipeline
@@ -53,7 +53,7 @@ def test_map_of_a_personal_word_is_that_of_its_own_tokens(num_vectors: int, tmp_
     pipeline = build_pipeline()
     vectors = torch.linspace(-20, 20, num_vectors * 16).view(num_vectors, 16)
     save_file({"emb_params": vectors}, tmp_path / "rex.safetensors")
-    phrase = add_personal_word(pipeline, tmp_path / "rex.safetensors", token="<rex>")
+    phrase = add_textual_inversion(pipeline, tmp_path / "rex.safetensors", token="<rex>")
     generator = Generator(pipeline, image_size=IMAGE_SIZE, generator_id="")
     prompt = photograph_of(phrase, "dog")
     # the start token and "a photograph of a" come before it, and it has a token a vector

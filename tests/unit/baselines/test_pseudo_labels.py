@@ -19,6 +19,7 @@ from diffground.baselines.pseudo_labels import (
     pseudo_label_shards,
 )
 from diffground.baselines.text2mask import Text2Mask, label_map
+from diffground.data.labelled import LabelledSample
 from diffground.data.palette import IGNORE
 from diffground.data.shards import (
     Sample,
@@ -33,7 +34,6 @@ from diffground.data.shards import (
 from diffground.data.voc import VocDataset, VocItem, write_voc
 from diffground.diffusion.generator import Generator
 from diffground.errors import UserError
-from diffground.grounding.oracle import LabelledSample
 from diffground.segmentation.sources import ShardSource
 from diffground.vocabulary import load_vocabulary
 

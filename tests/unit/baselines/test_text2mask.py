@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from diffground.baselines.text2mask import Text2Mask, choose_label_threshold, image_level_labels, label_map
 from diffground.diffusion.cross_attention import observe_cross_attention
 from diffground.diffusion.generator import Generator
-from diffground.diffusion.personal_words import add_personal_word
 from diffground.diffusion.self_attention import observe_self_attention
+from diffground.diffusion.textual_inversion import add_textual_inversion
 from diffground.errors import UserError
 from tests.unit.diffusion.conftest import IMAGE_SIZE, build_pipeline
 
@@ -99,7 +99,7 @@ def test_map_is_the_mean_of_refined_attention_over_noises(
 def test_a_personal_word_has_a_map_of_its_own(images: list[np.ndarray], tmp_path: Path) -> None:
     pipeline = build_pipeline()
     save_file({"emb_params": torch.linspace(-20, 20, 16)}, tmp_path / "rex.safetensors")
-    phrase = add_personal_word(pipeline, tmp_path / "rex.safetensors", token="<rex>")
+    phrase = add_textual_inversion(pipeline, tmp_path / "rex.safetensors", token="<rex>")
     method = Text2Mask(
         generator=Generator(pipeline, image_size=IMAGE_SIZE, generator_id=""), noise_frac=0.1, word_sizes=(),
         num_noises=1, power=1, max_affinity_size=8,

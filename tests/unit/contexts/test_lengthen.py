@@ -8,7 +8,7 @@ from diffground.contexts.bank import ContextBank
 from diffground.contexts.lengthen import TokenLimit, lengthen
 from diffground.errors import UserError
 from diffground.prompts import sample_synthesis_prompts, token_spans
-from diffground.smoke import build_tokenizer
+from diffground.reproduction.smoke import build_tokenizer
 from diffground.vocabulary import load_vocabulary
 
 VOCABULARY = load_vocabulary("pascal", unseen=["dog"], seen=["cat", "person"])

@@ -11,7 +11,7 @@ from diffground.contexts.lengthen import TokenLimit
 from diffground.contexts.llm import LanguageModel, check_continuation, write_contexts
 from diffground.errors import UserError
 from diffground.prompts import sample_synthesis_prompts
-from diffground.smoke import build_tokenizer
+from diffground.reproduction.smoke import build_tokenizer
 from diffground.vocabulary import load_vocabulary, photograph_of
 
 VOCABULARY = load_vocabulary("pascal", unseen=["dog"], seen=["cat", "person"])

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from diffground.detection.detector import load_detector
 from diffground.detection.detectron2_files import find_weights, load_weights, read_weights, zoo_config
+from diffground.detection.load import load_detector
 from diffground.errors import UserError
 
 CPU = torch.device("cpu")

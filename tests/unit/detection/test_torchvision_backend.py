@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from diffground import params as rules
-from diffground.detection.detector import BACKENDS, load_detector
+from diffground.detection.load import BACKENDS, load_detector
 from diffground.detection.small_mask_rcnn import build_small_mask_rcnn, targets_from_index_maps
 from diffground.detection.torchvision_backend import MaskRcnnDetector, save_small_mask_rcnn
 from diffground.errors import UserError
+from diffground.reproduction import params as rules
 
 CONFIG = {
     "num_categories": 2, "image_size": 32, "embedding_size": 8,

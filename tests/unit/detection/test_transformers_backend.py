@@ -21,7 +21,7 @@ from transformers import (
     ResNetModel,
 )
 
-from diffground.detection.detector import load_detector
+from diffground.detection.load import load_detector
 from diffground.detection.transformers_backend import MaskQueryDetector, best_labels
 from diffground.errors import UserError
 

@@ -12,7 +12,6 @@ from diffusers import DDIMInverseScheduler, DDIMScheduler
 from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor
 
-from diffground import smoke
 from diffground.diffusion.generator import Generator
 from diffground.diffusion.inversion import (
     _last_steps,
@@ -23,6 +22,7 @@ from diffground.diffusion.inversion import (
     round_trip_error,
 )
 from diffground.errors import UserError
+from diffground.reproduction import smoke
 
 PROMPTS = ["a photograph of a dog", "a photograph of a cat and a bus", "a photograph of a bus", "a photograph of a cat"]
 TYPES = ("epsilon", "v_prediction", "sample")

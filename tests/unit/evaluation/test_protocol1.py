@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import normalized_mutual_info_score
 
+from diffground.data.labelled import LabelledSample
 from diffground.data.shards import encode_mask, encode_png
 from diffground.detection.detector import Instances
 from diffground.evaluation.methods import MirroredDetector, foreground_method
 from diffground.evaluation.protocol1 import foreground_only, harmonic_of_groups, quality_problem, run_protocol1
-from diffground.grounding.oracle import LabelledSample
 
 GROUPS = ("one_seen", "one_unseen", "two_seen")
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffground.data.labelled import LabelledSample
 from diffground.data.shards import encode_mask, encode_png
 from diffground.errors import UserError
 from diffground.evaluation.methods import foreground_method
 from diffground.evaluation.protocol1 import Protocol1Result, run_protocol1
 from diffground.evaluation.review import COLUMNS, Review, look_of, read_review, same_look, write_review
-from diffground.grounding.oracle import LabelledSample
 
 SIZE = 9
 HEADER = ",".join(COLUMNS)

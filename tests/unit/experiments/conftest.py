@@ -12,9 +12,9 @@ import pytest
 
 import diffground
 from diffground.errors import UserError
-from diffground.experiments.catalogue import read_catalogue, select
 from diffground.experiments.run import run_experiments
-from diffground.profile import compose_params
+from diffground.reproduction.catalogue import read_catalogue, select
+from diffground.reproduction.composition import compose_params
 
 ROOT = Path(__file__).parents[3]
 PIPELINE = """\

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from diffground.config import TrackingConfig, load_params
 from diffground.errors import UserError
 from diffground.experiments.collect import collect_experiments
 from diffground.experiments.compare import comparison
+from diffground.reproduction.config import TrackingConfig, load_params
 from diffground.tracking import start_run
 
 KEY = "evaluate_grounding/grounding/one_seen"

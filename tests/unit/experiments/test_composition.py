@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from diffground.errors import UserError
-from diffground.experiments.catalogue import read_catalogue
-from diffground.profile import compose_params
 from diffground.report.experiments import differing, effective_params
+from diffground.reproduction.catalogue import read_catalogue
+from diffground.reproduction.composition import compose_params
 from diffground.vocabulary import load_vocabulary
 
 CONF = Path(__file__).parents[3] / "conf"

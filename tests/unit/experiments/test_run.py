@@ -9,11 +9,11 @@ import sys
 import pytest
 
 from diffground.errors import UserError
-from diffground.experiments.catalogue import read_catalogue, vary
 from diffground.experiments.collect import collect_experiments, find_records
-from diffground.experiments.commands import DVC_TEMPORARY, alone, check_dvc_is_idle
 from diffground.experiments.run import FOLDER, run_experiments
 from diffground.report.experiments import Setup, read_records
+from diffground.reproduction.catalogue import read_catalogue, vary
+from diffground.reproduction.commands import DVC_TEMPORARY, alone, check_dvc_is_idle
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from diffground.config import GroundingConfig, Params, load_params
+from diffground.data.overlay import draw_masks
 from diffground.data.shards import (
     Sample,
     decode_json,
     decode_label,
-    decode_mask,
     encode_json,
     encode_mask,
     read_samples,
@@ -26,9 +25,9 @@ from diffground.diffusion.generate import generate_shards
 from diffground.diffusion.generator import Generator
 from diffground.errors import UserError
 from diffground.grounding.checkpoint import save_grounding
+from diffground.grounding.config import GroundingConfig
 from diffground.grounding.fit import FittedGrounding, fit_grounding
-from diffground.grounding.free_form import draw_masks, ground_image, resolve_overlaps
-from diffground.grounding.prediction import Grounder
+from diffground.grounding.prediction import Grounder, resolve_overlaps
 from diffground.grounding.synthesize import label_map, synthesize_shards
 from diffground.prompts import PromptRecord
 from diffground.vocabulary import load_vocabulary, photograph_of
@@ -113,7 +112,7 @@ def test_what_the_detector_missed_is_skipped_and_counted(fit: Callable[[Groundin
 def test_every_variant_trains(fit: Callable[[GroundingConfig], FittedGrounding], change: dict) -> None:
     fitted = fit(replace(CONFIG, **change))
     assert np.isfinite(fitted.curve.losses[-1])
-    assert (fitted.module.word_evidence is None) == (change.get("word_attention") is False)
+    assert (fitted.module.attention_branch is None) == (change.get("word_attention") is False)
 
 
 def test_the_same_seed_gives_the_same_module(fit: Callable[[GroundingConfig], FittedGrounding]) -> None:
@@ -224,41 +223,3 @@ def test_drawing_enlarges_by_a_whole_number_and_colours_only_the_mask() -> None:
     assert (drawn[:, :300] == 200).all()
     assert (drawn[150:, 300:] == 200).all()
     assert (drawn[:150, 300:] != 200).any(axis=2).all()
-
-
-@pytest.fixture
-def params(checkpoint: Path) -> Params:
-    committed = load_params(Path(__file__).parents[3] / "params.yaml")
-    return replace(
-        committed,
-        generator=replace(committed.generator, checkpoint=str(checkpoint), image_size=32, num_steps=3, tapped_step=1),
-        grounding=CONFIG,
-        runtime=replace(committed.runtime, device="cpu", num_threads=1),
-    )
-
-
-def test_any_words_of_any_prompt_give_an_image_and_masks(params: Params, model_folder: Path, tmp_path: Path) -> None:
-    files = ground_image(
-        "a photograph of a unicorn and a potted plant", ["unicorn", "potted plant"], seed=3,
-        grounding=model_folder, out=tmp_path / "out/u.png", params=params,
-    )  # fmt: skip
-    names = ["u.image.png", "u.png", "u.potted_plant.png", "u.unicorn.png"]
-    assert sorted(p.name for p in files) == sorted(p.name for p in (tmp_path / "out").iterdir()) == names
-    masks = [decode_mask((tmp_path / "out" / name).read_bytes()) for name in names[2:]]
-    assert masks[0].shape == (32, 32)
-    assert not (masks[0] & masks[1]).any()
-
-
-@pytest.mark.parametrize(
-    ("words", "out", "message"),
-    [
-        (["dragon"], "u.png", "does not contain the words 'dragon'"),
-        (["dog", "dog"], "u.png", "names 'dog' twice"),
-        (["dog"], "u.jpg", r"must end in .png, got '.*u.jpg'"),
-    ],
-)
-def test_bad_requests_are_answered_in_one_line(
-    params: Params, model_folder: Path, tmp_path: Path, words: list[str], out: str, message: str
-) -> None:
-    with pytest.raises(UserError, match=message):
-        ground_image("a photograph of a dog", words, seed=0, grounding=model_folder, out=tmp_path / out, params=params)

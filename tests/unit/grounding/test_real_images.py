@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffground.config import GroundingConfig
+from diffground.data.labelled import read_labelled_samples
 from diffground.data.shards import (
     Sample,
     decode_array,
@@ -30,8 +30,8 @@ from diffground.diffusion.inversion import invert_latents, resample, round_trip_
 from diffground.errors import UserError
 from diffground.evaluation.methods import foreground_method
 from diffground.evaluation.real_images import score_real_images
+from diffground.grounding.config import GroundingConfig
 from diffground.grounding.fit import fit_grounding
-from diffground.grounding.oracle import read_labelled_samples
 from diffground.grounding.real_images import InversionSummary, real_shards
 from diffground.prompts import PromptRecord
 from tests.unit.grounding.toy_devkit import CAT, DOG, LABELS, SHEEP, VOCABULARY, write_devkit

@@ -18,7 +18,7 @@ from diffground.grounding.checkpoint import save_grounding
 from diffground.grounding.import_released import RELEASED_SPEC
 from diffground.grounding.module import GroundingModule
 from diffground.grounding.prediction import Grounder
-from diffground.grounding.training import train_module
+from diffground.grounding.train import train_module
 from tests.unit.grounding.released_reference import LEVELS, published_shapes, random_state, reference_logits
 from tests.unit.grounding.toy_world import SIZE, make_toy, toy_miou
 

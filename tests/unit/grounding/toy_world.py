@@ -11,7 +11,7 @@ from torch import Tensor
 from diffground.grounding.features import CachedFeatures
 from diffground.grounding.module import GroundingModule
 from diffground.grounding.queries import stack_queries
-from diffground.grounding.training import TrainingSet
+from diffground.grounding.train import TrainingSet
 
 SIZE = 8
 """Side of the finest feature map; masks are twice as large."""

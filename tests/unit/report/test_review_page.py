@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffground.data.labelled import LabelledSample
 from diffground.data.shards import encode_mask, encode_png
 from diffground.evaluation.methods import foreground_method
 from diffground.evaluation.protocol1 import run_protocol1
 from diffground.evaluation.review import Review, read_review
-from diffground.grounding.oracle import LabelledSample
 from diffground.report.review_page import write_review_page
 
 SIZE = 32

@@ -5,9 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffground.config import load_params
 from diffground.data.shards import Sample, encode_json, encode_label, encode_png
-from diffground.profile import compose_params
 from diffground.report.experiments import Experiments, Setup
 from diffground.report.page import ABOUT, EXPERIMENTS_IN, write_page
 from diffground.report.pictures import real_rows, synthetic_rows
@@ -20,6 +18,8 @@ from diffground.report.write import (
     write_charts,
     write_tables,
 )
+from diffground.reproduction.composition import compose_params
+from diffground.reproduction.config import load_params
 
 CONF = Path(__file__).parents[3] / "conf"
 SCORES = {"one_seen": 80.0, "one_unseen": 70.0, "two_seen": 60.0, "two_seen_unseen": 55.0, "two_unseen": 50.0}

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffground.config import load_params
 from diffground.errors import UserError
+from diffground.reproduction.config import load_params
 from diffground.runtime.device import pick_device, pick_dtype, setup
 
 COMMITTED = load_params(Path(__file__).parents[3] / "params.yaml").runtime

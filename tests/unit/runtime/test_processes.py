@@ -12,8 +12,8 @@ import pytest
 from work_for_processes import add_up, fail_alone, fail_together
 
 import diffground
-from diffground.config import load_params
 from diffground.errors import UserError
+from diffground.reproduction.config import load_params
 from diffground.runtime.processes import num_training_processes, run_in_processes
 from tests.unit.runtime.test_workers import is_alive, wait_until
 

@@ -19,16 +19,17 @@ import yaml
 from work_for_workers import KilledAt, count_slowly, describe, divide, fail, slow_first, square, square_samples
 
 import diffground
-from diffground.config import load_params
+from diffground.data.shard_map import map_shards, shard_jobs
 from diffground.errors import UserError
-from diffground.profile import compose_params
-from diffground.runtime.ray_workers import RayWorkers
-from diffground.runtime.shard_map import map_shards, shard_jobs
+from diffground.reproduction.composition import compose_params
+from diffground.reproduction.config import load_params
+from diffground.reproduction.smoke import build_components
+from diffground.runtime.backend import make_workers
+from diffground.runtime.ray.workers import RayWorkers
 from diffground.runtime.workers import Workers
-from diffground.smoke import build_components
+from tests.unit.data.test_shard_map import digest
+from tests.unit.reproduction.test_composition import CONF
 from tests.unit.runtime.test_same_bytes import Stages, one_thread  # noqa: F401 (a fixture)
-from tests.unit.runtime.test_shard_map import digest
-from tests.unit.test_profile import CONF
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")
 ROOT = Path(__file__).parents[3]
@@ -171,16 +172,16 @@ def test_a_stage_on_a_cluster_of_another_folder(workers, tmp_path):
 def test_of_this_machine_or_of_a_cluster():
     on_ray = replace(RUNTIME, backend="ray", ray_address="auto")
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert type(Workers.of(RUNTIME, cpu)) is Workers
-    picked = Workers.of(on_ray, cpu)
+    assert type(make_workers(RUNTIME, cpu)) is Workers
+    picked = make_workers(on_ray, cpu)
     assert (type(picked), picked._num_workers, picked._threads_each) == (RayWorkers, 2, 2)
-    picked = Workers.of(on_ray, gpu)
+    picked = make_workers(on_ray, gpu)
     assert (type(picked), picked._on_gpus, picked._threads_each) == (RayWorkers, True, 4)
     for named in ("cuda:0", "cuda:1"):
         with pytest.raises(
             UserError, match=rf"runtime\.device must be .* where runtime\.backend is 'ray', got '{named}'"
         ):
-            Workers.of(on_ray, torch.device(named))
+            make_workers(on_ray, torch.device(named))
 
 
 def test_without_ray_one_line_says_how_to_get_it(monkeypatch):
@@ -208,8 +209,8 @@ SCRIPT = """
     from pathlib import Path
     from diffground.data.shards import Sample
     from diffground.entry_point import run_entry_point
-    from diffground.runtime.ray_workers import RayWorkers
-    from diffground.runtime.shard_map import map_shards, shard_jobs
+    from diffground.runtime.ray.workers import RayWorkers
+    from diffground.data.shard_map import map_shards, shard_jobs
 
     def slow(items):
         for i in items:
@@ -255,7 +256,7 @@ def test_an_address_where_no_cluster_is():
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     script = f"""
-        from diffground.runtime.ray_workers import RayWorkers
+        from diffground.runtime.ray.workers import RayWorkers
         from diffground.entry_point import run_entry_point
         def main():
             with RayWorkers(address="{address}") as workers:

@@ -9,10 +9,10 @@ import torch
 from diffground.baselines.dense_crf import DenseCrf
 from diffground.baselines.pseudo_labels import LabelRule, calibrate_threshold, plan_weak_images, pseudo_label_shards
 from diffground.baselines.text2mask import Text2Mask
-from diffground.config import load_params
+from diffground.data.labelled import read_labelled_samples
 from diffground.data.shards import list_shards
 from diffground.data.voc import VocDataset, VocItem, write_voc
-from diffground.detection.detector import load_detector
+from diffground.detection.load import load_detector
 from diffground.detection.oracle import detect_shards
 from diffground.diffusion.generate import generate_shards
 from diffground.diffusion.generator import Generator
@@ -20,16 +20,16 @@ from diffground.evaluation.methods import DaamMaps, GroundingMethod, calibrate_d
 from diffground.evaluation.protocol1 import run_protocol1
 from diffground.grounding.checkpoint import save_grounding
 from diffground.grounding.fit import spec_for
-from diffground.grounding.oracle import read_labelled_samples
 from diffground.grounding.prediction import Grounder
 from diffground.grounding.synthesize import synthesize_shards
-from diffground.profile import compose_params, write_params
 from diffground.prompts import GROUPS, sample_training_prompts
+from diffground.reproduction.composition import compose_params, write_params
+from diffground.reproduction.config import load_params
+from diffground.reproduction.smoke import build_components
 from diffground.runtime.device import setup_torch
 from diffground.runtime.workers import Workers
-from diffground.smoke import build_components
 from diffground.vocabulary import load_vocabulary
-from tests.unit.test_profile import CONF
+from tests.unit.reproduction.test_composition import CONF
 
 CPU = torch.device("cpu")
 SAMPLER = {"num_steps": 2, "guidance_scale": 2.0, "tapped_step": 1}

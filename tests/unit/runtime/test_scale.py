@@ -19,11 +19,11 @@ SCRIPT = """
     import scale, torch
     from diffground.diffusion.generate import generate_shards
     from diffground.prompts import PromptFile, write_prompts
-    from diffground.runtime.workers import Workers
+    from diffground.runtime.backend import make_workers
 
     def main():
         peaks = {}
-        with Workers.of(scale.runtime_of(workers=2, backend="local"), torch.device("cpu")) as workers:
+        with make_workers(scale.runtime_of(workers=2, backend="local"), torch.device("cpu")) as workers:
             for num in map(int, sys.argv[1:]):
                 memory = Path(f"memory-{num}")
                 memory.mkdir()

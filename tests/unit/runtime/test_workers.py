@@ -14,11 +14,12 @@ import torch
 from work_for_workers import describe, die, divide, fail, fill_disk, slow_first, square
 
 import diffground
-from diffground.config import load_params
 from diffground.entry_point import TEMPORARY_FAILURE, is_full_disk
 from diffground.errors import InfrastructureError, UserError
+from diffground.reproduction.config import load_params
+from diffground.runtime.backend import make_workers
 from diffground.runtime.workers import Workers
-from tests.unit.runtime.test_shard_map import digest, run
+from tests.unit.data.test_shard_map import digest, run
 
 DEADLINE_S = 120
 
@@ -108,8 +109,8 @@ def test_a_worker_that_is_killed_is_one_line_with_the_remedy(workers):
 def test_a_gpu_has_one_worker():
     committed = load_params(Path(__file__).parents[3] / "params.yaml").runtime
     runtime = replace(committed, device="auto", num_threads=4, num_workers=2)
-    assert Workers.of(runtime, torch.device("cpu"))._num_workers == 2
-    assert Workers.of(runtime, torch.device("cuda"))._num_workers == 1
+    assert make_workers(runtime, torch.device("cpu"))._num_workers == 2
+    assert make_workers(runtime, torch.device("cuda"))._num_workers == 1
 
 
 SCRIPT = """
@@ -118,7 +119,7 @@ SCRIPT = """
     from pathlib import Path
     from diffground.data.shards import Sample
     from diffground.entry_point import run_entry_point
-    from diffground.runtime.shard_map import map_shards, shard_jobs
+    from diffground.data.shard_map import map_shards, shard_jobs
     from diffground.runtime.workers import Workers
 
     def slow(items):

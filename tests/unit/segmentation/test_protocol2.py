@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from diffground.config import load_params
 from diffground.data.palette import IGNORE
 from diffground.data.shards import Sample, encode_label, encode_png, write_shard
 from diffground.data.voc import VocDataset, VocItem, write_voc
-from diffground.params import _CHOICES
 from diffground.report.tables import TRAINING_TITLES
+from diffground.reproduction.config import load_params
+from diffground.reproduction.params import _CHOICES
 from diffground.segmentation.card import segmenter_card
 from diffground.segmentation.maskformer import MaskFormerSegmenter, build_maskformer
 from diffground.segmentation.protocol2 import training_source
-from diffground.segmentation.training import train_segmenter
+from diffground.segmentation.train import train_segmenter
 from diffground.vocabulary import load_vocabulary
 
 VOCABULARY = load_vocabulary("pascal", unseen=["dog", "sofa"], seen=["cat", "person"])

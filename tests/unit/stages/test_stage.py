@@ -14,11 +14,11 @@ import yaml
 import diffground
 from diffground.data.shards import list_shards, read_samples
 from diffground.data.voc import VocDataset, coappearing_labels
-from diffground.profile import compose_params
 from diffground.prompts import read_prompts, write_prompts
-from diffground.report.metrics import read_metrics
+from diffground.reproduction.composition import compose_params
+from diffground.reproduction.metrics import read_metrics
+from diffground.reproduction.smoke import build_components
 from diffground.segmentation.sources import ShardSource
-from diffground.smoke import build_components
 from tests.unit.data.coco_folder import write_split
 
 ROOT = Path(__file__).parents[3]

@@ -12,7 +12,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 import diffground
-from diffground.smoke import build_components
+from diffground.reproduction.smoke import build_components
 from tests.unit.stages.test_stage import assert_one_line, call, change, clone
 
 __all__ = ["clone"]

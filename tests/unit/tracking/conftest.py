@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from diffground.config import load_params
-from diffground.profile import compose_params
-from diffground.smoke import build_components
+from diffground.reproduction.composition import compose_params
+from diffground.reproduction.config import load_params
+from diffground.reproduction.smoke import build_components
 from diffground.tracking.store import open_client
 
 CONF = Path(__file__).parents[3] / "conf"

@@ -222,7 +222,7 @@ def test_a_database_that_was_deleted_gets_everything_anew(params, store, empty_d
     script = f"""
 import os, sys, time
 from pathlib import Path
-from diffground.config import load_params
+from diffground.reproduction.config import load_params
 from diffground.tracking import start_run
 from diffground.tracking.journal import sessions
 with start_run("generate", load_params(Path(sys.argv[1]))) as run:
@@ -246,7 +246,7 @@ def test_a_stage_that_was_killed_ends_as_killed_when_it_last_said_something(para
     script = """
 import os, signal, sys, time
 from pathlib import Path
-from diffground.config import load_params
+from diffground.reproduction.config import load_params
 from diffground.tracking import start_run
 with start_run("generate", load_params(Path(sys.argv[1]))) as run:
     run.log_metrics({"loss": 3.0})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from diffground.config import TrackingConfig
+from diffground.reproduction.config import TrackingConfig
 from diffground.tracking import REPRODUCTION_TAG, reproduction_metrics, start_run
 from diffground.tracking.identity import params_as_text
 from diffground.tracking.journal import sessions
@@ -62,7 +62,10 @@ def test_tags_say_what_ran(params, runs_of, monkeypatch):
     for run in (parent, clean, dirty):
         tags = run.data.tags
         assert (tags["mlflow.source.git.commit"], tags["dvc.experiment"]) == (commit, "seen_05")
-        assert (tags["diffground.profile"], tags["diffground.generator.sha256"]) == ("smoke", "models/smoke/diffusion")
+        assert (tags["diffground.profile"], tags["diffground.generator.sha256"]) == (
+            "smoke",
+            "models/smoke/diffusion",
+        )
     assert (clean.data.tags["diffground.dirty"], dirty.data.tags["diffground.dirty"]) == ("false", "true")
 
 

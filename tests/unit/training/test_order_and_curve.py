@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import torch
 
-from diffground.training import LOG_EVERY, LossCurve, ShuffledBatches
+from diffground.training.loop import LOG_EVERY, LossCurve, ShuffledBatches
 
 
 def test_every_sample_comes_once_before_any_comes_again() -> None:

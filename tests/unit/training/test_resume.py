@@ -12,11 +12,11 @@ import torch
 import toy_trainings as toy
 
 import diffground
-from diffground.config import load_params
 from diffground.errors import UserError
+from diffground.reproduction.config import load_params
 from diffground.runtime.processes import run_in_processes
-from diffground.runtime.unfinished import TrainingState, training_fingerprint
-from diffground.training import Execution
+from diffground.training.loop import Execution
+from diffground.training.resume import TrainingState, training_fingerprint
 
 HERE = Path(__file__).parent
 STATE = "state.safetensors"

@@ -10,11 +10,11 @@ from torch import nn
 from diffground.errors import UserError
 from diffground.grounding.loss import grounding_loss, judged_queries
 from diffground.grounding.queries import add_noise, keep_text, stack_queries
-from diffground.grounding.training import stack_masks
+from diffground.grounding.train import stack_masks
 from diffground.runtime.processes import run_in_processes
 from diffground.segmentation.augmentation import apply_views, draw_views
-from diffground.segmentation.training import count_targets, load_batch, predictions_by_layer, segmentation_loss
-from diffground.training import Execution
+from diffground.segmentation.train import count_targets, load_batch, predictions_by_layer, segmentation_loss
+from diffground.training.loop import Execution
 
 CLOSE = {"rtol": 1e-3, "atol": 2e-5}  # Adam divides by roots of small numbers
 

@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from toy_world import NUM_MAPS, make_module, make_toy
 
-from diffground.grounding.training import train_module
+from diffground.grounding.train import train_module
 from diffground.runtime.rank import is_main_process
-from diffground.runtime.unfinished import Unfinished
 from diffground.segmentation.maskformer import MaskFormerSegmenter, build_maskformer
-from diffground.segmentation.training import train_segmenter
-from diffground.training import Execution
+from diffground.segmentation.train import train_segmenter
+from diffground.training.loop import Execution
+from diffground.training.resume import Unfinished
 
 GROUNDING = {
     "training_type": "without_zero_masks", "iterations": 6, "batch_size": 8, "learning_rate": 3e-3,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .sprites import Sprite
+from diffground.data.stickers.sprites import Sprite
 
 COLOURS = {
     "red": (214, 40, 40),

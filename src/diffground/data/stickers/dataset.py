@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from diffground.data.stickers.scenes import compose_scene
+from diffground.data.stickers.sprites import Sprite, load_sprites
 from diffground.data.voc import VocItem, write_voc
 from diffground.errors import UserError
-
-from .scenes import compose_scene
-from .sprites import Sprite, load_sprites
 
 _NUM_OBJECTS_SHARE = {1: 0.45, 2: 0.35, 3: 0.20}
 _CARD = "sticker_voc.json"

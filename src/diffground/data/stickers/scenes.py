@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from diffground.data.stickers.backgrounds import PLACES, paint_background
+from diffground.data.stickers.colours import recolour
+from diffground.data.stickers.sprites import Sprite
 from diffground.vocabulary import photograph_of
-
-from .backgrounds import PLACES, paint_background
-from .colours import recolour
-from .sprites import Sprite
 
 REFERENCE_PX = 64
 MIRRORED_FRAC = 0.5

@@ -17,9 +17,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from diffground.data.stickers.drawings import DRAWINGS
 from diffground.errors import UserError
-
-from .drawings import DRAWINGS
 
 SPRITE_PX = 128
 """Longest side of a rasterised artwork before it is scaled into a scene."""

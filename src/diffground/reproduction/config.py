@@ -1,0 +1,221 @@
+"""The parameters of a reproduction: one frozen dataclass a section of params.yaml, checked when it is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffground.grounding.config import GroundingConfig
+from diffground.reproduction.params import read_params
+from diffground.runtime.config import RuntimeConfig
+from diffground.segmentation.config import SegmenterConfig
+
+
+@dataclass(frozen=True)
+class VocabularyConfig:
+    """Which categories there are and which of them are unseen."""
+
+    name: str
+    """Table of categories: 'pascal' (20), 'coco' (79), 'sticker_coco' (the 64 of COCO that the mini world has)."""
+    pairs: str
+    """Which categories appear together in prompts: those of the 'table' (pascal has one), or those that share a real
+    image of `data.train_list` ('data') or of `data.val_list` ('data_val')."""
+    unseen: tuple[str, ...]
+    """Categories without labels. Supplementary B.1 of the paper gives three splits."""
+    seen: tuple[str, ...]
+    """Categories with labels; empty: all that are not unseen."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The real images; stage prepare_data puts them into data/real, in PASCAL VOC devkit layout."""
+
+    source: str
+    """'stickers' composes the mini world, 'voc' copies two lists of a devkit, 'coco' converts COCO 2017."""
+    root: str
+    """'voc': devkit folder with JPEGImages, SegmentationClass, ImageSets/Segmentation, its labels in the order of the
+    vocabulary; 'coco': folder with train2017, val2017, annotations."""
+    train_list: str
+    """Name of the image list for training, without .txt; 'voc' reads it, the others write it."""
+    val_list: str
+    """Name of the image list for evaluation, without .txt; 'voc' reads it, the others write it."""
+    label_folder: str
+    """Folder of the training list's labels: SegmentationClass, or SegmentationClassAug for trainaug ('voc' only)."""
+    annotations: str
+    """'instances', objects that may overlap, or 'panoptic', segments that do not ('coco' only)."""
+    image_size: int
+    """Side of a composed image, px ('stickers' only)."""
+    num_train: int
+    """Training images: composed ('stickers'), or a random subset of train2017, 0 for all ('coco')."""
+    num_val: int
+    """Validation images: composed ('stickers'), or a random subset of val2017, 0 for all ('coco')."""
+    seed: int
+    """Seed of the composition ('stickers') or of the subsets ('coco')."""
+
+
+@dataclass(frozen=True)
+class PromptsConfig:
+    """How many prompts of each kind (paper section 4.1)."""
+
+    seed: int
+    """Seed of categories, pairs and sampling seeds."""
+    num_train_one: int
+    """Training prompts with one seen category."""
+    num_train_two: int
+    """Training prompts with a co-appearing pair of seen categories."""
+    test_per_category: int
+    """Protocol I prompts a category (paper: 30)."""
+    test_per_pair: int
+    """Protocol I prompts a co-appearing pair (paper: 5)."""
+    synthesis_per_category: int
+    """Prompts a category of the synthetic segmentation set (paper: 500)."""
+    synthesis_per_pair: int
+    """Prompts a co-appearing pair of the synthetic segmentation set (paper: 71)."""
+    contexts: str
+    """Longer prompts in the synthetic segmentation set (paper: Model E): '' for none, a bank of contexts (.yaml), a
+    file with one prompt a line, or 'llm:<folder or hub id>'; prompts/README.md says how each is written."""
+    context_frac: float
+    """Share of the prompts of the synthetic segmentation set that get one, where there is one, 0..1."""
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """The frozen text-to-image model and its sampler."""
+
+    checkpoint: str
+    """A diffusers pipeline folder or hub id."""
+    image_size: int
+    """Side of a generated image, px."""
+    num_steps: int
+    """DDIM steps (paper: 50)."""
+    guidance_scale: float
+    """Classifier-free guidance (released code: 5)."""
+    tapped_step: int
+    """Step whose latent is stored and whose features are read, counted from the clean end; 1 is the last (paper: 5)."""
+    batch_size: int
+    """Images sampled at once; changes speed, not the images."""
+    shard_size: int
+    """Samples a shard."""
+    dtype: str
+    """'float32', 'bfloat16', 'float16'; 'auto' is bfloat16 where the device has instructions for it, else float32."""
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """The off-the-shelf detector whose masks are the oracle."""
+
+    backend: str
+    """'torchvision', 'transformers' (Mask2Former, MaskFormer) or 'detectron2' (Mask R-CNN; install it yourself)."""
+    checkpoint: str
+    """Model folder; or the name of a torchvision weights entry; or a hub id ('transformers')."""
+    score_threshold: float
+    """Instances below this score are not used, 0..1."""
+    mask_threshold: float
+    """Pixel probability from which a pixel belongs to an instance, 0..1."""
+    batch_size: int
+    """Images at once."""
+
+
+@dataclass(frozen=True)
+class InversionConfig:
+    """Real images as samples for the grounding module, their latents by DDIM inversion (paper, table 7).
+
+    Steps and tapped step are those of `generator`.
+    """
+
+    num_train: int
+    """Real training images: the first of data.train_list that show a seen category, all if there are fewer; 0: none."""
+    num_val: int
+    """Real images to score grounding on: the first of data.val_list that show a used category, all if there are fewer;
+    0: none, then grounding is scored on generated images alone."""
+    min_area_frac: float
+    """Share of the image, 0..1, from which a category that it shows is named in its prompt."""
+    fixed_point_iterations: int
+    """UNet passes a step beyond the first, which bring the inversion closer to exact; 0 is plain DDIM inversion."""
+    batch_size: int
+    """Images inverted at once; changes speed, not the latents."""
+
+
+@dataclass(frozen=True)
+class DaamConfig:
+    """Baseline: cross-attention maps aggregated over steps, layers and heads."""
+
+    num_calibration: int
+    """Training samples on which the threshold is chosen."""
+    batch_size: int
+    """Images at once."""
+
+
+@dataclass(frozen=True)
+class Text2MaskConfig:
+    """Baseline From Text to Mask (arXiv 2309.04109): label maps of real images whose categories are known."""
+
+    num_images: int
+    """The first images of data.train_list that show a used category, or all if there are fewer; 0: none."""
+    noise_frac: float
+    """How far an image is noised, as a share of the schedule, 0..1."""
+    word_sizes: tuple[int, ...]
+    """Sides of the cross-attention layers that are averaged, px of the layer; empty: all layers."""
+    num_noises: int
+    """Noise draws, a UNet pass each, whose maps are averaged."""
+    power: int
+    """How often a map is spread by self-attention; 0: not at all."""
+    max_affinity_size: int
+    """Largest side of the self-attention used, px of its layer; memory grows as side^4."""
+    threshold_from: str
+    """'generated': the threshold fits the detector's masks of generated training images best, which show seen
+    categories alone; no label of a real image enters. 'fixed': it is `threshold`."""
+    threshold: float
+    """From where on a pixel belongs to its likeliest category, above 0, to 1 ('fixed' only)."""
+    num_calibration: int
+    """Generated training images on which the threshold is chosen ('generated' only)."""
+    uncertain_band: float
+    """Pixels less than this from the threshold are ignored, 0..1; 0: none. With a CRF, from even odds."""
+    crf_iterations: int
+    """Mean-field iterations of a dense CRF over the maps (Krähenbühl & Koltun 2011); 0: no CRF."""
+    crf_weight: float
+    """Weight of the CRF's bilateral kernel; its kernels are normalised."""
+    crf_position_frac: float
+    """Reach of the bilateral kernel, a standard deviation, as a share of the image's longer side."""
+    crf_colour_scale: float
+    """Standard deviation of the bilateral kernel in colour, of 255."""
+    batch_size: int
+    """Images at once; changes speed, not the label maps."""
+    seed: int
+    """Seed of the noise; an image's own depends on this and on its id alone."""
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """MLflow."""
+
+    enabled: bool
+    """Log every stage."""
+    uri: str
+    """Tracking store; the environment variable MLFLOW_TRACKING_URI goes before it."""
+    experiment: str
+    """MLflow experiment name."""
+
+
+@dataclass(frozen=True)
+class Params:
+    """All of params.yaml."""
+
+    profile: str
+    vocabulary: VocabularyConfig
+    data: DataConfig
+    prompts: PromptsConfig
+    generator: GeneratorConfig
+    detector: DetectorConfig
+    inversion: InversionConfig
+    grounding: GroundingConfig
+    daam: DaamConfig
+    text2mask: Text2MaskConfig
+    segmenter: SegmenterConfig
+    runtime: RuntimeConfig
+    tracking: TrackingConfig
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check `path`. Raises: UserError as diffground.reproduction.params.read_params does."""
+    return read_params(path, Params)

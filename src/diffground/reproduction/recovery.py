@@ -1,0 +1,93 @@
+"""DVC 3.67 rewrites its own files in place: killed at that moment, it leaves one that is cut short."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+from diffground.atomic import write_atomically
+from diffground.errors import UserError
+from diffground.reproduction.commands import DVC_TEMPORARY, git_file
+from diffground.reproduction.lock_file import read_stages
+
+LOCK = Path("dvc.lock")
+DVC_STAGE = "DVC_STAGE"
+"""Environment variable that DVC sets for stages."""
+COPY = DVC_TEMPORARY / "diffground" / LOCK.name
+RWLOCK = DVC_TEMPORARY / "rwlock"
+"""Which process works on which files; DVC looks whether it still lives."""
+_WRITE_S = 1.0
+"""Longer than DVC takes to write RWLOCK."""
+
+
+def keep_copy(root: Path = Path()) -> None:
+    """Before a stage works, where DVC has started it: DVC has just read dvc.lock, so it is whole."""
+    if DVC_STAGE in os.environ and (root / LOCK).is_file():
+        write_atomically(root / COPY, (root / LOCK).read_text(encoding="utf-8"))
+
+
+def recover(root: Path = Path()) -> list[str]:
+    """Put back a dvc.lock that is cut short, as it was before the last stage, or else as last committed; remove a table
+    of working processes that DVC cannot read. No DVC command is at work in `root`.
+
+    What a killed stage has made is kept: it runs again and finds it. Returns: what was done, a line each.
+    Raises: UserError when there is no dvc.lock to put back.
+    """
+    done = []
+    lock, rwlock = root / LOCK, root / RWLOCK
+    if lock.is_file():
+        text = lock.read_text(encoding="utf-8", errors="replace")
+        if not is_whole(text) or _lost_stages(text, root):
+            done.append(f"{LOCK}: put back from {_put_back(root)}")
+    if rwlock.is_file() and not _is_json(rwlock):
+        time.sleep(_WRITE_S)
+        if rwlock.is_file() and not _is_json(rwlock):
+            rwlock.unlink()
+            done.append(f"{RWLOCK}: removed")
+    return done
+
+
+def is_whole(text: str) -> bool:
+    """Whether DVC takes `text` for a dvc.lock, and has written its last line to the end."""
+    from dvc.dvcfile import Lockfile
+    from dvc.exceptions import DvcException
+    from dvc.utils.serialize import parse_yaml
+
+    try:
+        Lockfile.validate(parse_yaml(text, str(LOCK)))
+    except DvcException:
+        return False
+    return text.endswith("\n")
+
+
+def _lost_stages(text: str, root: Path) -> bool:
+    """Whether `text` ends between two stages of the copy. DVC itself never takes the last ones away, a checkout may."""
+    left, before = list(read_stages(text)), list(read_stages(_copy(root)))
+    return len(left) < len(before) and left == before[: len(left)] and text != _committed(root)
+
+
+def _copy(root: Path) -> str:
+    text = (root / COPY).read_text(encoding="utf-8") if (root / COPY).is_file() else ""
+    return text if is_whole(text) else ""
+
+
+def _committed(root: Path) -> str | None:
+    return git_file("HEAD", f"./{LOCK}", cwd=root)
+
+
+def _put_back(root: Path) -> str:
+    for text, source in ((_copy(root), str(COPY)), (_committed(root), "the last commit")):
+        if text and is_whole(text):
+            write_atomically(root / LOCK, text)
+            return source
+    raise UserError(f"{root / LOCK}: damaged, and there is no copy; delete it and run `dvc repro`")
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True

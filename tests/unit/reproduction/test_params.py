@@ -1,0 +1,205 @@
+"""params.yaml: what is wrong is said in one line that names the key and the remedy."""
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+import yaml
+
+from diffground.errors import UserError
+from diffground.reproduction import params as rules
+from diffground.reproduction.config import Params, load_params
+from diffground.reproduction.params import flat_params
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def values() -> dict:
+    return yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def load(tmp_path: Path, values: object) -> Params:
+    path = tmp_path / "params.yaml"
+    path.write_text(values if isinstance(values, str) else yaml.safe_dump(values))
+    return load_params(path)
+
+
+def message(tmp_path: Path, values: object) -> str:
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, values)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "params.yaml" in text
+    return text
+
+
+def test_the_committed_file_is_read_into_dataclasses(tmp_path, values):
+    params = load(tmp_path, values)
+    assert params.vocabulary.unseen == ("tvmonitor", "car", "dog", "sofa", "train")
+    assert params.generator.guidance_scale == values["generator"]["guidance_scale"]
+    assert isinstance(params.grounding.reduced_channels, tuple)
+
+
+def test_a_misspelt_key_is_named_with_the_closest_right_one(tmp_path, values):
+    values["generator"]["num_step"] = values["generator"].pop("num_steps")
+    text = message(tmp_path, values)
+    assert "'generator.num_step' is not a parameter; did you mean 'generator.num_steps'?" in text
+
+
+def test_a_misspelt_section_is_named_with_the_closest_right_one(tmp_path, values):
+    values["grouding"] = values.pop("grounding")
+    assert "'grouding' is not a parameter; did you mean 'grounding'?" in message(tmp_path, values)
+
+
+def test_a_key_like_none_known_gets_the_list_of_known_ones(tmp_path, values):
+    values["daam"]["xyz"] = 1
+    assert "known here: num_calibration, batch_size" in message(tmp_path, values)
+
+
+def test_a_missing_key_is_named(tmp_path, values):
+    del values["detector"]["mask_threshold"]
+    assert "'detector.mask_threshold' is missing" in message(tmp_path, values)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "expected"),
+    [
+        ("generator", "num_steps", "twenty", "generator.num_steps must be a whole number, got text 'twenty'"),
+        ("generator", "num_steps", 20.5, "generator.num_steps must be a whole number, got a number 20.5"),
+        ("generator", "num_steps", True, "generator.num_steps must be a whole number, got true or false True"),
+        ("generator", "num_steps", None, "generator.num_steps must be a whole number, got nothing"),
+        ("generator", "guidance_scale", "4,0", "generator.guidance_scale must be a number, got text '4,0'"),
+        ("generator", "checkpoint", 5, "generator.checkpoint must be text, got a whole number 5"),
+        ("tracking", "enabled", "yes", "tracking.enabled must be true or false, got text 'yes'"),
+        ("grounding", "reduced_channels", 32, "grounding.reduced_channels must be a list of a whole number"),
+        ("grounding", "reduced_channels", [32, "x"], "reduced_channels[1] must be a whole number, got text 'x'"),
+        ("vocabulary", "unseen", "dog", "vocabulary.unseen must be a list of text, got text 'dog'"),
+    ],
+)
+def test_a_wrong_type_is_named_with_the_right_one_and_the_value(tmp_path, values, section, key, value, expected):
+    values[section][key] = value
+    assert expected in message(tmp_path, values)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "expected"),
+    [
+        ("generator", "num_steps", 0, "generator.num_steps must be at least 1, got 0"),
+        ("generator", "tapped_step", 0, "generator.tapped_step must be at least 1, got 0"),
+        ("generator", "tapped_step", 21, "generator.tapped_step must be at most generator.num_steps (12), got 21"),
+        ("generator", "guidance_scale", -0.1, "generator.guidance_scale must not be negative, got -0.1"),
+        ("generator", "guidance_scale", float("nan"), "generator.guidance_scale must be a finite number, got nan"),
+        ("generator", "checkpoint", "", "generator.checkpoint must not be empty"),
+        ("prompts", "num_train_one", -1, "prompts.num_train_one must not be negative, got -1"),
+        ("prompts", "test_per_pair", -3, "prompts.test_per_pair must not be negative, got -3"),
+        ("prompts", "context_frac", 1.5, "prompts.context_frac must be in 0..1, got 1.5"),
+        ("data", "num_val", -1, "data.num_val must not be negative, got -1"),
+        ("detector", "score_threshold", 1.01, "detector.score_threshold must be in 0..1, got 1.01"),
+        ("detector", "score_threshold", -0.01, "detector.score_threshold must be in 0..1, got -0.01"),
+        ("grounding", "learning_rate", 0.0, "grounding.learning_rate must be greater than 0, got 0.0"),
+        ("grounding", "reduced_channels", [32, 0, 96], "grounding.reduced_channels[1] must be at least 1, got 0"),
+        ("grounding", "gain_timesteps", [5, -1], "grounding.gain_timesteps[1] must not be negative, got -1"),
+        ("grounding", "num_heads", 7, "grounding.embed_dim must be a multiple of grounding.num_heads (7), got 128"),
+        ("inversion", "num_train", -1, "inversion.num_train must not be negative, got -1"),
+        ("inversion", "fixed_point_iterations", -1, "inversion.fixed_point_iterations must not be negative, got -1"),
+        ("inversion", "min_area_frac", 1.5, "inversion.min_area_frac must be in 0..1, got 1.5"),
+        ("inversion", "batch_size", 0, "inversion.batch_size must be at least 1, got 0"),
+        ("grounding", "training_data", "reel", "must be one of sim, real, both, got 'reel'; did you mean 'real'?"),
+        ("grounding", "training_data", "real", "num_train must be at least 1 where grounding.training_data is 'real'"),
+        ("grounding", "training_data", "both", "num_train must be at least 1 where grounding.training_data is 'both'"),
+        ("runtime", "num_threads", 0, "runtime.num_threads must be at least 1, got 0"),
+        ("runtime", "num_workers", 0, "runtime.num_workers must be at least 1, got 0"),
+        ("runtime", "backend", "rey", "runtime.backend must be one of local, ray, got 'rey'; did you mean 'ray'?"),
+        ("grounding", "branches", "condtional", "got 'condtional'; did you mean 'conditional'?"),
+        ("text2mask", "threshold", 0, "text2mask.threshold must be greater than 0, got 0.0"),
+        ("text2mask", "threshold", 1.1, "text2mask.threshold must be in 0..1, got 1.1"),
+        ("text2mask", "threshold_from", "generate", "did you mean 'generated'?"),
+        ("text2mask", "num_images", -1, "text2mask.num_images must not be negative, got -1"),
+        ("text2mask", "crf_colour_scale", 0, "text2mask.crf_colour_scale must be greater than 0, got 0.0"),
+        ("segmenter", "training_sets", ["text2mask"], "text2mask.num_images must be at least 1 where 'text2mask' is"),
+        ("data", "source", "voc", "data.root must not be empty where data.source is 'voc'"),
+        (
+            "data",
+            "source",
+            "coco",
+            "data.root must not be empty where data.source is 'coco'; name the folder of COCO 2017",
+        ),
+        ("data", "source", "web", "data.source must be one of stickers, voc, coco, got 'web'"),
+        ("data", "annotations", "keypoints", "data.annotations must be one of instances, panoptic, got 'keypoints'"),
+        ("data", "train_list", "val", "data.train_list and data.val_list must differ, got 'val' for both"),
+        ("vocabulary", "name", "coco", "vocabulary.pairs must be 'data' or 'data_val' for 'coco'"),
+        ("vocabulary", "name", "sticker_coco", "vocabulary.pairs must be 'data' or 'data_val' for 'sticker_coco'"),
+        ("vocabulary", "unseen", ["dgo"], "'dgo' is not one of the 20 categories; closest: dog. Known: aeroplane"),
+        ("vocabulary", "seen", ["cat", "dog"], "'dog' is both seen and unseen"),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_the_rule(tmp_path, values, section, key, value, expected):
+    values[section][key] = value
+    assert expected in message(tmp_path, values)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("generator", "num_steps", 1),  # equal to tapped_step
+        ("generator", "guidance_scale", 4),  # a whole number where a number is wanted
+        ("detector", "score_threshold", 0),
+        ("detector", "score_threshold", 1),
+        ("prompts", "test_per_pair", 0),
+        ("grounding", "gain_timesteps", [0]),
+        ("vocabulary", "unseen", []),
+        ("inversion", "num_val", 0),
+        ("text2mask", "num_images", 0),
+        ("text2mask", "crf_iterations", 0),
+    ],
+)
+def test_the_ends_of_a_range_belong_to_it(tmp_path, values, section, key, value):
+    values[section][key] = value
+    load(tmp_path, values)
+
+
+@pytest.mark.parametrize("data", ["real", "both"])
+def test_real_training_data_go_with_one_real_image_and_more(tmp_path, values, data):
+    values["grounding"]["training_data"] = data
+    values["inversion"]["num_train"] = 1
+    assert load(tmp_path, values).grounding.training_data == data
+
+
+@pytest.mark.parametrize("pairs", ["data", "data_val"])
+def test_the_mini_world_goes_with_both_of_its_tables_and_with_no_other(tmp_path, values, pairs):
+    values["vocabulary"] |= {"name": "sticker_coco", "pairs": pairs}
+    assert load(tmp_path, values).data.source == "stickers"
+    values["vocabulary"]["name"] = "coco"
+    expected = "vocabulary.name must be one of pascal, sticker_coco where data.source is 'stickers', got 'coco'"
+    assert expected in message(tmp_path, values)
+
+
+def test_1e_4_without_a_point_is_a_number(tmp_path, values):
+    values["grounding"]["learning_rate"] = "LR"
+    assert load(tmp_path, yaml.safe_dump(values).replace("LR", "1e-4")).grounding.learning_rate == 1e-4
+
+
+def test_a_missing_file_says_which_command_writes_it(tmp_path):
+    with pytest.raises(UserError, match="no such file; run `diffground profile mini`"):
+        load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("text", ["a: [1", "a: 1\na: 2\n", "a: ${nowhere}\n", "- 1\n", "", "\tx: 1", "just words"])
+def test_a_file_that_is_no_parameters_is_one_line(tmp_path, text):
+    message(tmp_path, text)
+
+
+def test_every_rule_names_a_parameter_that_exists():
+    hints = get_type_hints(Params)
+    keys = {f"{s}.{f.name}" for s, kind in hints.items() if is_dataclass(kind) for f in fields(kind)}
+    assert len(keys) > 50
+    named = rules._NOT_NEGATIVE | rules._POSITIVE | rules._FRACTIONS | rules._CHOICES.keys() | rules._MAY_BE_EMPTY
+    assert named <= keys
+
+
+def test_flat_parameters_keep_values_order_and_what_is_no_section():
+    sections = {"profile": "mini", "b": {"y": (1, 2), "x": None}, "a": {}, "c": {"z": 0.5}}
+    expected = [("profile", "mini"), ("b.y", (1, 2)), ("b.x", None), ("c.z", 0.5)]
+    assert list(flat_params(sections).items()) == expected
