@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import DDIMScheduler, DiffusionPipeline
 from torch import Tensor
 
@@ -39,14 +40,22 @@ class Samples:
 
 @dataclass(frozen=True)
 class Features:
-    """What one UNet pass shows of a latent."""
+    """What UNet passes show of B latents: all that the grounding module reads, apart from the text."""
 
     maps: dict[int, Tensor]
     """{size s: float32 (B, C_s, s, s)}, coarse to fine."""
     attention: Tensor | None
-    """float32 (B, Q, L, s, s) in 0..1 at the finest size, for Q words and L layers; None if no words were given."""
-    clean: Tensor
-    """float32 (B, C, h, w): the clean latents that this pass predicts, with the prompt."""
+    """float32 (B, Q, L, s, s) in 0..1 at the finest size, for Q words and L layers; zero for queries that pad. The
+    grounding package appends each word's denoising gain along L. None if no words were given."""
+    clean: Tensor | None = None
+    """float32 (B, C, h, w): the clean latents that the pass predicts, with the prompt. None if they were not kept."""
+
+    def padded(self, num_queries: int) -> Features:
+        """The same with attention maps of `num_queries` queries, at least as many as now."""
+        if self.attention is None:
+            return self
+        missing = num_queries - self.attention.shape[1]
+        return replace(self, attention=F.pad(self.attention, (0, 0, 0, 0, 0, 0, 0, missing)))
 
 
 class Generator:

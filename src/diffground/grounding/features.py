@@ -3,76 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from diffground.diffusion.generator import Features
 from diffground.runtime.progress import Progress
 
 MAX_CACHE_BYTES = 4 * 2**30
 """Feature maps of a training set up to this size are kept in memory."""
 
 
-@dataclass(frozen=True)
-class FeatureBatch:
-    """What the grounding module reads of B samples, apart from the text."""
-
-    maps: dict[int, Tensor]
-    """Size s (px) -> float32 (B, C_s, s, s)."""
-    attention: Tensor | None
-    """float32 (B, Q, L, s, s): each word's cross-attention maps, then its denoising gain; zero for queries that pad.
-    None without word attention."""
-
-    def padded(self, num_queries: int) -> FeatureBatch:
-        """The same with attention maps of `num_queries` queries, at least as many as now."""
-        if self.attention is None:
-            return self
-        missing = num_queries - self.attention.shape[1]
-        return FeatureBatch(maps=self.maps, attention=F.pad(self.attention, (0, 0, 0, 0, 0, 0, 0, missing)))
-
-
 class FeatureSource(Protocol):
     """Features of numbered samples."""
 
-    def batch(self, indices: Sequence[int]) -> FeatureBatch:
+    def batch(self, indices: Sequence[int]) -> Features:
         """Features of these samples, on the training device."""
 
 
 class StreamedFeatures:
     """One UNet pass for every batch."""
 
-    def __init__(self, extract: Callable[[Sequence[int]], FeatureBatch]) -> None:
+    def __init__(self, extract: Callable[[Sequence[int]], Features]) -> None:
         self._extract = extract
 
-    def batch(self, indices: Sequence[int]) -> FeatureBatch:
+    def batch(self, indices: Sequence[int]) -> Features:
         return self._extract(indices)
 
 
 class CachedFeatures:
-    """float16 maps of all samples, in memory; `attention` as in FeatureBatch, for all samples."""
+    """float16 maps of all samples, in memory; `attention` as in Features, for all samples."""
 
     def __init__(self, *, maps: dict[int, Tensor], attention: Tensor | None, device: torch.device) -> None:
         self._maps = {size: values.half() for size, values in maps.items()}
         self._attention = None if attention is None else attention.half()
         self._device = device
 
-    def batch(self, indices: Sequence[int]) -> FeatureBatch:
+    def batch(self, indices: Sequence[int]) -> Features:
         chosen = torch.as_tensor(indices)
 
         def take(values: Tensor) -> Tensor:
             return values[chosen].to(self._device, torch.float32)
 
-        return FeatureBatch(
+        return Features(
             maps={size: take(values) for size, values in self._maps.items()},
             attention=None if self._attention is None else take(self._attention),
         )
 
 
 def gather_features(
-    extract: Callable[[Sequence[int]], FeatureBatch],
+    extract: Callable[[Sequence[int]], Features],
     *,
     num_samples: int,
     batch_size: int,

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from diffground.data.labelled import LabelledSample, read_labelled_samples
-from diffground.diffusion.generator import Generator
+from diffground.diffusion.generator import Features, Generator
 from diffground.errors import UserError
 from diffground.grounding.checkpoint import GroundingSpec
 from diffground.grounding.config import GroundingConfig
-from diffground.grounding.features import FeatureBatch, gather_features
+from diffground.grounding.features import gather_features
 from diffground.grounding.module import GroundingModule
 from diffground.grounding.prediction import read_features
 from diffground.grounding.train import TrainingSet, train_module
@@ -182,7 +182,7 @@ def training_set(
     num_queries = max(len(s.categories) for s in samples)
     phrases = [[vocabulary.phrases[c] for c in s.categories] for s in samples]
 
-    def extract(indices: Sequence[int]) -> FeatureBatch:
+    def extract(indices: Sequence[int]) -> Features:
         chosen = list(indices)
         features = read_features(
             generator,

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diffground.diffusion.generator import Generator
+from diffground.diffusion.generator import Features, Generator
 from diffground.errors import UserError
 from diffground.grounding.checkpoint import load_grounding
 from diffground.grounding.denoising_gain import denoising_gain
-from diffground.grounding.features import FeatureBatch
 from diffground.grounding.module import GroundingModule
 from diffground.grounding.queries import stack_queries
 
@@ -28,7 +28,7 @@ def read_features(
     branches: str,
     with_attention: bool,
     gain_timesteps: Sequence[int],
-) -> FeatureBatch:
+) -> Features:
     """What the module reads of these samples: one UNet pass, and with `gain_timesteps` one a word and timestep more.
 
     `latents` float (B, C, h, w) at `timestep`; `words` as phrases, in any number a sample.
@@ -36,11 +36,11 @@ def read_features(
     features = generator.features(
         latents, prompts, timestep=timestep, branches=branches, words=words if with_attention else None
     )
-    attention = features.attention
-    if attention is not None and gain_timesteps:
-        gain = denoising_gain(generator, features.clean, words, timesteps=gain_timesteps, size=attention.shape[-1])
-        attention = torch.cat([attention, gain], dim=2)  # (B, Q, L, s, s)
-    return FeatureBatch(maps=features.maps, attention=attention)
+    if features.attention is None or features.clean is None or not gain_timesteps:
+        return features
+    size = features.attention.shape[-1]
+    gain = denoising_gain(generator, features.clean, words, timesteps=gain_timesteps, size=size)
+    return replace(features, attention=torch.cat([features.attention, gain], dim=2))  # (B, Q, L, s, s)
 
 
 class Grounder:

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from diffground.grounding.features import CachedFeatures, FeatureBatch, StreamedFeatures, gather_features
+from diffground.diffusion.generator import Features
+from diffground.grounding.features import CachedFeatures, StreamedFeatures, gather_features
 
 MAPS = {2: torch.randn(7, 3, 2, 2), 4: torch.randn(7, 5, 4, 4)}
 ATTENTION = torch.rand(7, 2, 6, 4, 4)
 CPU = torch.device("cpu")
 
 
-def extract(indices: Sequence[int]) -> FeatureBatch:
+def extract(indices: Sequence[int]) -> Features:
     chosen = list(indices)
-    return FeatureBatch(maps={size: m[chosen] for size, m in MAPS.items()}, attention=ATTENTION[chosen])
+    return Features(maps={size: m[chosen] for size, m in MAPS.items()}, attention=ATTENTION[chosen])
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
@@ -44,4 +45,4 @@ def test_padding_adds_zero_maps_for_words_that_are_not_there() -> None:
     assert padded.attention is not None
     assert torch.equal(padded.attention[:, :2], ATTENTION[:2])
     assert not padded.attention[:, 2].any()
-    assert FeatureBatch(maps=MAPS, attention=None).padded(3).attention is None
+    assert Features(maps=MAPS, attention=None).padded(3).attention is None
