@@ -27,7 +27,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from diffground.data.shards import count_samples, encode_array, encode_json, encode_png, list_shards
+from diffground.data.labelled import image_sample
+from diffground.data.shards import count_samples, list_shards
 from diffground.diffusion.generate import generate_shards
 from diffground.diffusion.generator import Generator, Samples
 from diffground.prompts import PromptFile, PromptRecord, read_prompts, write_prompts
@@ -98,11 +99,10 @@ def measure_reference(folder: Path) -> dict[str, float]:
                 batch = shard[start : start + BATCH_SIZE]
                 samples = generator.sample([r.prompt for r in batch], [r.seed for r in batch])
                 for record, image, latent in zip(batch, samples.images, samples.latents.numpy(), strict=True):
-                    for name, content in (
-                        ("image.png", encode_png(image)),
-                        ("latent.npy", encode_array(latent.astype(np.float16))),
-                        ("meta.json", encode_json({**record.to_json(), **SETTINGS})),
-                    ):
+                    sample = image_sample(
+                        **record.to_json(), settings=SETTINGS, image=image, latent=latent.astype(np.float16)
+                    )
+                    for name, content in sample.members.items():
                         info = tarfile.TarInfo(f"{record.id}.{name}")
                         info.size = len(content)
                         archive.addfile(info, io.BytesIO(content))

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from diffground.data.labelled import read_labelled_samples
-from diffground.data.shards import Sample, decode_json, decode_label, decode_png, read_samples
+from diffground.data.labelled import LabelledSample, read_labelled_samples
+from diffground.data.shards import read_samples
 from diffground.data.voc import VocDataset
 from diffground.report.gallery import Picture, Row, draw_gallery, mask_overlay, overlay
 from diffground.reproduction import paths
@@ -70,20 +70,17 @@ def _rows(out: Path) -> Iterator[Row]:
         if out in _PAIRS:
             labelled = islice(read_labelled_samples(generated=_PAIRS[out], oracle=out), _NUM_COLUMNS)
             pictures = [
-                Picture(mask_overlay(sample.image(), list(sample.masks().values())), ", ".join(sample.mask_pngs))
+                Picture(mask_overlay(sample.image(), list(sample.masks().values())), ", ".join(sample.found))
                 for sample in labelled
             ]
         else:
-            pictures = [_picture(sample) for sample in islice(read_samples(out), _NUM_COLUMNS)]
+            pictures = [_picture(LabelledSample(sample)) for sample in islice(read_samples(out), _NUM_COLUMNS)]
         yield Row(str(out), pictures)
 
 
-def _picture(sample: Sample) -> Picture:
-    image = decode_png(sample.members["image.png"], place=sample.place)
-    if "label.png" in sample.members:
-        image = overlay(image, decode_label(sample.members["label.png"], place=sample.place))
-    meta = decode_json(sample.members["meta.json"])
-    return Picture(np.ascontiguousarray(image), ", ".join(meta.get("categories", [])))
+def _picture(sample: LabelledSample) -> Picture:
+    image = overlay(sample.image(), sample.label()) if sample.has_label else sample.image()
+    return Picture(np.ascontiguousarray(image), ", ".join(sample.categories))
 
 
 def _write_chart(stage: str, folder: Path) -> None:

@@ -19,10 +19,10 @@ import torch
 
 from diffground.baselines.dense_crf import DenseCrf
 from diffground.baselines.text2mask import Text2Mask, choose_label_threshold, image_level_labels, label_map
-from diffground.data.labelled import LabelledSample
+from diffground.data.labelled import LabelledSample, image_sample
 from diffground.data.palette import IGNORE
 from diffground.data.shard_map import map_shards, shard_jobs
-from diffground.data.shards import Sample, encode_json, encode_label, encode_png
+from diffground.data.shards import Sample
 from diffground.data.voc import VocDataset
 from diffground.runtime.progress import Progress
 from diffground.runtime.workers import Advance, Workers
@@ -140,7 +140,7 @@ def calibrate_threshold(
     count in which the detector found every named category; pixels in several masks do not. workers: None is this
     process alone. Raises: UserError where there is no mask to go by.
     """
-    complete = (sample for sample in samples if set(sample.categories) <= set(sample.mask_pngs))
+    complete = (sample for sample in samples if set(sample.categories) <= set(sample.found))
     chosen = list(islice(complete, num_calibration))
     batches = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
     examples = []
@@ -169,9 +169,9 @@ def pseudo_label_shards(
 ) -> int:
     """Label `images` of `dataset`. Returns the number of shards written now; without images there are none.
 
-    A sample: image.png (uint8 RGB, as in the dataset), label.png (uint8 of the same size, VOC palette, 0 background,
-    category i is i + 1, 255 doubtful or of a category that is not used), meta.json (image id, prompt, categories,
-    settings). Shards that are there and complete are kept. workers: None is this process alone.
+    A sample has the image as in the dataset, its label map (255: doubtful or of a category that is not used), image id,
+    prompt, categories and settings (see data.labelled). Shards that are there and complete are kept.
+    workers: None is this process alone.
     """
     settings = {
         "generator": method.generator.generator_id,
@@ -251,16 +251,15 @@ class _LabelShard:
         maps = self.method.maps(images, phrases, seeds)
         for weak, image, words, of_image in zip(batch, images, phrases, maps, strict=True):
             label = self.rule(of_image, weak.labels, image, device=self.method.generator.device)
-            meta = {
-                "id": f"real-{weak.id}", "image_id": weak.id, "prompt": photograph_of(*words),
-                "categories": [self.names[value] for value in weak.labels], **self.settings,
-            }  # fmt: skip
-            members = {
-                "image.png": encode_png(image),
-                "label.png": encode_label(np.where(np.isin(label, list(self.hidden)), np.uint8(IGNORE), label)),
-                "meta.json": encode_json(meta),
-            }
-            yield Sample(key=f"real-{weak.id}", members=members)
+            yield image_sample(
+                id=f"real-{weak.id}",
+                prompt=photograph_of(*words),
+                categories=[self.names[value] for value in weak.labels],
+                settings=self.settings,
+                image=image,
+                label=np.where(np.isin(label, list(self.hidden)), np.uint8(IGNORE), label),
+                image_id=weak.id,
+            )
 
 
 def _phrases(vocabulary: Vocabulary) -> dict[int, str]:

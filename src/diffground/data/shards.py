@@ -31,7 +31,8 @@ _BLOCK = 512
 _OCTAL = re.compile(rb"[0-7]+")  # int() takes signs and underscores too
 _NO_MEMBER = bytes(_BLOCK)
 _END_OF_ARCHIVE = 2 * _BLOCK  # zero bytes that end every complete tar
-_REMEDY = "delete the file and run `dvc repro`; the other shards are kept"
+REMEDY = "delete the file and run `dvc repro`; the other shards are kept"
+"""For messages about a shard that cannot be used."""
 _BROKEN_IMAGE = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 _ARRAY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -48,7 +49,7 @@ class Sample:
     @property
     def place(self) -> str:
         """For messages: where the sample is."""
-        return place_of(self.path, self.key)
+        return f"sample '{self.key}'" if self.path is None else f"{self.path}: sample '{self.key}'"
 
 
 def write_shard(path: Path, samples: Iterable[Sample]) -> None:
@@ -126,13 +127,8 @@ def read_member(path: Path, member: Member) -> bytes:
 def _content(file: BufferedReader, member: Member, path: Path) -> bytes:
     content = os.pread(file.fileno(), member.size, member.offset)
     if len(content) < member.size:
-        raise UserError(f"{path}: truncated at member '{member.key}.{member.name}'; {_REMEDY}")
+        raise UserError(f"{path}: truncated at member '{member.key}.{member.name}'; {REMEDY}")
     return content
-
-
-def place_of(path: Path | None, key: str) -> str:
-    """For messages: where a sample is."""
-    return f"sample '{key}'" if path is None else f"{path}: sample '{key}'"
 
 
 def _walk(file: BufferedReader, path: Path) -> Iterator[Member]:
@@ -145,7 +141,7 @@ def _walk(file: BufferedReader, path: Path) -> Iterator[Member]:
     while (header := os.pread(descriptor, _BLOCK, offset)) != _NO_MEMBER:
         if len(header) < _BLOCK or not _has_checksum(header):
             what = "truncated or no tar" if number == 1 else "truncated" if len(header) < _BLOCK else "damaged"
-            raise UserError(f"{path}: {what} at member {number}; {_REMEDY}")
+            raise UserError(f"{path}: {what} at member {number}; {REMEDY}")
         name = _text(header[:100])
         key, _, member = name.partition(".")
         # a prefix would be a folder; other kinds than these two are links, devices, folders and extended headers
@@ -155,13 +151,13 @@ def _walk(file: BufferedReader, path: Path) -> Iterator[Member]:
             raise _foreign(path, number, name, "is a pickle, which is never loaded")
         size = _octal(header[124:136])
         if size is None or offset + _BLOCK + size > end:
-            raise UserError(f"{path}: truncated at member {number}; {_REMEDY}")
+            raise UserError(f"{path}: truncated at member {number}; {REMEDY}")
         yield Member(key=key, name=member, offset=offset + _BLOCK, size=size)
         offset += _BLOCK + -(-size // _BLOCK) * _BLOCK
         number += 1
     tail = os.pread(descriptor, end - offset, offset)
     if len(tail) < _END_OF_ARCHIVE or any(tail):
-        raise UserError(f"{path}: {'damaged' if any(tail) else 'truncated'} at member {number}; {_REMEDY}")
+        raise UserError(f"{path}: {'damaged' if any(tail) else 'truncated'} at member {number}; {REMEDY}")
 
 
 def _has_checksum(header: bytes) -> bool:
@@ -178,7 +174,7 @@ def _text(field: bytes) -> str:
 
 
 def _foreign(path: Path, number: int, name: str, why: str = "is not of a shard") -> UserError:
-    return UserError(f"{path}: member {number} {name!r} {why}; {_REMEDY}")
+    return UserError(f"{path}: member {number} {name!r} {why}; {REMEDY}")
 
 
 def _open(path: Path) -> BufferedReader:
@@ -276,7 +272,7 @@ def _open_image(content: bytes, place: str) -> Image.Image:
         image = Image.open(io.BytesIO(content))
         image.load()
     except _BROKEN_IMAGE:
-        raise UserError(f"{place} holds an image that cannot be decoded; {_REMEDY}") from None
+        raise UserError(f"{place} holds an image that cannot be decoded; {REMEDY}") from None
     return image
 
 

@@ -5,21 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from diffground.data.labelled import LabelledSample, oracle_sample
 from diffground.data.shard_map import ShardJob, map_shards
-from diffground.data.shards import (
-    Sample,
-    count_samples,
-    decode_json,
-    decode_png,
-    encode_json,
-    encode_mask,
-    list_shards,
-    read_shard,
-)
+from diffground.data.shards import Sample, count_samples, list_shards, read_samples, read_shard
 from diffground.detection.detector import Detector, Instances
 from diffground.errors import UserError
 from diffground.runtime.fingerprint import checkpoint_fingerprint
@@ -104,8 +95,8 @@ def detect_shards(
     """Look for each sample's named categories in its image; one shard of out_dir for each of in_dir. Returns the number
     of shards written now.
 
-    Members of a sample: `mask.<category>.png`, 1 bit, for what was found, and meta.json {id, categories, found, scores,
-    num_instances}. `detector_id` and the thresholds say what the masks depend on; `mask_threshold` is the detector's.
+    A sample has a mask per category that was found, its score and number of instances (see data.labelled).
+    `detector_id` and the thresholds say what the masks depend on; `mask_threshold` is the detector's.
     workers: None is this process alone. Raises: UserError for input shards that are missing or damaged.
     """
     shards = list_shards(in_dir)
@@ -142,37 +133,30 @@ class _DetectShard:
     batch_size: int
 
     def __call__(self, path: Path) -> Iterator[Sample]:
-        samples = list(read_shard(path))
+        samples = [LabelledSample(sample) for sample in read_shard(path)]
         for start in range(0, len(samples), self.batch_size):
             batch = samples[start : start + self.batch_size]
-            images = np.stack(
-                [decode_png(sample.members["image.png"], place=sample.place) for sample in batch]
-            )  # (B, H, W, 3)
+            images = np.stack([sample.image() for sample in batch])  # (B, H, W, 3)
             for sample, instances in zip(batch, self.detector.detect(images), strict=True):
-                categories = decode_json(sample.members["meta.json"])["categories"]
                 found = oracle_masks(
-                    instances, categories, detector_names=self.detector_names, score_threshold=self.score_threshold
+                    instances,
+                    sample.categories,
+                    detector_names=self.detector_names,
+                    score_threshold=self.score_threshold,
                 )
-                yield _encode(sample.key, categories, found)
+                yield oracle_sample(
+                    sample.key,
+                    categories=sample.categories,
+                    masks={category: oracle.mask for category, oracle in found.items()},
+                    scores={category: round(oracle.score, 4) for category, oracle in found.items()},
+                    num_instances={category: oracle.num_instances for category, oracle in found.items()},
+                )
 
 
 def count_found(out_dir: Path) -> FoundCounts:
     """Counts over all shards that detect_shards wrote. Raises: UserError for shards that are missing or damaged."""
     counts = FoundCounts()
-    for path in list_shards(out_dir):
-        for sample in read_shard(path):
-            meta = decode_json(sample.members["meta.json"])
-            counts.add(named=meta["categories"], found=meta["found"])
+    for sample in read_samples(out_dir):
+        labelled = LabelledSample(sample, oracle=sample)
+        counts.add(named=labelled.categories, found=labelled.found)
     return counts
-
-
-def _encode(key: str, categories: Sequence[str], found: Mapping[str, OracleMask]) -> Sample:
-    meta: dict[str, Any] = {
-        "id": key,
-        "categories": list(categories),
-        "found": [category for category in categories if category in found],
-        "scores": {category: round(oracle.score, 4) for category, oracle in found.items()},
-        "num_instances": {category: oracle.num_instances for category, oracle in found.items()},
-    }
-    masks = {f"mask.{category}.png": encode_mask(oracle.mask) for category, oracle in found.items()}
-    return Sample(key=key, members={**masks, "meta.json": encode_json(meta)})

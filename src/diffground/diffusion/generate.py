@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from diffground.data.labelled import image_sample
 from diffground.data.shard_map import map_shards, shard_jobs
-from diffground.data.shards import Sample, encode_array, encode_json, encode_png
+from diffground.data.shards import Sample
 from diffground.diffusion.generator import Generator, Samples
 from diffground.prompts import PromptRecord, prompts_digest
 from diffground.runtime.workers import Workers
@@ -61,8 +62,8 @@ def generate_shards(
 ) -> int:
     """Sample every record into out_dir/000000.tar, 000001.tar …; returns the number of shards written now.
 
-    Members of a sample: image.png (uint8 RGB), latent.npy (float16 (C, h, w), what enters the UNet at the tapped step),
-    meta.json (the prompt record and the sampler settings). Shards that are there and complete are kept.
+    A sample has image and latent, the prompt record and the sampler settings (see data.labelled). Shards that are there
+    and complete are kept.
     workers: None is this process alone.
     Raises: UserError for settings out of range.
     """
@@ -96,12 +97,4 @@ class _SampleShard:
             samples = sample_records(self.generator, batch, settings=self.settings)
             latents = samples.latents.cpu().numpy().astype(np.float16)
             for record, image, latent in zip(batch, samples.images, latents, strict=True):
-                meta = {**record.to_json(), **self.settings}
-                yield Sample(
-                    key=record.id,
-                    members={
-                        "image.png": encode_png(image),
-                        "latent.npy": encode_array(latent),
-                        "meta.json": encode_json(meta),
-                    },
-                )
+                yield image_sample(**record.to_json(), settings=self.settings, image=image, latent=latent)

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from diffground.data.shards import decode_json, decode_label, read_shard
+from diffground.data.labelled import LabelledSample
+from diffground.data.shards import read_shard
 from diffground.data.voc import VocDataset
 from diffground.evaluation.confusion import IGNORE_LABEL, ConfusionMatrix
 from diffground.evaluation.miou import iou_of_labels
@@ -61,14 +62,7 @@ def score_pseudo_labels(
 def score_label_shards(folder: Path, dataset: VocDataset, *, vocabulary: Vocabulary) -> PseudoLabelScores:
     """Score the shards that pseudo_label_shards wrote of images of `dataset`; there may be none."""
     index = {id_: i for i, id_ in enumerate(dataset.ids)}
-    samples = (sample for path in sorted(folder.glob("*.tar")) for sample in read_shard(path))
+    samples = (LabelledSample(sample) for path in sorted(folder.glob("*.tar")) for sample in read_shard(path))
     return score_pseudo_labels(
-        (
-            (
-                decode_label(sample.members["label.png"], place=sample.place),
-                dataset.label(index[decode_json(sample.members["meta.json"])["image_id"]]),
-            )
-            for sample in samples
-        ),
-        vocabulary=vocabulary,
+        ((sample.label(), dataset.label(index[sample.image_id])) for sample in samples), vocabulary=vocabulary
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +112,7 @@ def fit_grounding(
 
 def _read_source(images: Path, oracle: Path, training_type: str) -> list[LabelledSample]:
     """Without the images themselves: training reads their features."""
-    samples = [replace(sample, image_png=b"") for sample in read_labelled_samples(generated=images, oracle=oracle)]
+    samples = [sample.without_image() for sample in read_labelled_samples(generated=images, oracle=oracle)]
     kept, counts = keep_labelled(samples, training_type)
     if not kept or counts.skipped_frac > MAX_SKIPPED_FRAC:
         raise UserError(
@@ -135,9 +135,9 @@ def _require_one_timestep(samples: Sequence[LabelledSample]) -> None:
 def keep_labelled(samples: Sequence[LabelledSample], training_type: str) -> tuple[list[LabelledSample], SkipCounts]:
     """Leave out what the loss would not read at all; count it."""
     trusts_detector = training_type == "normal"
-    kept = [s for s in samples if s.mask_pngs or trusts_detector]
+    kept = [s for s in samples if s.found or trusts_detector]
     num_queries = sum(len(s.categories) for s in samples)
-    num_found = num_queries if trusts_detector else sum(len(s.mask_pngs) for s in samples)
+    num_found = num_queries if trusts_detector else sum(len(s.found) for s in samples)
     return kept, SkipCounts(
         num_samples=len(samples),
         num_skipped_samples=len(samples) - len(kept),

@@ -16,20 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from diffground.data.labelled import IGNORED_MEMBER
+from diffground.data.labelled import LabelledSample, image_sample, oracle_sample
 from diffground.data.palette import IGNORE
 from diffground.data.shard_map import ShardJob, map_shards, shard_jobs
-from diffground.data.shards import (
-    Sample,
-    decode_json,
-    decode_label,
-    encode_array,
-    encode_json,
-    encode_label,
-    encode_mask,
-    encode_png,
-    read_shard,
-)
+from diffground.data.shards import Sample, read_shard
 from diffground.data.voc import VocDataset
 from diffground.diffusion.generate import sampler_settings
 from diffground.diffusion.generator import Generator
@@ -80,10 +70,9 @@ def real_shards(
 ) -> InversionSummary:
     """Invert the first `num_images` images of `dataset` that show a category of `named`, and write their masks.
 
-    images_dir, a sample: image.png (uint8 RGB, the whole image, squeezed to the generator's square), label.png (uint8,
-    VOC palette), latent.npy (float16 (C, h, w), what enters the UNet at the tapped step), meta.json (prompt record,
-    settings, the image's id, its inversion_error). oracle_dir: mask.<category>.png for every named category, meta.json,
-    and where pixels are 255 ignored.png. Shards that are there and complete are kept.
+    A sample of images_dir has the whole image, squeezed to the generator's square, its label map and latent, the prompt
+    record, settings, the image's id and its inversion error. One of oracle_dir has a mask per named category, and the
+    ignored pixels where some are 255 (see data.labelled). Shards that are there and complete are kept.
 
     Args:
         num_images: all that there are if there are fewer; with 0 both folders end up without shards.
@@ -139,9 +128,7 @@ def real_shards(
         num_samples=len(plan.images),
         workers=workers,
     )
-    errors = [
-        decode_json(sample.members["meta.json"])["inversion_error"] for path in shards for sample in read_shard(path)
-    ]
+    errors = [LabelledSample(sample).inversion_error for path in shards for sample in read_shard(path)]
     return InversionSummary(
         num_images=len(plan.images), num_skipped=plan.num_skipped, num_cut=plan.num_cut,
         mean_inversion_error=sum(errors) / len(errors) if errors else None,
@@ -190,18 +177,14 @@ class _InvertShard:
         stored = latents.cpu().numpy().astype(np.float16)
         for real, (image, label), latent, error in zip(batch, pairs, stored, errors, strict=True):
             judged = np.where(np.isin(label, self.hidden), np.uint8(IGNORE), label)
-            meta = {
-                **real.record.to_json(), **self.settings,
-                "image_id": self.dataset.ids[real.index], "inversion_error": round(error, 4),
-            }  # fmt: skip
-            yield Sample(
-                key=real.record.id,
-                members={
-                    "image.png": encode_png(image),
-                    "label.png": encode_label(judged),
-                    "latent.npy": encode_array(latent),
-                    "meta.json": encode_json(meta),
-                },
+            yield image_sample(
+                **real.record.to_json(),
+                settings=self.settings,
+                image=image,
+                label=judged,
+                latent=latent,
+                image_id=self.dataset.ids[real.index],
+                inversion_error=round(error, 4),
             )
 
 
@@ -213,14 +196,12 @@ class _MaskShard:
 
     def __call__(self, path: Path) -> Iterator[Sample]:
         for sample in read_shard(path):
-            label = decode_label(sample.members["label.png"], place=sample.place)
-            categories = decode_json(sample.members["meta.json"])["categories"]
-            masks = {
-                f"mask.{category}.png": encode_mask(label == self.vocabulary.index(category) + 1)
-                for category in categories
-            }
-            meta = {"id": sample.key, "categories": categories, "found": categories}
-            members = {**masks, "meta.json": encode_json(meta)}
-            if (label == IGNORE).any():
-                members[IGNORED_MEMBER] = encode_mask(label == IGNORE)
-            yield Sample(key=sample.key, members=members)
+            image = LabelledSample(sample)
+            label, categories = image.label(), image.categories
+            ignored = label == IGNORE
+            yield oracle_sample(
+                sample.key,
+                categories=categories,
+                masks={category: label == self.vocabulary.index(category) + 1 for category in categories},
+                ignored=ignored if ignored.any() else None,
+            )

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from diffground.data.labelled import image_sample
 from diffground.data.shard_map import map_shards, shard_jobs
-from diffground.data.shards import Sample, encode_json, encode_label, encode_png
+from diffground.data.shards import Sample
 from diffground.diffusion.generate import sample_records, sampler_settings
 from diffground.diffusion.generator import Generator
 from diffground.grounding.prediction import Grounder
@@ -37,9 +38,9 @@ def synthesize_shards(
 ) -> int:
     """Sample every record and ground its categories. Returns the number of shards written now.
 
-    Members of a sample: image.png (uint8 RGB), label.png (uint8, VOC palette, 0 background, category i is i + 1),
-    meta.json (record, sampler settings, module, and for each category its largest probability and its share of the
-    image). Shards that are there and complete are kept. workers: None is this process alone.
+    A sample has image and label map, the prompt record, sampler settings and module, and for each category its largest
+    probability and its share of the image (see data.labelled). Shards that are there and complete are kept.
+    workers: None is this process alone.
     Raises: UserError for settings out of range.
     """
     settings = {
@@ -86,13 +87,13 @@ class _SynthesizeShard:
                 label = label_map(
                     by_category, vocabulary=self.vocabulary, mask_threshold=self.settings["mask_threshold"]
                 )
-                meta = {**record.to_json(), **self.settings, "masks": _summary(by_category, label, self.vocabulary)}
-                members = {
-                    "image.png": encode_png(image),
-                    "label.png": encode_label(label),
-                    "meta.json": encode_json(meta),
-                }
-                yield Sample(key=record.id, members=members)
+                yield image_sample(
+                    **record.to_json(),
+                    settings=self.settings,
+                    image=image,
+                    label=label,
+                    mask_summary=_summary(by_category, label, self.vocabulary),
+                )
 
 
 def label_map(probs: Mapping[str, np.ndarray], *, vocabulary: Vocabulary, mask_threshold: float) -> np.ndarray:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from diffground.data.shards import Sample, decode_json, decode_label, decode_png
+from diffground.data.labelled import LabelledSample
+from diffground.data.shards import Sample
 from diffground.prompts import GROUPS
 from diffground.report.gallery import Picture, Row, overlay
 from diffground.report.tables import GROUP_TITLES
@@ -21,15 +22,13 @@ def synthetic_rows(samples: Iterable[Sample], *, num_columns: int) -> list[Row]:
     """
     pictures: dict[str, list[Picture]] = {group: [] for group in GROUPS}
     shown: set[frozenset[str]] = set()
-    for sample in samples:
-        meta = decode_json(sample.members["meta.json"])
-        group, categories = meta["group"], meta["categories"]
+    for sample in map(LabelledSample, samples):
+        group, categories = sample.group, sample.categories
         if len(pictures[group]) >= num_columns or frozenset(categories) in shown:
             continue
         shown.add(frozenset(categories))
-        image = decode_png(sample.members["image.png"], place=sample.place)
-        label = decode_label(sample.members["label.png"], place=sample.place)
-        pictures[group] += [Picture(image, " + ".join(categories)), Picture(overlay(image, label))]
+        image = sample.image()
+        pictures[group] += [Picture(image, " + ".join(categories)), Picture(overlay(image, sample.label()))]
         if all(len(row) >= num_columns for row in pictures.values()):
             break
     return [Row(f"{GROUP_TITLES[group]}: image, masks", row) for group, row in pictures.items() if row]

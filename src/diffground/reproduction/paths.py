@@ -14,16 +14,16 @@ CONTEXTS = Path("data/prompts/contexts.yaml")
 """The bank of contexts that the synthesis prompts were made with, also where a language model wrote it."""
 
 GENERATED = {name: Path(f"data/generated/{name}") for name in ("train", "test")}
-"""Shards: image.png, latent.npy, meta.json."""
+"""Shards of images with latents; data.labelled describes the members of a sample."""
 
 ORACLE = {name: Path(f"data/oracle/{name}") for name in ("train", "test")}
-"""Shards: mask.<category>.png of what the detector found, meta.json."""
+"""Shards of masks: what the detector found."""
 
 INVERTED = {name: Path(f"data/inverted/{name}") for name in ("train", "val")}
-"""Shards of real images: image.png, label.png, latent.npy, meta.json; no shard where none are asked for."""
+"""Shards of real images with label maps and latents; no shard where none are asked for."""
 
 INVERTED_ORACLE = {name: Path(f"data/inverted_oracle/{name}") for name in ("train", "val")}
-"""Shards: mask.<category>.png of what the labels say, ignored.png, meta.json."""
+"""Shards of masks: what the labels say, and the ignored pixels."""
 
 _SIM = (GENERATED["train"], ORACLE["train"])
 _REAL = (INVERTED["train"], INVERTED_ORACLE["train"])
@@ -31,11 +31,10 @@ GROUNDING_SOURCES = {"sim": [_SIM], "real": [_REAL], "both": [_SIM, _REAL]}
 """grounding.training_data -> pairs of folders (images, masks) to train on."""
 
 SYNTHETIC = Path("data/synthetic")
-"""Shards: image.png, label.png, meta.json."""
+"""Shards of images with label maps."""
 
 PSEUDO = Path("data/pseudo")
-"""Shards of real images with label maps of the baseline From Text to Mask: image.png, label.png, meta.json; no shard
-where none are asked for."""
+"""Shards of real images with label maps of the baseline From Text to Mask; no shard where none are asked for."""
 
 REVIEWS = Path("review")
 """PROFILE.csv: a person's verdicts on the profile's test set; `diffground review` makes a sheet to fill in."""

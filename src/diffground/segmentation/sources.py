@@ -4,15 +4,14 @@ labels: 0 background, 1..K categories, 255 ignored."""
 from __future__ import annotations
 
 from collections.abc import Collection
-from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from diffground.data.labelled import list_label_maps
 from diffground.data.palette import IGNORE
-from diffground.data.shards import Member, decode_label, decode_png, list_members, list_shards, place_of, read_member
-from diffground.errors import UserError
+from diffground.data.shards import list_shards
 
 
 class SegmentationSource(Protocol):
@@ -28,24 +27,13 @@ class ShardSource:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._samples: list[tuple[Path, Member, Member]] = []
-        for path in list_shards(folder):
-            for key, group in groupby(list_members(path), key=lambda member: member.key):
-                members = {member.name: member for member in group}
-                if "image.png" not in members or "label.png" not in members:
-                    raise UserError(f"{folder}: sample '{key}' has no image or label; run `dvc repro`")
-                self._samples.append((path, members["image.png"], members["label.png"]))
+        self._samples = [stored for path in list_shards(folder) for stored in list_label_maps(path)]
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        path, image, label = self._samples[i]
-        place = place_of(path, image.key)
-        return (
-            decode_png(read_member(path, image), place=place),
-            decode_label(read_member(path, label), place=place),
-        )
+        return self._samples[i].read()
 
 
 class Joined:

@@ -19,15 +19,13 @@ from diffground.baselines.pseudo_labels import (
     pseudo_label_shards,
 )
 from diffground.baselines.text2mask import Text2Mask, label_map
-from diffground.data.labelled import LabelledSample
+from diffground.data.labelled import LabelledSample, image_sample, oracle_sample
 from diffground.data.palette import IGNORE
 from diffground.data.shards import (
     Sample,
     decode_json,
     decode_label,
     decode_png,
-    encode_mask,
-    encode_png,
     list_shards,
     read_samples,
 )
@@ -216,9 +214,9 @@ def test_a_crf_without_weights_changes_no_label() -> None:
 
 def generated(key: str, image: np.ndarray, masks: dict[str, np.ndarray], categories: tuple[str, ...]) -> LabelledSample:
     return LabelledSample(
-        key=key, prompt="", categories=categories, group="", seed=0, timestep=0, latent=np.zeros(0),
-        image_png=encode_png(image), mask_pngs={name: encode_mask(mask) for name, mask in masks.items()},
-    )  # fmt: skip
+        image_sample(id=key, prompt="", categories=categories, settings={}, image=image),
+        oracle_sample(key, categories=categories, masks=masks),
+    )
 
 
 def test_the_threshold_fits_the_detectors_masks(method: Text2Mask) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.metrics import normalized_mutual_info_score
 
-from diffground.data.labelled import LabelledSample
-from diffground.data.shards import encode_mask, encode_png
+from diffground.data.labelled import LabelledSample, image_sample, oracle_sample
 from diffground.detection.detector import Instances
 from diffground.evaluation.methods import MirroredDetector, foreground_method
 from diffground.evaluation.protocol1 import foreground_only, harmonic_of_groups, quality_problem, run_protocol1
@@ -29,12 +27,16 @@ RIGHT = box(rows=slice(0, 10), columns=slice(5, 10))  # 50 pixels
 HALF_LEFT = box(rows=slice(0, 5), columns=slice(0, 4))  # 20 pixels
 
 
-def sample(key: str, group: str, masks: dict[str, np.ndarray], categories: tuple[str, ...]) -> LabelledSample:
+BLACK = np.zeros((10, 10, 3), dtype=np.uint8)
+
+
+def sample(
+    key: str, group: str, masks: dict[str, np.ndarray], categories: tuple[str, ...], image: np.ndarray = BLACK
+) -> LabelledSample:
     return LabelledSample(
-        key=key, prompt="", categories=categories, group=group, seed=0, timestep=1, latent=np.zeros((1, 2, 2)),
-        image_png=encode_png(np.zeros((10, 10, 3), dtype=np.uint8)),
-        mask_pngs={category: encode_mask(mask) for category, mask in masks.items()},
-    )  # fmt: skip
+        image_sample(id=key, prompt="", categories=categories, group=group, settings={}, image=image),
+        oracle_sample(key, categories=categories, masks=masks),
+    )
 
 
 @pytest.mark.parametrize(
@@ -159,7 +161,7 @@ class WhiteUpTo:
 )
 def test_masks_of_the_mirrored_image_are_mirrored_back(score_threshold: float, expected: np.ndarray) -> None:
     image = np.where(LEFT[:, :, None], 255, 0).astype(np.uint8).repeat(3, axis=2)
-    of_image = [replace(sample(str(i), "one_seen", {}, ("dog",)), image_png=encode_png(image)) for i in range(3)]
+    of_image = [sample(str(i), "one_seen", {}, ("dog",), image) for i in range(3)]
     method = MirroredDetector(
         detector=WhiteUpTo(7), detector_names={"dog": "hound"}, score_threshold=score_threshold, batch_size=2
     )

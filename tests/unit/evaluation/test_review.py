@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from diffground.data.labelled import LabelledSample
-from diffground.data.shards import encode_mask, encode_png
+from diffground.data.labelled import LabelledSample, image_sample, oracle_sample
 from diffground.errors import UserError
 from diffground.evaluation.methods import foreground_method
 from diffground.evaluation.protocol1 import Protocol1Result, run_protocol1
@@ -31,12 +29,19 @@ def columns(start: int, stop: int) -> np.ndarray:
     return mask
 
 
-def sample(key: str, masks: dict[str, np.ndarray], categories: tuple[str, ...] = ("dog",), seed: int = 0):
+def sample(
+    key: str,
+    masks: dict[str, np.ndarray],
+    categories: tuple[str, ...] = ("dog",),
+    pixels: np.ndarray | None = None,
+    prompt: str | None = None,
+) -> LabelledSample:
+    prompt = prompt or f"a photograph of {', '.join(categories)}"
+    pixels = image(0) if pixels is None else pixels
     return LabelledSample(
-        key=key, prompt=f"a photograph of {', '.join(categories)}", categories=categories, group="one_seen", seed=0,
-        timestep=1, latent=np.zeros((1, 2, 2)), image_png=encode_png(image(seed)),
-        mask_pngs={category: encode_mask(mask) for category, mask in masks.items()},
-    )  # fmt: skip
+        image_sample(id=key, prompt=prompt, categories=categories, group="one_seen", settings={}, image=pixels),
+        oracle_sample(key, categories=categories, masks=masks),
+    )
 
 
 GOOD = sample("test-000000", {"dog": columns(0, 4)})
@@ -69,10 +74,10 @@ def test_the_look_is_worked_by_hand() -> None:
 
 def test_a_look_survives_rounding_and_nothing_else() -> None:
     noisy = image(0).astype(int) + np.random.default_rng(1).integers(-2, 3, (SIZE, SIZE, 3))
-    same = replace(GOOD, image_png=encode_png(noisy.clip(0, 255).astype(np.uint8)))
+    same = sample("test-000000", {"dog": columns(0, 4)}, pixels=noisy.clip(0, 255).astype(np.uint8))
     assert same_look(look_of(same), look_of(GOOD))
     for seed in range(1, 20):
-        assert not same_look(look_of(sample("x", {"dog": columns(0, 4)}, seed=seed)), look_of(GOOD))
+        assert not same_look(look_of(sample("x", {"dog": columns(0, 4)}, pixels=image(seed))), look_of(GOOD))
     assert not same_look(look_of(sample("x", {"dog": columns(0, 5)})), look_of(GOOD))
     assert not same_look(look_of(sample("x", {})), look_of(GOOD))
     assert not same_look("", look_of(GOOD)) and not same_look("g" * 27, "f" * 27)
@@ -101,10 +106,10 @@ def test_a_stale_review_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"r\.csv, line 3: 'test-000003' is not in the test set of 2 images"):
         run(of, GOOD, LARGE)
     with pytest.raises(UserError, match=r"line 2: 'test-000000' was reviewed with the prompt 'a photograph of dog'"):
-        run(of, replace(GOOD, prompt="a photograph of a cat"), OTHER)
+        run(of, sample("test-000000", {"dog": columns(0, 4)}, prompt="a photograph of a cat"), OTHER)
     for changed in (
-        replace(GOOD, image_png=encode_png(image(5))),
-        replace(GOOD, mask_pngs={"dog": encode_mask(columns(0, 7))}),
+        sample("test-000000", {"dog": columns(0, 4)}, pixels=image(5)),
+        sample("test-000000", {"dog": columns(0, 7)}),
     ):
         with pytest.raises(UserError, match="line 2: 'test-000000' was reviewed with another image or other masks"):
             run(of, changed, OTHER)

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffground.data.labelled import LabelledSample
-from diffground.data.shards import encode_mask, encode_png
+from diffground.data.labelled import LabelledSample, image_sample, oracle_sample
 from diffground.evaluation.methods import foreground_method
 from diffground.evaluation.protocol1 import run_protocol1
 from diffground.evaluation.review import Review, read_review
@@ -22,11 +21,11 @@ GROUPS = ("one_seen", "two_seen")
 def sample(i, covered, *, categories=("dog",), group="one_seen", prompt="a <dog>"):
     mask = np.zeros((SIZE, SIZE), dtype=bool)
     mask[:, :covered] = True
+    key, image = f"test-00000{i}", np.full((SIZE, SIZE, 3), 40 * i, dtype=np.uint8)
     return LabelledSample(
-        key=f"test-00000{i}", prompt=prompt, categories=categories, group=group, seed=0, timestep=1,
-        latent=np.zeros((1, 2, 2)), image_png=encode_png(np.full((SIZE, SIZE, 3), 40 * i, dtype=np.uint8)),
-        mask_pngs={"dog": encode_mask(mask)} if covered else {},
-    )  # fmt: skip
+        image_sample(id=key, prompt=prompt, categories=categories, group=group, settings={}, image=image),
+        oracle_sample(key, categories=categories, masks={"dog": mask} if covered else {}),
+    )
 
 
 SAMPLES = [sample(0, 16), sample(1, SIZE), sample(2, 8, categories=("dog", "cat"), group="two_seen")]

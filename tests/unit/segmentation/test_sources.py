@@ -50,8 +50,8 @@ def test_memory_holds_no_images(tmp_path):
 
 def test_a_sample_without_a_label_and_an_image_that_is_none_are_named(tmp_path):
     write_shard(tmp_path / "000000.tar", [Sample("s-1", {"image.png": b""})])
-    with pytest.raises(UserError, match=r"sample 's-1' has no image or label; run `dvc repro`"):
+    with pytest.raises(UserError, match=r"000000.tar: sample 's-1' has no member 'label.png'; delete the file"):
         ShardSource(tmp_path)
     write(tmp_path, num=4, **{"label.png": b"no image"})
-    with pytest.raises(UserError, match=r"000001.tar: sample 's-000002' holds an image that cannot be decoded; delete"):
+    with pytest.raises(UserError, match=r"000001.tar: sample 's-000002', member 'label.png' holds an image that"):
         ShardSource(tmp_path)[2]
