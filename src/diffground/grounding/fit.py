@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -199,17 +199,9 @@ def training_set(
     used = sorted({c for s in samples for c in s.categories}, key=vocabulary.index)
     vectors = generator.category_embeddings([vocabulary.phrases[c] for c in used]).float().cpu()
 
-    def masks(i: int) -> Mapping[str, np.ndarray]:
-        return samples[i].masks()
-
-    def ignored(i: int) -> np.ndarray | None:
-        return samples[i].ignored()
-
     return TrainingSet(
-        words=[s.categories for s in samples],
+        samples=samples,
         embeddings=dict(zip(used, vectors, strict=True)),
         features=gather_features(extract, num_samples=len(samples), batch_size=batch_size, device=device),
-        masks=masks,
-        ignored=ignored,
         image_size=image_size,
     )

@@ -36,8 +36,9 @@ def read_features(
     features = generator.features(
         latents, prompts, timestep=timestep, branches=branches, words=words if with_attention else None
     )
-    if features.attention is None or features.clean is None or not gain_timesteps:
+    if features.attention is None or not gain_timesteps:
         return features
+    assert features.clean is not None  # a pass keeps them
     size = features.attention.shape[-1]
     gain = denoising_gain(generator, features.clean, words, timesteps=gain_timesteps, size=size)
     return replace(features, attention=torch.cat([features.attention, gain], dim=2))  # (B, Q, L, s, s)

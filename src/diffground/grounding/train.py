@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from diffground.data.labelled import LabelledSample
 from diffground.errors import UserError
 from diffground.grounding.features import FeatureSource
 from diffground.grounding.loss import grounding_loss, judged_queries
@@ -19,18 +20,15 @@ from diffground.training.loop import Execution, LossCurve, Task, train
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What there is to learn from: sample i has words, features, and a mask for each word that the oracle found."""
+    """Samples with what the module reads of them."""
 
-    words: Sequence[tuple[str, ...]]
+    samples: Sequence[LabelledSample]
+    """Each with the oracle's masks, `image_size` pixels wide and high."""
     embeddings: Mapping[str, Tensor]
-    """Word -> float (D,), for all words."""
+    """Category -> float (D,), for all that the samples name."""
     features: FeatureSource
-    """Its attention maps hold every sample's words in order, padded to the largest number of words."""
-    masks: Callable[[int], Mapping[str, np.ndarray]]
-    """Masks of sample i: word -> bool (H, W); a word that was not found has none."""
+    """Of sample i. Its attention maps hold the sample's categories in order, padded to the largest number of them."""
     image_size: int
-    ignored: Callable[[int], np.ndarray | None] = lambda i: None
-    """Pixels of sample i that nobody labelled, bool (H, W); None where all are labelled."""
 
 
 @dataclass(frozen=True)
@@ -77,18 +75,22 @@ class GroundingTask(Task):
         self._scale = float(vectors.std(dim=0).mean()) if len(vectors) > 1 else float(vectors.std())
 
     def draw(self, indices: list[int], generator: torch.Generator) -> _Draw:
-        text, exists = stack_queries([self._data.words[i] for i in indices], self._data.embeddings)
+        text, exists = stack_queries([self._data.samples[i].categories for i in indices], self._data.embeddings)
         text = add_noise(text, noise=self._query_noise, scale=self._scale, generator=generator)
         text_kept = keep_text(exists, drop_frac=self._text_drop, generator=generator)
         return _Draw(indices, text, exists, text_kept)
 
     def load(self, drawn: _Draw, rows: slice) -> _Part:
         data, indices, exists = self._data, drawn.indices[rows], drawn.exists[rows]
+        samples = [data.samples[i] for i in indices]
         masks, found = stack_masks(
-            [data.masks(i) for i in indices], [data.words[i] for i in indices], data.image_size, exists.shape[1]
+            [sample.masks() for sample in samples],
+            [sample.categories for sample in samples],
+            data.image_size,
+            exists.shape[1],
         )
         judged = judged_queries(exists=exists, found=found, training_type=self._training_type)
-        ignored = stack_ignored([data.ignored(i) for i in indices], data.image_size)
+        ignored = stack_ignored([sample.ignored() for sample in samples], data.image_size)
         return _Part(
             indices=indices,
             text=drawn.text[rows].to(self._device),
@@ -135,7 +137,7 @@ def train_module(
     Args: those of params.yaml, section grounding. Sample order, noise and dropping depend on `seed` alone.
     Raises: UserError when there is no sample, or as `train` does.
     """
-    if not data.words:
+    if not data.samples:
         raise UserError(
             "train_grounding: no training sample has a mask; see reports/metrics and run `dvc repro detect`"
         )
@@ -151,9 +153,17 @@ def train_module(
         module, data, training_type=training_type, query_noise=query_noise, text_drop=text_drop, device=device
     )
     return train(
-        task, optimizer, set_rates=set_rates, num_samples=len(data.words), iterations=iterations,
-        batch_size=batch_size, seed=seed, device=device, description="train_grounding", execution=execution,
-    )  # fmt: skip
+        task,
+        optimizer,
+        set_rates=set_rates,
+        num_samples=len(data.samples),
+        iterations=iterations,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+        description="train_grounding",
+        execution=execution,
+    )
 
 
 def stack_masks(

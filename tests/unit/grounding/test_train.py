@@ -11,7 +11,7 @@ import torch
 from diffground.errors import UserError
 from diffground.grounding.features import CachedFeatures
 from diffground.grounding.train import TrainingSet, stack_ignored, stack_masks, train_module
-from tests.unit.grounding.toy_world import NUM_MAPS, Toy, make_module, make_toy, toy_miou
+from tests.unit.grounding.toy_world import NUM_MAPS, Toy, make_module, make_toy, toy_miou, toy_samples
 
 SEEN = [f"seen{i}" for i in range(40)]
 UNSEEN = [f"unseen{i}" for i in range(10)]
@@ -77,7 +77,7 @@ def test_normal_training_learns_empty_masks_where_without_zero_masks_ignores_the
 
 def test_training_without_samples_says_what_is_missing() -> None:
     features = CachedFeatures(maps={}, attention=None, device=torch.device("cpu"))
-    empty = TrainingSet(words=[], embeddings={}, features=features, masks=lambda i: {}, image_size=16)
+    empty = TrainingSet(samples=[], embeddings={}, features=features, image_size=16)
     with pytest.raises(UserError, match="no training sample has a mask"):
         train_module(
             make_module(num_attention_maps=0), empty, training_type="normal", iterations=1, batch_size=1,
@@ -109,7 +109,7 @@ def test_what_stands_in_ignored_pixels_is_not_learned() -> None:
     def trained(masks: list, ignored: np.ndarray | None) -> dict:
         torch.manual_seed(0)
         module = make_module(num_attention_maps=0)
-        data = replace(toy.training_set(with_attention=False), masks=masks.__getitem__, ignored=lambda i: ignored)
+        data = replace(toy.training_set(with_attention=False), samples=toy_samples(toy.words, masks, ignored))
         train_module(
             module, data, training_type="normal", iterations=5, batch_size=8, learning_rate=1e-3, weight_decay=0.0,
             decay_frac=0.0, query_noise=0.0, text_drop=0.0, seed=0,

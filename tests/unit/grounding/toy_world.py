@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from diffground.data.labelled import LabelledSample, oracle_sample
 from diffground.grounding.features import CachedFeatures
 from diffground.grounding.module import GroundingModule
 from diffground.grounding.queries import stack_queries
@@ -32,9 +34,22 @@ class Toy:
             maps=self.maps, attention=self.attention if with_attention else None, device=torch.device("cpu")
         )
         return TrainingSet(
-            words=self.words, embeddings=self.embeddings, features=features,
-            masks=self.masks.__getitem__, image_size=2 * SIZE,
-        )  # fmt: skip
+            samples=toy_samples(self.words, self.masks),
+            embeddings=self.embeddings,
+            features=features,
+            image_size=2 * SIZE,
+        )
+
+
+def toy_samples(
+    words: Sequence[tuple[str, ...]], masks: Sequence[dict[str, np.ndarray]], ignored: np.ndarray | None = None
+) -> list[LabelledSample]:
+    """What the oracle's shards say of such pictures."""
+    written = [
+        oracle_sample(f"toy-{i}", categories=categories, masks=found, ignored=ignored)
+        for i, (categories, found) in enumerate(zip(words, masks, strict=True))
+    ]
+    return [LabelledSample(sample, oracle=sample) for sample in written]
 
 
 def make_toy(words: list[str], *, num_samples: int, seed: int, text_tells: bool) -> Toy:

@@ -45,18 +45,20 @@ def plain_grounding():
     generator = torch.Generator().manual_seed(p["seed"])
     vectors = torch.stack(list(data.embeddings.values()))
     optimizer = torch.optim.Adam(module.parameters(), lr=p["learning_rate"], weight_decay=p["weight_decay"])
-    batches, losses = order(len(data.words), p["batch_size"], generator), []
+    batches, losses = order(len(data.samples), p["batch_size"], generator), []
     module.train()
     for iteration in range(p["iterations"]):
         remaining = (p["iterations"] - iteration) / p["iterations"]
         optimizer.param_groups[0]["lr"] = p["learning_rate"] * min(1.0, remaining / p["decay_frac"])
         chosen = next(batches)
-        words = [data.words[i] for i in chosen]
+        words = [data.samples[i].categories for i in chosen]
         text, exists = stack_queries(words, data.embeddings)
         scale = float(vectors.std(dim=0).mean())
         text = add_noise(text, noise=p["query_noise"], scale=scale, generator=generator)
         text_kept = keep_text(exists, drop_frac=p["text_drop"], generator=generator)
-        masks, found = stack_masks([data.masks(i) for i in chosen], words, data.image_size, max(map(len, words)))
+        masks, found = stack_masks(
+            [data.samples[i].masks() for i in chosen], words, data.image_size, max(map(len, words))
+        )
         features = data.features.batch(chosen)
         logits = module(
             features.maps, text, features.attention[:, : text.shape[1]], image_size=data.image_size, exists=exists,
@@ -117,7 +119,7 @@ def test_one_process_without_parts_is_the_plain_loop_bit_by_bit(backbone):
 
 def test_two_parts_of_unequally_many_found_objects_give_the_loss_and_the_weights_of_the_whole(backbone):
     data = toy.toy_data()
-    nums = [len(data.masks(i)) for i in range(len(data.words))]
+    nums = [len(sample.masks()) for sample in data.samples]
     assert 0 in nums and 2 in nums
     for train, arguments in (
         (toy.train_grounding, {"without_batch_norm": True}),

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from toy_world import NUM_MAPS, make_module, make_toy
 
+from diffground.data.labelled import LabelledSample
 from diffground.grounding.train import train_module
 from diffground.runtime.rank import is_main_process
 from diffground.segmentation.maskformer import MaskFormerSegmenter, build_maskformer
@@ -53,6 +54,17 @@ class Deadly:
         return self._items[i]
 
 
+@dataclass(frozen=True)
+class DeadlySample(LabelledSample):
+    """A sample whose masks are read together with an item of `reads`."""
+
+    reads: Deadly | None = None
+
+    def masks(self):
+        self.reads[0]
+        return super().masks()
+
+
 def toy_module():
     torch.manual_seed(0)
     return make_module(num_attention_maps=NUM_MAPS)
@@ -62,7 +74,8 @@ def toy_data(last=0, *, kills=False):
     toy = make_toy([f"word{i}" for i in range(12)], num_samples=20, seed=1, text_tells=True)
     for i in (3, 4, 5, 11):  # what nobody found makes parts of a batch unequal
         toy.masks[i].clear()
-    return replace(toy.training_set(with_attention=True), masks=Deadly(toy.masks, last, kills=kills).__getitem__)
+    data, reads = toy.training_set(with_attention=True), Deadly([None], last, kills=kills)
+    return replace(data, samples=[DeadlySample(s.sample, s.oracle, reads) for s in data.samples])
 
 
 def train_grounding(execution, *, last=0, kills=False, without_batch_norm=False, **changes):
