@@ -53,9 +53,15 @@ def prepare_coco(
     # the small split first: what is wrong with the folder shows in seconds
     for split, name, num in (("val", val_list, num_val), ("train", train_list, num_train)):
         summaries[name] = convert_coco(
-            source, root, split=split, image_list=name, labels=labels, num_images=num or None, seed=seed,
+            source,
+            root,
+            split=split,
+            image_list=name,
+            labels=labels,
+            num_images=num or None,
+            seed=seed,
             annotations=annotations,
-        )  # fmt: skip
+        )
     return summaries
 
 

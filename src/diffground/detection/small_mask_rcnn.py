@@ -53,7 +53,10 @@ def build_small_mask_rcnn(
     num_classes = num_categories + 1  # class 0 is background
     model = MaskRCNN(
         backbone,
-        min_size=image_size, max_size=2 * image_size, image_mean=[0.5] * 3, image_std=[0.25] * 3,
+        min_size=image_size,
+        max_size=2 * image_size,
+        image_mean=[0.5] * 3,
+        image_std=[0.25] * 3,
         rpn_anchor_generator=anchors,
         rpn_head=RPNHead(fpn_channels, anchors.num_anchors_per_location()[0]),
         box_head=BoxHead(fpn_channels * BoxPool.SIDE**2, box_head_dim),
@@ -61,14 +64,24 @@ def build_small_mask_rcnn(
         mask_roi_pool=MultiScaleRoIAlign([FINEST], output_size=14, sampling_ratio=1),
         mask_head=MaskRCNNHeads(fpn_channels, [mask_head_channels] * mask_head_layers, 1),
         mask_predictor=SharedMaskPredictor(mask_head_channels, num_classes=num_classes),
-        box_score_thresh=score_threshold, box_nms_thresh=0.5, box_detections_per_img=max_instances,
-        box_batch_size_per_image=16, box_positive_fraction=0.5,
-    )  # fmt: skip
+        box_score_thresh=score_threshold,
+        box_nms_thresh=0.5,
+        box_detections_per_img=max_instances,
+        box_batch_size_per_image=16,
+        box_positive_fraction=0.5,
+    )
     model.roi_heads.box_roi_pool = BoxPool()
     model.rpn = CoarseRpn(
-        anchors, model.rpn.head, fg_iou_thresh=0.6, bg_iou_thresh=0.3, batch_size_per_image=64, positive_fraction=0.5,
-        pre_nms_top_n={"training": 80, "testing": 60}, post_nms_top_n={"training": 60, "testing": 30}, nms_thresh=0.7,
-    )  # fmt: skip
+        anchors,
+        model.rpn.head,
+        fg_iou_thresh=0.6,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=64,
+        positive_fraction=0.5,
+        pre_nms_top_n={"training": 80, "testing": 60},
+        post_nms_top_n={"training": 60, "testing": 30},
+        nms_thresh=0.7,
+    )
     return model
 
 
@@ -81,10 +94,15 @@ class ResNetFpn(nn.Module):
         self, *, embedding_size: int, hidden_sizes: Sequence[int], depths: Sequence[int], out_channels: int
     ) -> None:
         super().__init__()
-        self.resnet = ResNetBackbone(ResNetConfig(
-            embedding_size=embedding_size, hidden_sizes=list(hidden_sizes), depths=list(depths), layer_type="basic",
-            out_features=[f"stage{i + 1}" for i in range(len(depths))],
-        ))  # fmt: skip
+        self.resnet = ResNetBackbone(
+            ResNetConfig(
+                embedding_size=embedding_size,
+                hidden_sizes=list(hidden_sizes),
+                depths=list(depths),
+                layer_type="basic",
+                out_features=[f"stage{i + 1}" for i in range(len(depths))],
+            )
+        )
         self.lateral = nn.ModuleList(nn.Conv2d(c, out_channels, 1) for c in hidden_sizes)
         self.smooth = nn.ModuleList(
             nn.Sequential(nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels))

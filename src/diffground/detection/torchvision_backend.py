@@ -109,8 +109,12 @@ def _load_folder(folder: Path) -> tuple[MaskRCNN, list[str]]:
 
 
 def _load_torchvision(entry: str) -> tuple[nn.Module, list[str]]:
-    builders = {str(get_model_weights(b)[m]): b for b in list_models(torchvision_detection) if b.startswith("maskrcnn")
-                for m in get_model_weights(b).__members__}  # fmt: skip
+    builders = {
+        str(get_model_weights(b)[m]): b
+        for b in list_models(torchvision_detection)
+        if b.startswith("maskrcnn")
+        for m in get_model_weights(b).__members__
+    }
     if entry not in builders:
         raise UserError(
             f"detector.checkpoint must be a folder or one of {', '.join(sorted(builders))}, got '{entry}'; "

@@ -41,10 +41,12 @@ def sampler_settings(
 def sample_records(generator: Generator, records: Sequence[PromptRecord], *, settings: Mapping[str, Any]) -> Samples:
     """One batch of records, with the settings that sampler_settings gave."""
     return generator.sample(
-        [record.prompt for record in records], [record.seed for record in records],
-        num_steps=settings["num_steps"], guidance_scale=settings["guidance_scale"],
+        [record.prompt for record in records],
+        [record.seed for record in records],
+        num_steps=settings["num_steps"],
+        guidance_scale=settings["guidance_scale"],
         tapped_step=settings["tapped_step"],
-    )  # fmt: skip
+    )
 
 
 def generate_shards(
@@ -67,9 +69,7 @@ def generate_shards(
     workers: None is this process alone.
     Raises: UserError for settings out of range.
     """
-    settings = sampler_settings(
-        generator, num_steps=num_steps, guidance_scale=guidance_scale, tapped_step=tapped_step
-    )  # fmt: skip
+    settings = sampler_settings(generator, num_steps=num_steps, guidance_scale=guidance_scale, tapped_step=tapped_step)
     return map_shards(
         shard_jobs(records, shard_size=shard_size),
         out_dir=out_dir,

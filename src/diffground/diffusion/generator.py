@@ -296,6 +296,9 @@ class Generator:
     def _predict(self, latents: Tensor, timestep: int, text: EncodedText) -> Tensor:
         """The UNet's prediction, float32 (B, C, h, w)."""
         return self._unet(
-            latents.to(self.dtype), timestep, encoder_hidden_states=text.states, return_dict=False,
+            latents.to(self.dtype),
+            timestep,
+            encoder_hidden_states=text.states,
+            return_dict=False,
             added_cond_kwargs=text.added_conditions(image_size=self.image_size),
-        )[0].float()  # fmt: skip
+        )[0].float()

@@ -21,9 +21,12 @@ class AttentionBranch(nn.Module):
         self.maps = nn.Conv2d(2 * num_maps, hidden_dim, 3, padding=1)
         # Dilated, so that a pixel sees the whole object: single pixels tell words apart poorly.
         self.mix = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(hidden_dim, hidden_dim, 3, padding=2, dilation=2),
-            nn.ReLU(), nn.Conv2d(hidden_dim, hidden_dim, 3, padding=4, dilation=4), nn.ReLU(),
-        )  # fmt: skip
+            nn.ReLU(),
+            nn.Conv2d(hidden_dim, hidden_dim, 3, padding=2, dilation=2),
+            nn.ReLU(),
+            nn.Conv2d(hidden_dim, hidden_dim, 3, padding=4, dilation=4),
+            nn.ReLU(),
+        )
         self.head = nn.Conv2d(hidden_dim, 2, 3, padding=1)
         self.prototype = nn.Linear(visual_dim, embed_dim, bias=False)
 

@@ -72,10 +72,12 @@ class Fusion(nn.Module):
             DecoderLayer(dim=embed_dim, num_heads=num_heads, ffn_dim=ffn_dim) for _ in range(num_layers)
         )
         self.mlp = nn.Sequential(
-            nn.Linear(embed_dim, embed_dim), nn.ReLU(),
-            nn.Linear(embed_dim, embed_dim), nn.ReLU(),
+            nn.Linear(embed_dim, embed_dim),
+            nn.ReLU(),
+            nn.Linear(embed_dim, embed_dim),
+            nn.ReLU(),
             nn.Linear(embed_dim, mask_dim),
-        )  # fmt: skip
+        )
 
     def forward(self, text: Tensor, tokens: Tensor, *, exists: Tensor, prototype: Tensor | None = None) -> Tensor:
         """`exists` bool (B, Q); `prototype` float (B, Q, embed_dim) is added to the projected text."""

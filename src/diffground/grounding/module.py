@@ -68,9 +68,14 @@ class GroundingModule(nn.Module):
         )
         visual_dim = self.visual_encoder.out_channels
         self.fusion = _FUSIONS[architecture](
-            text_dim=text_dim, token_dim=visual_dim * patch_size**2, mask_dim=visual_dim, embed_dim=embed_dim,
-            num_layers=num_layers, num_heads=num_heads, ffn_dim=ffn_dim,
-        )  # fmt: skip
+            text_dim=text_dim,
+            token_dim=visual_dim * patch_size**2,
+            mask_dim=visual_dim,
+            embed_dim=embed_dim,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            ffn_dim=ffn_dim,
+        )
         self.attention_branch = (
             AttentionBranch(num_maps=num_attention_maps, visual_dim=visual_dim, embed_dim=embed_dim)
             if num_attention_maps

@@ -94,9 +94,13 @@ def real_shards(
         "fixed_point_iterations": fixed_point_iterations,
     }
     plan = plan_real_images(
-        dataset, num_images=num_images, vocabulary=vocabulary, named=named, min_area_frac=min_area_frac,
+        dataset,
+        num_images=num_images,
+        vocabulary=vocabulary,
+        named=named,
+        min_area_frac=min_area_frac,
         image_size=generator.image_size,
-    )  # fmt: skip
+    )
     jobs = shard_jobs(plan.images, shard_size=shard_size)
     records = json.dumps([image.record.to_json() for image in plan.images], sort_keys=True)
     map_shards(
@@ -110,13 +114,16 @@ def real_shards(
             "prompts": hashlib.sha256(records.encode()).hexdigest(),
         },
         process=_InvertShard(
-            dataset=dataset, generator=generator, settings=settings, hidden=_labels_without(vocabulary, named),
+            dataset=dataset,
+            generator=generator,
+            settings=settings,
+            hidden=_labels_without(vocabulary, named),
             batch_size=batch_size,
         ),
         description=description,
         num_samples=len(plan.images),
         workers=workers,
-    )  # fmt: skip
+    )
     shards = [images_dir / f"{job.name}.tar" for job in jobs]
     # one shard of masks for each shard of images, as detect_shards writes them
     map_shards(
@@ -130,9 +137,11 @@ def real_shards(
     )
     errors = [LabelledSample(sample).inversion_error for path in shards for sample in read_shard(path)]
     return InversionSummary(
-        num_images=len(plan.images), num_skipped=plan.num_skipped, num_cut=plan.num_cut,
+        num_images=len(plan.images),
+        num_skipped=plan.num_skipped,
+        num_cut=plan.num_cut,
         mean_inversion_error=sum(errors) / len(errors) if errors else None,
-    )  # fmt: skip
+    )
 
 
 def _labels_without(vocabulary: Vocabulary, named: Sequence[str]) -> tuple[int, ...]:
@@ -162,9 +171,13 @@ class _InvertShard:
         sampling = {key: self.settings[key] for key in ("num_steps", "guidance_scale")}
         tapped_step = self.settings["tapped_step"]
         latents = invert_latents(
-            self.generator, clean, prompts, tapped_step=tapped_step,
-            fixed_point_iterations=self.settings["fixed_point_iterations"], **sampling,
-        )  # fmt: skip
+            self.generator,
+            clean,
+            prompts,
+            tapped_step=tapped_step,
+            fixed_point_iterations=self.settings["fixed_point_iterations"],
+            **sampling,
+        )
         returned = resample(self.generator, latents, prompts, from_step=tapped_step, **sampling)
         errors = round_trip_error(clean, returned).tolist()
         for real, error in zip(batch, errors, strict=True):

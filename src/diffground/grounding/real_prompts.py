@@ -98,8 +98,10 @@ def squeeze(image: np.ndarray, label: np.ndarray, *, image_size: int) -> tuple[n
 
 def _record(image_id: str, categories: Sequence[str], vocabulary: Vocabulary) -> PromptRecord:
     return PromptRecord(
-        id=f"real-{image_id}", prompt=photograph_of(*(vocabulary.phrases[c] for c in categories)),
-        categories=tuple(categories), group=group_of(categories, vocabulary),
+        id=f"real-{image_id}",
+        prompt=photograph_of(*(vocabulary.phrases[c] for c in categories)),
+        categories=tuple(categories),
+        group=group_of(categories, vocabulary),
         seed=0,  # no noise is drawn
         source="template",
-    )  # fmt: skip
+    )

@@ -78,10 +78,12 @@ class _SynthesizeShard:
             batch = shard[start : start + self.batch_size]
             samples = sample_records(self.generator, batch, settings=self.settings)
             probs = self.grounder.probs(
-                latents=samples.latents, prompts=[record.prompt for record in batch], timestep=samples.timestep,
+                latents=samples.latents,
+                prompts=[record.prompt for record in batch],
+                timestep=samples.timestep,
                 words=[[self.vocabulary.phrases[c] for c in record.categories] for record in batch],
                 image_size=self.generator.image_size,
-            )  # fmt: skip
+            )
             for record, image, maps in zip(batch, samples.images, probs, strict=True):
                 by_category = dict(zip(record.categories, maps.numpy(), strict=True))
                 label = label_map(

@@ -109,9 +109,13 @@ class GroundingTask(Task):
             features = self._data.features.batch(part.indices)
         attention = None if features.attention is None else features.attention[:, : part.text.shape[1]]
         logits = self.module(
-            features.maps, part.text, attention,
-            image_size=self._data.image_size, exists=part.exists, text_kept=part.text_kept,
-        )  # fmt: skip
+            features.maps,
+            part.text,
+            attention,
+            image_size=self._data.image_size,
+            exists=part.exists,
+            text_kept=part.text_kept,
+        )
         with torch.autocast(self._device.type, enabled=False):
             loss = grounding_loss(logits.float(), part.masks, judged=part.judged, ignored=part.ignored)
         return loss * (self.count(part) / totals.clamp(min=1))[0]
