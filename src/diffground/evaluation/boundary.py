@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from math import hypot
 
 import numpy as np
+from scipy import ndimage
 
 from diffground.evaluation.confusion import IGNORE_LABEL, MaskCounts
 from diffground.evaluation.miou import IouTable, iou_of_masks, mask_iou
@@ -27,11 +28,8 @@ def strip_of(mask: np.ndarray, *, width_px: int) -> np.ndarray:
 
     What lies beyond the image is outside, so the strip also follows the image's border.
     """
-    inner = mask
-    for axis in (0, 1):  # erosion by a square, one side after the other
-        padding = [(width_px, width_px) if a == axis else (0, 0) for a in (0, 1)]
-        windows = np.lib.stride_tricks.sliding_window_view(np.pad(inner, padding), 2 * width_px + 1, axis=axis)
-        inner = np.asarray(windows.all(axis=-1))
+    # the minimum over a window is the erosion by a square; binary_erosion gives the same up to 10 times slower
+    inner = ndimage.minimum_filter(mask, size=2 * width_px + 1, mode="constant", cval=0)
     return mask & ~inner
 
 

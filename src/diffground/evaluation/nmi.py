@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import entr
 
 from diffground.evaluation.confusion import IGNORE_LABEL
 
@@ -19,10 +20,11 @@ def nmi_of_counts(counts: np.ndarray) -> float:
     if not total:
         return 1.0
     joint = counts / total
-    entropy_a, entropy_b = _entropy(joint.sum(axis=1)), _entropy(joint.sum(axis=0))
+    # three entropies: scikit-learn's mutual_info_score needs two of them as well, and 17 times the time per image
+    entropy_a, entropy_b = entr(joint.sum(axis=1)).sum(), entr(joint.sum(axis=0)).sum()
     if entropy_a == 0 and entropy_b == 0:
         return 1.0
-    information = entropy_a + entropy_b - _entropy(joint)
+    information = entropy_a + entropy_b - entr(joint).sum()
     return float(np.clip(2 * information / (entropy_a + entropy_b), 0, 1))
 
 
@@ -79,9 +81,3 @@ class NmiScores:
             self.num_undivided += 1
         else:
             self.per_image.append(nmi_of_counts(counts))
-
-
-def _entropy(probs: np.ndarray) -> float:
-    """In nats; zero probabilities add nothing."""
-    positive = probs[probs > 0]
-    return float(-(positive * np.log(positive)).sum())
