@@ -110,10 +110,6 @@ class Vocabulary:
         used = {*self.seen, *self.unseen}
         return replace(self, pairs=tuple((a, b) for a, b in pairs if a in used and b in used))
 
-    def embedding_prompt(self, category: str) -> str:
-        """The prompt that a category's text embedding is taken from. Raises: UserError for an unknown category."""
-        return photograph_of(self.phrases[self.categories[self.index(category)]])
-
 
 def load_vocabulary(name: str, *, unseen: Sequence[str], seen: Sequence[str] = ()) -> Vocabulary:
     """A table of TABLES with a split. Without `seen`, all that is not unseen is seen. Only 'pascal' has pairs.

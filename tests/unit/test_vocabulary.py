@@ -36,10 +36,10 @@ def test_given_seen_categories_leave_the_others_unused():
     assert len(vocabulary.categories) == 20
 
 
-def test_embedding_prompt_uses_the_words_of_a_category():
+def test_a_prompt_uses_the_words_of_a_category():
     vocabulary = load_vocabulary("pascal", unseen=SPLIT1)
-    assert vocabulary.embedding_prompt("pottedplant") == "a photograph of a potted plant"
-    assert vocabulary.embedding_prompt("aeroplane") == "a photograph of an aeroplane"
+    assert photograph_of(vocabulary.phrases["pottedplant"]) == "a photograph of a potted plant"
+    assert photograph_of(vocabulary.phrases["aeroplane"]) == "a photograph of an aeroplane"
 
 
 @pytest.mark.parametrize("name", ["pascal", "coco", "sticker_coco"])

@@ -5,14 +5,13 @@ Mask IoU of a large object hardly notices how exact its outline is; this does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import hypot
 
 import numpy as np
 from scipy import ndimage
 
-from diffground.evaluation.confusion import IGNORE_LABEL, MaskCounts
-from diffground.evaluation.miou import IouTable, iou_of_masks, mask_iou
+from diffground.evaluation.confusion import MaskCounts
+from diffground.evaluation.miou import IouTable, iou_of_masks
 
 DILATION_RATIO = 0.02
 """Width of the strip as a share of the image's diagonal, the authors' choice."""
@@ -33,12 +32,6 @@ def strip_of(mask: np.ndarray, *, width_px: int) -> np.ndarray:
     return mask & ~inner
 
 
-def boundary_iou(a: np.ndarray, b: np.ndarray, *, dilation_ratio: float = DILATION_RATIO) -> float:
-    """Boundary IoU of two boolean masks (H, W), 0..1; 0 when both are empty."""
-    width_px = strip_width_px(a.shape, dilation_ratio=dilation_ratio)
-    return mask_iou(strip_of(a, width_px=width_px), strip_of(b, width_px=width_px))
-
-
 class BoundaryCounts:
     """Pixels of strips by category, summed over all images added."""
 
@@ -54,15 +47,6 @@ class BoundaryCounts:
             prediction=strip_of(prediction, width_px=width_px),
             target=strip_of(target, width_px=width_px),
         )
-
-    def update_labels(self, *, label: np.ndarray, prediction: np.ndarray, names: Sequence[str]) -> None:
-        """Add one image's label maps, integers (H, W); `names[i]` is the name of label i.
-
-        Pixels whose label is IGNORE_LABEL belong to no mask on either side, so they cut both outlines alike.
-        """
-        scored = label != IGNORE_LABEL
-        for value, name in enumerate(names):
-            self.update(category=name, prediction=(prediction == value) & scored, target=label == value)
 
     def table(self) -> IouTable:
         """Boundary IoU by category."""

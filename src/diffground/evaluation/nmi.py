@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import entr
 
-from diffground.evaluation.confusion import IGNORE_LABEL
-
 
 def nmi_of_counts(counts: np.ndarray) -> float:
     """2 I(A; B) / (H(A) + H(B)), 0..1, from joint counts of two labellings, integers (K_a, K_b).
@@ -67,16 +65,9 @@ class NmiScores:
         """Mean over the scored images; None when there is none."""
         return float(np.mean(self.per_image)) if self.per_image else None
 
-    def update(self, *, label: np.ndarray, prediction: np.ndarray) -> None:
-        """Add an image's label maps, integers of one shape; pixels whose label is IGNORE_LABEL do not count."""
-        scored = label != IGNORE_LABEL
-        self._add(joint_counts(label[scored], prediction[scored]))
-
-    def update_masks(self, *, targets: Sequence[np.ndarray], predictions: Sequence[np.ndarray]) -> None:
+    def update(self, *, targets: Sequence[np.ndarray], predictions: Sequence[np.ndarray]) -> None:
         """Add an image's masks, bool (H, W) each; those of one side may overlap."""
-        self._add(joint_counts(division_by(targets), division_by(predictions)))
-
-    def _add(self, counts: np.ndarray) -> None:
+        counts = joint_counts(division_by(targets), division_by(predictions))
         if len(counts) < 2:
             self.num_undivided += 1
         else:
