@@ -147,8 +147,12 @@ def _read_pascal_pairs() -> list[tuple[str, str]]:
 
 
 def _unknown(category: str, known: Sequence[str]) -> str:
-    closest = difflib.get_close_matches(category, known, n=1)
     return (
-        f"'{category}' is not one of the {len(known)} categories; closest: {closest[0] if closest else 'none'}. "
+        f"'{category}' is not one of the {len(known)} categories; closest: {closest(category, known)}. "
         f"Known: {', '.join(known)}"
     )
+
+
+def closest(name: str, known: Sequence[str]) -> str:
+    """The entry of `known` that is most like `name`; 'none' where none is."""
+    return next(iter(difflib.get_close_matches(name, known, n=1)), "none")
