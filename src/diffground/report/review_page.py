@@ -1,4 +1,4 @@
-"""A contact sheet of the Protocol I test set for a person to look through, and the CSV file to edit beside it."""
+"""A contact sheet of the Protocol I test set for a person to look through, and the CSV file to edit next to it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Judged:
 
 
 def write_review_page(page: Path, samples: Iterable[LabelledSample], review: Review) -> Counter[str]:
-    """Write `page` (one HTML file with its pictures in it) and beside it, as .csv, a row a sample to edit.
+    """Write `page` (one HTML file with its pictures in it) and next to it a .csv file to edit, one row per sample.
 
     A sample's verdict is the one of `review` where that has one of this very image; else the automatic check's, with
     its reason as note. Returns the number of samples by verdict.
@@ -80,7 +80,7 @@ def _figure(sample: LabelledSample, judged: Judged) -> dict[str, Any]:
 
 
 def _picture(sample: LabelledSample) -> str:
-    """The image, and beside it the image with its masks, as base64 of a JPEG."""
+    """The image, next to it the image with its masks, as base64 of a JPEG."""
     image, masks = sample.image(), sample.masks()
     drawn = [masks.get(category, np.zeros(image.shape[:2], dtype=bool)) for category in sample.categories]
     pair = Image.fromarray(np.concatenate([mask_overlay(image, []), mask_overlay(image, drawn)], axis=1))
