@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffground.data.stickers.sprites import SpriteBook
+from diffground.segmentation.augmentation import turn_hue
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,7 @@ def tint(images: Tensor, generator: torch.Generator) -> Tensor:
     hue = torch.where(torch.rand(n, generator=generator) < 0.2, math.pi, 0.3) * (
         torch.rand(n, generator=generator) * 2 - 1
     )
-    cos, sin = hue.cos()[:, None, None], hue.sin()[:, None, None] / math.sqrt(3)
-    spin = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]])
-    images = torch.einsum("nij,njhw->nihw", cos * torch.eye(3) + (1 - cos) / 3 + sin * spin, images)
+    images = turn_hue(images, hue)
     images = (images - 0.5) * _uniform(generator, n, 0.7, 1.25) + 0.5 + _uniform(generator, n, -0.12, 0.12)
     blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     amount = torch.where(torch.rand(n, generator=generator) < 0.3, 1.0, 0.0)[:, None, None, None]

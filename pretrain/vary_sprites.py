@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffground.data.stickers.sprites import Sprite, SpriteBook
+from diffground.segmentation.augmentation import turn_hue
 
 CANVAS_PX = 136
 _SPRITE_PX = 100  # longest side on the canvas before the warp; the rest is room for the warp and the outline
@@ -83,13 +84,7 @@ def _recolour(colour: Tensor, generator: torch.Generator) -> Tensor:
 
     wide = torch.rand(n, generator=generator) < 0.5
     hue = torch.where(wide, _uniform(generator, n, -math.pi, math.pi), _uniform(generator, n, -0.25, 0.25))
-    cos, sin = hue.cos(), hue.sin() / math.sqrt(3)
-    eye = torch.eye(3)
-    spin = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]])
-    rotation = (
-        cos[:, None, None] * eye + (1 - cos)[:, None, None] / 3 + sin[:, None, None] * spin
-    )  # about the grey axis
-    colour = torch.einsum("nij,njhw->nihw", rotation, colour)
+    colour = turn_hue(colour, hue)
     grey = colour.mean(dim=1, keepdim=True)
     saturation = torch.where(torch.rand(n, generator=generator) < 0.12, 0.0, _uniform(generator, n, 0.4, 1.5))
     colour = (grey + (colour - grey) * each(saturation)).clamp(0, 1)

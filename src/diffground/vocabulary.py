@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -59,9 +60,19 @@ def table_categories(name: str) -> tuple[str, ...]:
     return tuple(splits[_SECTIONS[name]]["categories"])
 
 
+_VOWELS = re.compile(r"[aeioué8]|1[18]\b|h(?:eir|onest|onou?r|our(?!i))|x-?ray", re.IGNORECASE)
+"""Beginnings with a vowel sound, as they are written; but for:"""
+_CONSONANTS = re.compile(
+    r"e(?:u|we)|on(?:e|ce)\b|ouija"
+    r"|u(?:\b|biq|fo\b|ga|k|ni(?!dea|dent|ll|m(?!od)|n|r|ssu)|r(?:a[ln]|[eio])|s[aeu]|sb\b|t[eio]|v)",
+    re.IGNORECASE,
+)
+"""Beginnings with the sound of "you" or "one"; "unidentified" and "unimportant" are un- and a vowel."""
+
+
 def with_article(phrase: str) -> str:
-    """ "dog" -> "a dog", "aeroplane" -> "an aeroplane", "unicorn" -> "a unicorn"."""
-    vowel_sound = phrase[:1].lower() in "aeiou" and not phrase.lower().startswith("uni")
+    """ "dog" -> "a dog", "aeroplane" -> "an aeroplane", "unicorn" -> "a unicorn", "hour glass" -> "an hour glass"."""
+    vowel_sound = _VOWELS.match(phrase) and not _CONSONANTS.match(phrase)
     return f"{'an' if vowel_sound else 'a'} {phrase}"
 
 
@@ -98,10 +109,6 @@ class Vocabulary:
         """The same with other co-appearing pairs; those with a category that is not used are left out."""
         used = {*self.seen, *self.unseen}
         return replace(self, pairs=tuple((a, b) for a, b in pairs if a in used and b in used))
-
-    def embedding_prompt(self, category: str) -> str:
-        """The prompt that a category's text embedding is taken from. Raises: UserError for an unknown category."""
-        return photograph_of(self.phrases[self.categories[self.index(category)]])
 
 
 def load_vocabulary(name: str, *, unseen: Sequence[str], seen: Sequence[str] = ()) -> Vocabulary:
@@ -140,8 +147,12 @@ def _read_pascal_pairs() -> list[tuple[str, str]]:
 
 
 def _unknown(category: str, known: Sequence[str]) -> str:
-    closest = difflib.get_close_matches(category, known, n=1)
     return (
-        f"'{category}' is not one of the {len(known)} categories; closest: {closest[0] if closest else 'none'}. "
+        f"'{category}' is not one of the {len(known)} categories; closest: {closest(category, known)}. "
         f"Known: {', '.join(known)}"
     )
+
+
+def closest(name: str, known: Sequence[str]) -> str:
+    """The entry of `known` that is most like `name`; 'none' where none is."""
+    return next(iter(difflib.get_close_matches(name, known, n=1)), "none")

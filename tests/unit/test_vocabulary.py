@@ -36,10 +36,10 @@ def test_given_seen_categories_leave_the_others_unused():
     assert len(vocabulary.categories) == 20
 
 
-def test_embedding_prompt_uses_the_words_of_a_category():
+def test_a_prompt_uses_the_words_of_a_category():
     vocabulary = load_vocabulary("pascal", unseen=SPLIT1)
-    assert vocabulary.embedding_prompt("pottedplant") == "a photograph of a potted plant"
-    assert vocabulary.embedding_prompt("aeroplane") == "a photograph of an aeroplane"
+    assert photograph_of(vocabulary.phrases["pottedplant"]) == "a photograph of a potted plant"
+    assert photograph_of(vocabulary.phrases["aeroplane"]) == "a photograph of an aeroplane"
 
 
 @pytest.mark.parametrize("name", ["pascal", "coco", "sticker_coco"])
@@ -54,11 +54,24 @@ def test_detector_names_are_labels_of_coco_detectors(name):
 
 
 @pytest.mark.parametrize(
-    ("phrase", "expected"),
-    [("dog", "a dog"), ("aeroplane", "an aeroplane"), ("unicorn", "a unicorn"), ("umbrella", "an umbrella")],
+    ("article", "phrases"),
+    [
+        ("a", "dog, tv monitor, horse, house, xylophone, 1 euro coin, 12-string guitar, 118 page book"),
+        ("an", "aeroplane, Elephant, igloo, orange dog, umbrella, éclair, 8-ball, 18-wheeler, x-ray machine"),
+        ("a", "unicorn, uniform, union, unique bird, unit, university, Universal joint, unidirectional sign"),
+        ("an", "unidentified flying object, unimportant man, uninhabited island, uninvited guest"),
+        ("an", "unideal place, unilluminated road, unimpressed cat, unironed shirt, unissued stamp, onion"),
+        ("a", "European robin, euphonium, eucalyptus, ewe, used car, useful tool, user, usual day, one-way sign, once"),
+        ("an", "egret, ermine, ewok, usher, ugly duckling, urchin, urn, urban street, utter mess, oneiric scene"),
+        ("a", "ukulele, Ukrainian flag, Ugandan kob, UFO, USB stick, UV lamp, u-turn, utensil, utility pole, utopia"),
+        ("a", "Ural owl, uranium rod, urinal, urologist, ubiquitous sparrow, ouija board"),
+        ("an", "hour glass, hourglass, honest face, honour guard, honorable judge, heir, heiress, heirloom"),
+        ("a", "houri, honeybee, heron, hotel, herb"),
+    ],
 )
-def test_article(phrase, expected):
-    assert with_article(phrase) == expected
+def test_article_follows_the_sound(article, phrases):
+    phrases = phrases.split(", ")
+    assert [with_article(phrase) for phrase in phrases] == [f"{article} {phrase}" for phrase in phrases]
 
 
 def test_template_of_one_and_two():

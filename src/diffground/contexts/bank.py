@@ -6,7 +6,6 @@ any: [in the fog]               # for every category, and for pairs
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from diffground.atomic import write_atomically
 from diffground.contexts.words import known_categories, named_categories
 from diffground.errors import UserError
 from diffground.prompts import PromptRecord
-from diffground.vocabulary import Vocabulary
+from diffground.vocabulary import Vocabulary, closest
 
 ANY = "any"
 """The key of contexts that suit every category."""
@@ -80,8 +79,7 @@ def write_bank(path: Path, bank: ContextBank | None) -> None:
 def _check_key(path: Path, category: object) -> None:
     known = (ANY, *known_categories())
     if category not in known:
-        closest = difflib.get_close_matches(str(category), known, n=1)
-        raise UserError(f"{path}: '{category}' is no category; closest: {closest[0] if closest else 'none'}")
+        raise UserError(f"{path}: '{category}' is no category; closest: {closest(str(category), known)}")
 
 
 def _check_names(path: Path, category: str, entries: Sequence[str], vocabulary: Vocabulary) -> None:

@@ -3,59 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import redirect_stdout
+from io import StringIO
+from typing import Any
 
 import numpy as np
+from pycocotools import mask as run_lengths
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from diffground.detection.detector import Instances
 
-_IOU_THRESHOLD = 0.5
-_RECALLS = np.linspace(0, 1, 101)
-
-
-@dataclass
-class _Category:
-    num_true: int = 0
-    scores: list[float] = field(default_factory=list)
-    hits: list[bool] = field(default_factory=list)
-
 
 class MaskAp50:
-    """Streams images; a prediction is right when its IoU with a true instance of its label, not yet taken, is >= 0.5.
-
-    As pycocotools' COCOeval at IoU 0.5, all areas, 100 detections an image and category: matching per image in order of
-    score, precision interpolated at 101 recalls.
-    """
+    """Streams images into pycocotools' COCOeval: IoU 0.5, all areas, at most 100 detections per image and category."""
 
     def __init__(self) -> None:
-        self._categories: dict[str, _Category] = {}
+        self._images: list[dict[str, int]] = []
+        self._found: list[dict[str, Any]] = []
+        self._true: list[dict[str, Any]] = []
 
     def update(self, found: Instances, truth: list[tuple[str, np.ndarray]]) -> None:
         """Add one image. `truth`: (label, mask bool (H, W)) of every true instance."""
-        labels = {label for label, _ in truth} | set(found.labels)
-        for label in labels:
-            category = self._categories.setdefault(label, _Category())
-            true_masks = [mask for name, mask in truth if name == label]
-            category.num_true += len(true_masks)
-            mine = np.array([i for i, name in enumerate(found.labels) if name == label], dtype=np.int64)
-            mine = mine[np.argsort(-found.scores[mine], kind="stable")][:100]
-            free = list(range(len(true_masks)))
-            for i in mine:
-                ious = [_iou(found.masks[i], true_masks[k]) for k in free]
-                best = int(np.argmax(ious)) if ious else -1
-                hit = best >= 0 and ious[best] >= _IOU_THRESHOLD
-                if hit:
-                    free.pop(best)
-                category.scores.append(float(found.scores[i]))
-                category.hits.append(hit)
+        height, width = found.masks.shape[1:]
+        image = {"id": len(self._images), "height": height, "width": width}
+        self._images.append(image)
+        for label, score, mask in zip(found.labels, found.scores.tolist(), found.masks, strict=True):
+            self._found.append({**_annotation(image, label, mask), "score": score})
+        self._true += [_annotation(image, label, mask) for label, mask in truth]
 
     def per_category(self) -> Mapping[str, float]:
         """AP50, 0..1, of every label that has a true instance."""
-        return {
-            label: _interpolated_precision(category)
-            for label, category in sorted(self._categories.items())
-            if category.num_true
-        }
+        labels = sorted({annotation["category_id"] for annotation in self._true})
+        if not labels:
+            return {}
+        with redirect_stdout(StringIO()):  # pycocotools prints its progress
+            evaluation = COCOeval(self._index(self._true, labels), self._index(self._found, labels), "segm")
+            evaluation.params.iouThrs = np.array([0.5])
+            evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+            evaluation.params.maxDets = [100]
+            evaluation.evaluate()
+            evaluation.accumulate()
+        precision = evaluation.eval["precision"][0, :, :, 0, 0]  # (101 recalls, labels)
+        return dict(zip(labels, precision.mean(axis=0).tolist(), strict=True))
 
     def mean(self) -> float:
         """Mean over the labels with a true instance. Raises: ValueError when there is none."""
@@ -64,20 +54,24 @@ class MaskAp50:
             raise ValueError("AP50 needs at least one true instance")
         return float(np.mean(values))
 
-
-def _interpolated_precision(category: _Category) -> float:
-    order = np.argsort(-np.array(category.scores), kind="stable")
-    hits = np.array(category.hits, dtype=np.float64)[order]
-    if not len(hits):
-        return 0.0
-    num_hits = np.cumsum(hits)
-    recall = num_hits / category.num_true
-    precision = num_hits / np.arange(1, len(hits) + 1)
-    precision = np.maximum.accumulate(precision[::-1])[::-1]  # best precision at this recall or more
-    at = np.searchsorted(recall, _RECALLS, side="left")
-    return float(np.append(precision, 0.0)[at].mean())
+    def _index(self, annotations: list[dict[str, Any]], labels: list[str]) -> COCO:
+        coco = COCO()
+        coco.dataset = {
+            "images": self._images,
+            # ids from 1: COCOeval takes a match with id 0 for none
+            "annotations": [{**annotation, "id": i} for i, annotation in enumerate(annotations, start=1)],
+            "categories": [{"id": label} for label in labels],
+        }
+        coco.createIndex()
+        return coco
 
 
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    union = int((a | b).sum())
-    return int((a & b).sum()) / union if union else 0.0
+def _annotation(image: Mapping[str, int], label: str, mask: np.ndarray) -> dict[str, Any]:
+    """COCO's record of a mask, bool (H, W). A label is its own category id."""
+    return {
+        "image_id": image["id"],
+        "category_id": label,
+        "segmentation": run_lengths.encode(np.asfortranarray(mask, dtype=np.uint8)),
+        "area": int(mask.sum()),
+        "iscrowd": 0,
+    }

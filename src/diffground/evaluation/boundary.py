@@ -5,13 +5,13 @@ Mask IoU of a large object hardly notices how exact its outline is; this does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import hypot
 
 import numpy as np
+from scipy import ndimage
 
-from diffground.evaluation.confusion import IGNORE_LABEL, MaskCounts
-from diffground.evaluation.miou import IouTable, iou_of_masks, mask_iou
+from diffground.evaluation.confusion import MaskCounts
+from diffground.evaluation.miou import IouTable, iou_of_masks
 
 DILATION_RATIO = 0.02
 """Width of the strip as a share of the image's diagonal, the authors' choice."""
@@ -27,18 +27,9 @@ def strip_of(mask: np.ndarray, *, width_px: int) -> np.ndarray:
 
     What lies beyond the image is outside, so the strip also follows the image's border.
     """
-    inner = mask
-    for axis in (0, 1):  # erosion by a square, one side after the other
-        padding = [(width_px, width_px) if a == axis else (0, 0) for a in (0, 1)]
-        windows = np.lib.stride_tricks.sliding_window_view(np.pad(inner, padding), 2 * width_px + 1, axis=axis)
-        inner = np.asarray(windows.all(axis=-1))
+    # the minimum over a window is the erosion by a square; binary_erosion gives the same up to 10 times slower
+    inner = ndimage.minimum_filter(mask, size=2 * width_px + 1, mode="constant", cval=0)
     return mask & ~inner
-
-
-def boundary_iou(a: np.ndarray, b: np.ndarray, *, dilation_ratio: float = DILATION_RATIO) -> float:
-    """Boundary IoU of two boolean masks (H, W), 0..1; 0 when both are empty."""
-    width_px = strip_width_px(a.shape, dilation_ratio=dilation_ratio)
-    return mask_iou(strip_of(a, width_px=width_px), strip_of(b, width_px=width_px))
 
 
 class BoundaryCounts:
@@ -56,15 +47,6 @@ class BoundaryCounts:
             prediction=strip_of(prediction, width_px=width_px),
             target=strip_of(target, width_px=width_px),
         )
-
-    def update_labels(self, *, label: np.ndarray, prediction: np.ndarray, names: Sequence[str]) -> None:
-        """Add one image's label maps, integers (H, W); `names[i]` is the name of label i.
-
-        Pixels whose label is IGNORE_LABEL belong to no mask on either side, so they cut both outlines alike.
-        """
-        scored = label != IGNORE_LABEL
-        for value, name in enumerate(names):
-            self.update(category=name, prediction=(prediction == value) & scored, target=label == value)
 
     def table(self) -> IouTable:
         """Boundary IoU by category."""

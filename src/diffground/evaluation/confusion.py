@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-IGNORE_LABEL = 255
-"""Pixels of a label map that are not scored (PASCAL VOC)."""
+from diffground.data.palette import IGNORE
 
 
 class ConfusionMatrix:
@@ -21,14 +20,14 @@ class ConfusionMatrix:
         """Add one image or batch.
 
         Args:
-            label: integers of any shape, 0..K-1 or IGNORE_LABEL.
+            label: integers of any shape, 0..K-1 or IGNORE.
             prediction: integers of the same shape, 0..K-1 wherever the label is scored.
         Raises: ValueError when shapes differ or a scored value is out of range.
         """
         if label.shape != prediction.shape:
             raise ValueError(f"label and prediction must have one shape, got {label.shape} and {prediction.shape}")
         num_labels = len(self.counts)
-        scored = label != IGNORE_LABEL
+        scored = label != IGNORE
         true, predicted = label[scored].astype(np.int64), prediction[scored].astype(np.int64)
         for name, values in (("label", true), ("prediction", predicted)):
             if values.size and not 0 <= values.min() <= values.max() < num_labels:

@@ -65,3 +65,8 @@ def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
     """IoU of two boolean masks of one shape; 0 when both are empty."""
     union = int((a | b).sum())
     return int((a & b).sum()) / union if union else 0.0
+
+
+def percent(fraction: float | None) -> float | None:
+    """0..1 -> 0..100; None, which is no score, stays None."""
+    return None if fraction is None else 100 * fraction

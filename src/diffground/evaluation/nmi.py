@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-
-from diffground.evaluation.confusion import IGNORE_LABEL
+from scipy.special import entr
 
 
 def nmi_of_counts(counts: np.ndarray) -> float:
@@ -19,10 +18,11 @@ def nmi_of_counts(counts: np.ndarray) -> float:
     if not total:
         return 1.0
     joint = counts / total
-    entropy_a, entropy_b = _entropy(joint.sum(axis=1)), _entropy(joint.sum(axis=0))
+    # three entropies: scikit-learn's mutual_info_score needs two of them as well, and 17 times the time per image
+    entropy_a, entropy_b = entr(joint.sum(axis=1)).sum(), entr(joint.sum(axis=0)).sum()
     if entropy_a == 0 and entropy_b == 0:
         return 1.0
-    information = entropy_a + entropy_b - _entropy(joint)
+    information = entropy_a + entropy_b - entr(joint).sum()
     return float(np.clip(2 * information / (entropy_a + entropy_b), 0, 1))
 
 
@@ -65,23 +65,10 @@ class NmiScores:
         """Mean over the scored images; None when there is none."""
         return float(np.mean(self.per_image)) if self.per_image else None
 
-    def update(self, *, label: np.ndarray, prediction: np.ndarray) -> None:
-        """Add an image's label maps, integers of one shape; pixels whose label is IGNORE_LABEL do not count."""
-        scored = label != IGNORE_LABEL
-        self._add(joint_counts(label[scored], prediction[scored]))
-
-    def update_masks(self, *, targets: Sequence[np.ndarray], predictions: Sequence[np.ndarray]) -> None:
+    def update(self, *, targets: Sequence[np.ndarray], predictions: Sequence[np.ndarray]) -> None:
         """Add an image's masks, bool (H, W) each; those of one side may overlap."""
-        self._add(joint_counts(division_by(targets), division_by(predictions)))
-
-    def _add(self, counts: np.ndarray) -> None:
+        counts = joint_counts(division_by(targets), division_by(predictions))
         if len(counts) < 2:
             self.num_undivided += 1
         else:
             self.per_image.append(nmi_of_counts(counts))
-
-
-def _entropy(probs: np.ndarray) -> float:
-    """In nats; zero probabilities add nothing."""
-    positive = probs[probs > 0]
-    return float(-(positive * np.log(positive)).sum())

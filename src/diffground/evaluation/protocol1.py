@@ -14,7 +14,7 @@ import numpy as np
 from diffground.data.labelled import LabelledSample
 from diffground.evaluation.boundary import BoundaryCounts
 from diffground.evaluation.confusion import MaskCounts
-from diffground.evaluation.miou import IouTable, harmonic_mean, iou_of_masks, mask_iou
+from diffground.evaluation.miou import IouTable, harmonic_mean, iou_of_masks, mask_iou, percent
 from diffground.evaluation.nmi import NmiScores
 from diffground.evaluation.review import ACCEPTED, REJECTED, Review
 from diffground.runtime.progress import Progress
@@ -62,7 +62,7 @@ class GroupScores:
             masks = {"prediction": predictions[category], "target": target}
             self.counts.setdefault(group, MaskCounts()).update(category=category, **masks)
             self.boundary.setdefault(group, BoundaryCounts()).update(category=category, **masks)
-        self.nmi.setdefault(group, NmiScores()).update_masks(
+        self.nmi.setdefault(group, NmiScores()).update(
             targets=list(targets.values()), predictions=[predictions[category] for category in targets]
         )
 
@@ -124,16 +124,16 @@ class Protocol1Result:
         `boundary_miou` and `nmi`, in percent too, are by method and group as well.
         """
         tables = {m: {group: s.table(group) for group in self.num_images} for m, s in self.scores.items()}
-        miou = {m: {group: _percent(table.mean) for group, table in groups.items()} for m, groups in tables.items()}
+        miou = {m: {group: percent(table.mean) for group, table in groups.items()} for m, groups in tables.items()}
         per_category = {
-            m: {group: {c: _percent(iou) for c, iou in table.iou.items()} for group, table in groups.items()}
+            m: {group: {c: percent(iou) for c, iou in table.iou.items()} for group, table in groups.items()}
             for m, groups in tables.items()
         }
         boundary_miou = {
-            m: {group: _percent(s.boundary_table(group).mean) for group in self.num_images}
+            m: {group: percent(s.boundary_table(group).mean) for group in self.num_images}
             for m, s in self.scores.items()
         }
-        nmi = {m: {group: _percent(s.mean_nmi(group)) for group in self.num_images} for m, s in self.scores.items()}
+        nmi = {m: {group: percent(s.mean_nmi(group)) for group in self.num_images} for m, s in self.scores.items()}
         return {
             **miou, "boundary_miou": boundary_miou, "nmi": nmi, "num_images": self.num_images,
             "num_rejected": self.num_rejected, "num_rejected_per_category": self.num_rejected_per_category,
@@ -226,7 +226,3 @@ class PredictMasks:
         predictions = {name: method(batch) for name, method in self.methods.items()}
         advance(len(batch))
         return predictions
-
-
-def _percent(fraction: float | None) -> float | None:
-    return None if fraction is None else 100 * fraction

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from diffground.data.labelled import LabelledSample
+from diffground.data.palette import IGNORE
 from diffground.data.shards import read_shard
 from diffground.data.voc import VocDataset
-from diffground.evaluation.confusion import IGNORE_LABEL, ConfusionMatrix
+from diffground.evaluation.confusion import ConfusionMatrix
 from diffground.evaluation.miou import iou_of_labels
 from diffground.evaluation.zs3 import ZeroShotTable, zero_shot_table
 from diffground.vocabulary import Vocabulary
@@ -47,11 +48,11 @@ def score_pseudo_labels(
     unused = [i + 1 for i, category in enumerate(vocabulary.categories) if category not in used]
     num_labelled = num_undecided = 0
     for pseudo, true in pairs:
-        labelled = (true != IGNORE_LABEL) & ~np.isin(true, unused)
-        decided = pseudo != IGNORE_LABEL
+        labelled = (true != IGNORE) & ~np.isin(true, unused)
+        decided = pseudo != IGNORE
         num_labelled += int(labelled.sum())
         num_undecided += int((labelled & ~decided).sum())
-        counts.update(label=np.where(labelled & decided, true, np.uint8(IGNORE_LABEL)), prediction=pseudo)
+        counts.update(label=np.where(labelled & decided, true, np.uint8(IGNORE)), prediction=pseudo)
     table = iou_of_labels(counts, (_BACKGROUND, *vocabulary.categories))
     return PseudoLabelScores(
         table=zero_shot_table(table, seen=vocabulary.seen, unseen=vocabulary.unseen),

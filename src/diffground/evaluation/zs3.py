@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffground.evaluation.confusion import IGNORE_LABEL, ConfusionMatrix
-from diffground.evaluation.miou import IouTable, harmonic_mean, iou_of_labels
+from diffground.data.palette import IGNORE
+from diffground.evaluation.confusion import ConfusionMatrix
+from diffground.evaluation.miou import IouTable, harmonic_mean, iou_of_labels, percent
 from diffground.runtime.progress import Progress
 from diffground.segmentation.segmenter import Segmenter
 from diffground.segmentation.sources import SegmentationSource
@@ -46,9 +47,9 @@ class ZeroShotScores:
         self._used = [i for i, category in enumerate(categories) if category in seen or category in unseen]
         self._names = tuple(categories[i] for i in self._used)
         # label in the data -> row of the confusion matrices
-        self._with_background = np.full(IGNORE_LABEL + 1, IGNORE_LABEL, dtype=np.uint8)
+        self._with_background = np.full(IGNORE + 1, IGNORE, dtype=np.uint8)
         self._with_background[0] = 0
-        self._without_background = np.full(IGNORE_LABEL + 1, IGNORE_LABEL, dtype=np.uint8)
+        self._without_background = np.full(IGNORE + 1, IGNORE, dtype=np.uint8)
         for row, i in enumerate(self._used):
             self._with_background[i + 1] = row + 1
             self._without_background[i + 1] = row
@@ -80,19 +81,15 @@ class ZeroShotScores:
 
 def zero_shot_table(table: IouTable, *, seen: Sequence[str], unseen: Sequence[str]) -> ZeroShotTable:
     """IoU by category, and of 'background' where it is scored -> means over seen and unseen categories."""
-    seen_miou, unseen_miou = (_percent(table.subset(tuple(names)).mean) for names in (seen, unseen))
+    seen_miou, unseen_miou = (percent(table.subset(tuple(names)).mean) for names in (seen, unseen))
     return ZeroShotTable(
         seen=seen_miou,
         unseen=unseen_miou,
         harmonic=None if seen_miou is None or unseen_miou is None else harmonic_mean(seen_miou, unseen_miou),
-        background=_percent(table.iou.get(_BACKGROUND)),
+        background=percent(table.iou.get(_BACKGROUND)),
         per_category={name: 100 * value for name, value in table.iou.items() if name != _BACKGROUND},
         absent=tuple(name for name in table.absent if name != _BACKGROUND),
     )
-
-
-def _percent(fraction: float | None) -> float | None:
-    return None if fraction is None else 100 * fraction
 
 
 def score_segmenter(

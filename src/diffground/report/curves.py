@@ -29,6 +29,12 @@ def curve_points(metrics: Scores, experiments: Experiments, *, prefix: str, defa
     return dict(sorted({**points, default: metrics["evaluate_grounding"]["grounding"]}.items())) if points else {}
 
 
+def published_by_num_seen() -> dict[int, dict[str, str]]:
+    """Number of seen categories, of COCO's 79 -> row of the paper's sweep."""
+    rows = read_paper_table("paper_ablations.csv")
+    return {int(row["setting"].split()[0]): row for row in rows if row["table"] == "seen_categories"}
+
+
 def write_curves(
     metrics: Scores, experiments: Experiments, folder: Path, *, tapped_step: int, num_seen: int, num_categories: int
 ) -> None:
@@ -43,11 +49,7 @@ def write_curves(
         line_chart(folder / "timestep.png", lines, title=title, x="step, counted from the clean end", y="mIoU, %")
     seen = curve_points(metrics, experiments, prefix="seen", default=num_seen)
     if seen:
-        published = {
-            100 * int(row["setting"].split()[0]) / _COCO_CATEGORIES: row
-            for row in read_paper_table("paper_ablations.csv")
-            if row["table"] == "seen_categories"
-        }
+        published = {100 * count / _COCO_CATEGORIES: row for count, row in published_by_num_seen().items()}
         ours = {100 * count / num_categories: scores for count, scores in seen.items()}
         lines = [*_lines(ours), *_lines(published, suffix=" (paper, COCO)", dashed=True)]
         title = "How many categories were seen"

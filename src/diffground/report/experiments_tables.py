@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 from diffground.prompts import GROUPS
@@ -15,6 +14,7 @@ from diffground.report.tables import (
     PAPER_DATASETS,
     ZS3_TITLES,
     Table,
+    mean_of,
     read_paper_table,
     score_of,
 )
@@ -109,7 +109,7 @@ def table1(splits: Mapping[str, Scores], *, vocabulary: str = "pascal") -> Table
             if method in metrics
         }
         if len(ours) == 3:
-            ours["average"] = tuple(_mean(scores) for scores in zip(*ours.values(), strict=True))
+            ours["average"] = tuple(mean_of(scores) for scores in zip(*ours.values(), strict=True))
         for split in ("1", "2", "3", "average"):
             name = f"{title}, {'mean' if split == 'average' else f'split {split}'}"
             if split in ours:
@@ -182,8 +182,3 @@ def _ablation_scores(stages: Scores) -> Iterator[float | None]:
     real = stages.get("evaluate_grounding", {}).get("real_images", {}).get("grounding", {})
     yield from (score_of(grounding, group) for group in GROUPS)
     yield from (score_of(real, key) for key in ("seen", "unseen"))
-
-
-def _mean(scores: Sequence[float | None]) -> float | None:
-    known = [score for score in scores if score is not None]
-    return fmean(known) if len(known) == len(scores) else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffground.data.palette import IGNORE
-from diffground.report.gallery import Picture, Row, overlay
+from diffground.report.gallery import Picture, Row, label_picture
 from diffground.segmentation.segmenter import Segmenter
 from diffground.segmentation.sources import SegmentationSource
 
@@ -58,11 +58,6 @@ def failure_rows(source: SegmentationSource, segmenter: Segmenter, *, num_column
     failures = worst_images(source, segmenter, num=num_columns)
     return [
         Row("real images with the lowest IoU", [Picture(f.image, f"IoU {100 * f.iou:.1f} %") for f in failures]),
-        Row("true masks", [Picture(overlay(f.image, f.truth), _names(f.truth, segmenter)) for f in failures]),
-        Row("predicted masks", [Picture(overlay(f.image, f.answer), _names(f.answer, segmenter)) for f in failures]),
+        Row("true masks", [label_picture(f.image, f.truth, segmenter.categories) for f in failures]),
+        Row("predicted masks", [label_picture(f.image, f.answer, segmenter.categories) for f in failures]),
     ]
-
-
-def _names(label: np.ndarray, segmenter: Segmenter) -> str:
-    values = [value for value in np.unique(label).tolist() if value not in (0, IGNORE)]
-    return ", ".join(segmenter.categories[value - 1] for value in values)

@@ -56,6 +56,12 @@ def overlay(image: np.ndarray, label: np.ndarray) -> np.ndarray:
     return blended.round().astype(np.uint8)
 
 
+def label_picture(image: np.ndarray, label: np.ndarray, categories: Sequence[str]) -> Picture:
+    """The overlay, and the names of the objects in it: `categories[i]` is label i + 1."""
+    values = [value for value in np.unique(label).tolist() if value not in (0, IGNORE)]
+    return Picture(overlay(image, label), ", ".join(categories[value - 1] for value in values))
+
+
 def mask_overlay(image: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
     """Colour bool masks (H, W) of `image`, the i-th in the colour of label i + 1; on an overlap the last one shows."""
     label = np.zeros(image.shape[:2], dtype=np.uint8)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from diffground.data.labelled import LabelledSample
 from diffground.data.shards import Sample
 from diffground.prompts import GROUPS
-from diffground.report.gallery import Picture, Row, overlay
+from diffground.report.gallery import Picture, Row, label_picture, overlay
 from diffground.report.tables import GROUP_TITLES
 from diffground.segmentation.segmenter import Segmenter
 from diffground.segmentation.sources import SegmentationSource
@@ -44,15 +44,6 @@ def real_rows(source: SegmentationSource, segmenters: Mapping[str, Segmenter], *
     ]
     for heading, segmenter in segmenters.items():
         answers = [scores.argmax(axis=0).astype(np.uint8) for scores in segmenter.predict(images)]  # (H, W) each
-        rows.append(Row(heading, _overlays(images, answers, segmenter.categories)))
+        pairs = zip(images, answers, strict=True)
+        rows.append(Row(heading, [label_picture(*pair, segmenter.categories) for pair in pairs]))
     return rows
-
-
-def _overlays(images: Sequence[np.ndarray], labels: Sequence[np.ndarray], categories: Sequence[str]) -> list[Picture]:
-    return [
-        Picture(
-            overlay(image, label),
-            ", ".join(categories[value - 1] for value in np.unique(label).tolist() if value != 0),
-        )
-        for image, label in zip(images, labels, strict=True)
-    ]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from diffground.prompts import GROUPS
-from diffground.report.tables import GROUP_TITLES, METHOD_TITLES, Table, score_of
+from diffground.report.tables import GROUP_TITLES, METHOD_TITLES, Table, category_title, score_of
 
 EXTRA_TITLES = {"boundary_miou": "boundary mIoU, %", "nmi": "normalised mutual information, %"}
 PARTNERS = {
@@ -36,7 +36,7 @@ def category_table(metrics: Mapping[str, Any], *, unseen: Sequence[str]) -> Tabl
         return None
     rows = tuple(
         (
-            f"{category} (unseen)" if category in unseen else category,
+            category_title(category, unseen),
             *(_iou(scores[method], groups, category) for method in scores for groups in PARTNERS.values()),
         )
         for category in categories
@@ -62,7 +62,7 @@ def detection_category_table(metrics: Mapping[str, Mapping[str, Any]], *, unseen
         return None
     rows = tuple(
         (
-            f"{category} (unseen)" if category in unseen else category,
+            category_title(category, unseen),
             *(counts.get(category, {}).get(key, 0) for counts in found.values() for key in ("found", "not_found")),
             None if rejected is None else sum(rejected.get(category, {}).values()),
         )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from statistics import fmean
 from typing import Any
 
 from diffground.prompts import GROUPS
@@ -131,7 +132,7 @@ def zs3_category_table(metrics: Mapping[str, Any], *, unseen: Sequence[str]) -> 
     categories = sorted({category for name in names for category in scores[name]})
     rows = tuple(
         (
-            f"{category} (unseen)" if category in unseen else category,
+            category_title(category, unseen),
             *(score_of(scores[name], category) for name in names),
         )
         for category in categories
@@ -167,6 +168,18 @@ def read_paper_table(name: str) -> list[dict[str, str]]:
     """The rows of a published table that ships with the package, as printed in the paper."""
     text = files("diffground").joinpath(f"tables/{name}").read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))
+
+
+def category_title(category: str, unseen: Sequence[str]) -> str:
+    """ "dog", or "dog (unseen)"."""
+    return f"{category} (unseen)" if category in unseen else category
+
+
+def mean_of(scores: Iterable[float | None]) -> float | None:
+    """None where one of them has no score."""
+    given = list(scores)
+    known = [score for score in given if score is not None]
+    return fmean(known) if len(known) == len(given) else None
 
 
 def score_of(scores: Mapping[str, Any], key: str) -> float | None:

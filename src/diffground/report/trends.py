@@ -5,14 +5,21 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 from diffground.prompts import GROUPS
-from diffground.report.curves import curve_points
+from diffground.report.curves import curve_points, published_by_num_seen
 from diffground.report.experiments import Experiments
 from diffground.report.experiments_tables import MODELS, zs3_scores
-from diffground.report.tables import GROUP_TITLES, PAPER_DATASETS, ZS3_TITLES, Table, read_paper_table, score_of
+from diffground.report.tables import (
+    GROUP_TITLES,
+    PAPER_DATASETS,
+    ZS3_TITLES,
+    Table,
+    mean_of,
+    read_paper_table,
+    score_of,
+)
 
 Pair = tuple[str, float | None, float | None]
 """What is compared, and the two scores; the first is the one that should be higher. None: not run."""
@@ -204,11 +211,6 @@ def _grounding_scores(stages: Scores) -> Scores:
 def _of_seen_categories(metrics: Scores, experiments: Experiments, *, num_seen: int) -> Trend:
     """The default run, which has most categories seen, against each run with fewer."""
     ours = curve_points(metrics, experiments, prefix="seen", default=num_seen)
-    paper = {
-        int(row["setting"].split()[0]): row
-        for row in read_paper_table("paper_ablations.csv")
-        if row["table"] == "seen_categories"
-    }
 
     def most_against_fewer(points: Mapping[int, Scores]) -> list[Pair]:
         return [
@@ -221,7 +223,7 @@ def _of_seen_categories(metrics: Scores, experiments: Experiments, *, num_seen: 
     return Trend(
         "With the most categories seen, unseen ones are no worse than with any fewer (the paper: on COCO)",
         most_against_fewer(ours),
-        most_against_fewer(paper),
+        most_against_fewer(published_by_num_seen()),
         strict=False,
     )
 
@@ -230,7 +232,7 @@ def _of_timesteps(
     metrics: Scores, experiments: Experiments, *, num_steps: int, tapped_step: int
 ) -> Iterator[Trend]:  # fmt: skip
     points = curve_points(metrics, experiments, prefix="timestep", default=tapped_step)
-    means = {step: _mean_of_groups(scores) for step, scores in points.items()}
+    means = {step: mean_of(score_of(scores, group) for group in GROUPS) for step, scores in points.items()}
     place = max(1, round(_BEST_STEP_FRAC * num_steps))
 
     def against(step: int, others: Iterable[int]) -> list[Pair]:
@@ -253,12 +255,6 @@ def _of_timesteps(
         [],
         stated=_BEST_STEP,
     )
-
-
-def _mean_of_groups(scores: Scores) -> float | None:
-    """None where one of them has no score."""
-    known = [score for group in GROUPS if (score := score_of(scores, group)) is not None]
-    return fmean(known) if len(known) == len(GROUPS) else None
 
 
 def _of_table2(metrics: Scores, experiments: Experiments, *, dataset: str) -> Iterator[Trend]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from diffground.prompts import GROUPS
 from diffground.report.curves import write_curves
 from diffground.report.experiments import Experiments
@@ -33,7 +35,7 @@ from diffground.report.tables import (
 )
 from diffground.report.trends import Trend, find_trends, trend_table
 from diffground.reproduction.config import Params
-from diffground.vocabulary import load_vocabulary, table_categories
+from diffground.vocabulary import Vocabulary, load_vocabulary, table_categories
 
 
 def result_tables(
@@ -45,7 +47,7 @@ def result_tables(
     unseen, vocabulary = params.vocabulary.unseen, params.vocabulary.name
     split = paper_split(unseen, vocabulary=vocabulary)
     splits = splits_of(metrics, experiments, split=split)
-    num_seen = len(load_vocabulary(vocabulary, unseen=unseen, seen=params.vocabulary.seen).seen)
+    num_seen = len(_vocabulary(params).seen)
     tables = {
         "protocol1": protocol1_table(grounding, split=split, vocabulary=vocabulary),
         "protocol1_extra": extra_table(grounding),
@@ -69,11 +71,15 @@ def trends_of(metrics: Mapping[str, Mapping[str, Any]], params: Params, experime
     """What the paper found, with the numbers of this run and of experiments beside its own."""
     vocabulary = params.vocabulary.name
     splits = splits_of(metrics, experiments, split=paper_split(params.vocabulary.unseen, vocabulary=vocabulary))
-    seen = load_vocabulary(vocabulary, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen).seen
     return find_trends(
-        metrics, experiments, splits, num_seen=len(seen), num_steps=params.generator.num_steps,
-        tapped_step=params.generator.tapped_step, vocabulary=vocabulary,
-    )  # fmt: skip
+        metrics,
+        experiments,
+        splits,
+        num_seen=len(_vocabulary(params).seen),
+        num_steps=params.generator.num_steps,
+        tapped_step=params.generator.tapped_step,
+        vocabulary=vocabulary,
+    )
 
 
 def notes_of(metrics: Mapping[str, Mapping[str, Any]], params: Params) -> dict[str, str]:
@@ -117,11 +123,15 @@ def write_charts(
     )
     curves = {name: points for stage in sorted(metrics) for name, points in find_curves(metrics[stage], name=stage)}
     loss_curves(folder / "loss.png", curves, title="Training")
-    vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
+    vocabulary = _vocabulary(params)
     write_curves(
-        metrics, experiments, folder, tapped_step=params.generator.tapped_step,
-        num_seen=len(vocabulary.seen), num_categories=len(vocabulary.seen) + len(vocabulary.unseen),
-    )  # fmt: skip
+        metrics,
+        experiments,
+        folder,
+        tapped_step=params.generator.tapped_step,
+        num_seen=len(vocabulary.seen),
+        num_categories=len(vocabulary.seen) + len(vocabulary.unseen),
+    )
 
 
 def find_curves(values: Mapping[str, Any], *, name: str) -> Iterator[tuple[str, list[tuple[int, float]]]]:
@@ -136,10 +146,12 @@ def find_curves(values: Mapping[str, Any], *, name: str) -> Iterator[tuple[str, 
 def paper_split(unseen: Sequence[str], *, vocabulary: str = "pascal") -> str:
     """'1', '2' or '3' when `unseen` is that split of the paper (supplementary B.1), as far as this vocabulary has its
     categories, or 'average'."""
-    import yaml
-
     text = importlib.resources.files("diffground").joinpath("tables/category_splits.yaml").read_text(encoding="utf-8")
     splits = yaml.safe_load(text)[PAPER_DATASETS[vocabulary][0]]["unseen"]
     known = set(table_categories(vocabulary))
     found = (name.removeprefix("split") for name, names in splits.items() if known.intersection(names) == set(unseen))
     return next(found, "average")
+
+
+def _vocabulary(params: Params) -> Vocabulary:
+    return load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)

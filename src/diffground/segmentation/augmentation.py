@@ -72,14 +72,19 @@ def _move(images: Tensor, labels: Tensor, matrix: Tensor) -> tuple[Tensor, Tenso
     return moved, moved_labels.round().to(torch.uint8)
 
 
+def turn_hue(images: Tensor, angles: Tensor) -> Tensor:
+    """Rotate the colours of float images (B, 3, H, W) about the grey axis by `angles`, rad (B,). Not clamped."""
+    cos, sin = angles.cos()[:, None, None], angles.sin()[:, None, None] / math.sqrt(3)  # (B, 1, 1)
+    spin = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]])
+    rotation = cos * torch.eye(3) + (1 - cos) / 3 + sin * spin  # (B, 3, 3), Rodrigues
+    return torch.einsum("nij,njhw->nihw", rotation, images)
+
+
 def _recolour(images: Tensor, *, hue: Tensor, saturation: Tensor, contrast: Tensor, brightness: Tensor) -> Tensor:
     def of_pixels(value: Tensor) -> Tensor:
         return value[:, None, None, None]
 
-    cos, sin = hue.cos()[:, None, None], hue.sin()[:, None, None] / math.sqrt(3)  # (B, 1, 1)
-    spin = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]])
-    rotation = cos * torch.eye(3) + (1 - cos) / 3 + sin * spin  # (B, 3, 3), about the grey axis (Rodrigues)
-    images = torch.einsum("nij,njhw->nihw", rotation, images)
+    images = turn_hue(images, hue)
     grey = images.mean(dim=1, keepdim=True)
     images = grey + (images - grey) * of_pixels(saturation)
     images = (images - 0.5) * of_pixels(contrast) + 0.5 + of_pixels(brightness)
