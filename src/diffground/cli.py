@@ -52,6 +52,11 @@ def _parser() -> argparse.ArgumentParser:
         help=f"grounding module, e.g. of import-released; default: {paths.GROUNDING_MODEL}",
     )  # fmt: skip
     ground.add_argument(
+        "--allow-other-generator",
+        action="store_true",
+        help="use a grounding module that was trained on another generator",
+    )
+    ground.add_argument(
         "--threshold", type=float, metavar="SCORE",
         help="from which a pixel belongs to a word, 0..1; default: grounding.mask_threshold, for DAAM the one that "
         "evaluate_grounding chose",
@@ -144,15 +149,20 @@ def _ground(args: argparse.Namespace) -> None:
 
     if args.seed < 0:
         raise UserError(f"--seed must not be negative, got {args.seed}")
-    params = load_params(paths.PARAMS)
     # imported late: torch takes seconds, a wrong argument should not
-    from diffground.ground_words import PersonalWord, ground_words
+    from diffground.ground_command import ground
 
-    ground_words(
-        args.prompt, args.category, personal_words=[PersonalWord.parse(text) for text in args.word], seed=args.seed,
-        grounding=args.grounding if args.method == "grounding" else None, threshold=args.threshold, out=args.out,
-        params=params,
-    )  # fmt: skip
+    ground(
+        args.prompt,
+        args.category,
+        textual_inversions=args.word,
+        seed=args.seed,
+        grounding=args.grounding if args.method == "grounding" else None,
+        threshold=args.threshold,
+        out=args.out,
+        params=load_params(paths.PARAMS),
+        allow_other_generator=args.allow_other_generator,
+    )
 
 
 def _list_experiments(args: argparse.Namespace) -> None:

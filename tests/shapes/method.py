@@ -19,7 +19,7 @@ from diffground.detection.detector import Detector
 from diffground.detection.oracle import detect_shards, require_labels
 from diffground.diffusion.generate import generate_shards
 from diffground.diffusion.generator import Generator
-from diffground.grounding.checkpoint import save_grounding
+from diffground.grounding.checkpoint import Sampling, save_grounding
 from diffground.grounding.fit import FittedGrounding, fit_grounding
 from diffground.grounding.prediction import Grounder
 from diffground.grounding.synthesize import synthesize_shards
@@ -80,7 +80,7 @@ def run_method(generator: Generator, *, detector: Detector, params: Params, fold
     )  # fmt: skip
     fitted = fit_grounding(
         [(folder / "generated", folder / "oracle")], generator=generator, vocabulary=vocabulary,
-        config=params.grounding, feature_batch_size=1, device=CPU,
+        config=params.grounding, sampling=Sampling(50, 5.0, 5), feature_batch_size=1, device=CPU,
     )  # fmt: skip
     save_grounding(folder / "grounding", fitted.module, fitted.spec, card="")
     synthesize_shards(

@@ -17,7 +17,7 @@ from diffground.detection.load import load_detector
 from diffground.diffusion.generator import Generator
 from diffground.diffusion.textual_inversion import add_textual_inversion
 from diffground.errors import UserError
-from diffground.grounding.checkpoint import GroundingSpec, load_grounding, save_grounding
+from diffground.grounding.checkpoint import GroundingSpec, Sampling, load_grounding, save_grounding
 from diffground.grounding.import_released import read_released
 from diffground.reproduction.smoke import build_components, build_pipeline, build_tokenizer
 from diffground.segmentation.maskformer import MaskFormerSegmenter, build_maskformer
@@ -205,7 +205,7 @@ def save_tiny_grounding(folder, components):
     spec = GroundingSpec(
         feature_channels={4: 8}, text_dim=5, num_attention_maps=0, reduced_channels=(4,), embed_dim=8, num_layers=1,
         num_heads=2, ffn_dim=16, patch_size=2, tokens_at="features", branches="conditional", gain_timesteps=(),
-        generator_id="abc",
+        generator_id="abc", image_size=32, timestep=1, sampling=Sampling(3, 3.0, 1),
     )  # fmt: skip
     save_grounding(folder, spec.build(), spec, card="")
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from diffground.errors import UserError
+from diffground.runtime.fingerprint import checkpoint_fingerprint
 
 _CONVERT = "load it where you trust it with diffusers and write it with save_pretrained(folder)"
 _PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
@@ -45,6 +46,13 @@ def load_pipeline(checkpoint: str, *, dtype: torch.dtype) -> StableDiffusionPipe
     if has_two and dtype == torch.float16 and pipeline.vae.config.force_upcast:
         pipeline.vae.to(torch.float32)  # XL's decoder overflows in float16
     return pipeline
+
+
+def generator_id(checkpoint: str) -> str:
+    """Names the generator that a module belongs to: a folder by its content (16 hexadecimal digits), a hub id by
+    itself.
+    """
+    return checkpoint_fingerprint(checkpoint)[:16] if Path(checkpoint).exists() else checkpoint
 
 
 def _has_two_encoders(index: dict[str, Any], checkpoint: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,14 +12,13 @@ import torch.nn.functional as F
 from diffusers import DDIMScheduler, DiffusionPipeline
 from torch import Tensor
 
-from diffground.diffusion.checkpoint import load_pipeline
+from diffground.diffusion.checkpoint import generator_id, load_pipeline
 from diffground.diffusion.cross_attention import Observer, WordMaps, cross_attention_layers, observe_cross_attention
 from diffground.diffusion.schedule import ddim_scheduler
 from diffground.diffusion.self_attention import PixelAffinity, observe_self_attention
 from diffground.diffusion.text_encoding import EncodedText, TextEncoding
 from diffground.diffusion.unet_features import group_by_size, stack_branches, tap_features
 from diffground.errors import UserError
-from diffground.runtime.fingerprint import checkpoint_fingerprint
 from diffground.vocabulary import photograph_of
 
 _BRANCHES = {"conditional": 1, "both": 2}
@@ -92,9 +90,7 @@ class Generator:
         Raises: UserError when it is missing, pickled or no Stable Diffusion (1.x, 2.x, XL) pipeline.
         """
         pipeline = load_pipeline(checkpoint, dtype=dtype).to(device)
-        fingerprint = checkpoint_fingerprint(checkpoint)
-        generator_id = fingerprint[:16] if Path(checkpoint).exists() else checkpoint
-        return cls(pipeline, image_size=image_size, generator_id=generator_id)
+        return cls(pipeline, image_size=image_size, generator_id=generator_id(checkpoint))
 
     @property
     def device(self) -> torch.device:

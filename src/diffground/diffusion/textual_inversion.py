@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -68,3 +70,14 @@ def _read_embedding(path: Path) -> tuple[str, Tensor]:
             "give a textual inversion"
         )
     return (path.stem if key in _NAMELESS else key), embedding.float()
+
+
+def spell_out(text: str, phrases: Mapping[str, str]) -> str:
+    """`text` with each token written as its phrase: "a <cat>" -> "a <cat> <cat>_1" where it has two vectors.
+
+    What is spelt out already stays as it is.
+    """
+    for token, phrase in phrases.items():
+        if phrase not in text:
+            text = phrase.join(re.split(rf"(?<!\w){re.escape(token)}(?!\w)", text))
+    return text

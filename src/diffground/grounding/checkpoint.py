@@ -15,12 +15,36 @@ from diffground.atomic import atomic_file, write_atomically
 from diffground.errors import UserError
 from diffground.grounding.module import GroundingModule
 
+_DEFAULTS = "defaults.json"
+_MASK_THRESHOLD = 0.5
 _REMEDY = "run `dvc repro train_grounding` (or `diffground import-released`)"
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How the images are sampled whose features a module reads."""
+
+    num_steps: int
+    """DDIM steps."""
+    guidance_scale: float
+    """Classifier-free guidance; 1 or less is none."""
+    tapped_step: int
+    """Step whose features are read, counted from the clean end; 1 is the last."""
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a model folder proposes for its use. None of it changes the weights."""
+
+    num_steps: int
+    guidance_scale: float
+    mask_threshold: float
+    """Probability from which a pixel belongs to a word, 0..1."""
+
+
+@dataclass(frozen=True)
 class GroundingSpec:
-    """Everything that rebuilds a module and says what it reads."""
+    """Everything that rebuilds a module and decides the probabilities it gives."""
 
     feature_channels: dict[int, int]
     """Size (px) of the generator's feature maps -> channels."""
@@ -39,7 +63,13 @@ class GroundingSpec:
     gain_timesteps: tuple[int, ...]
     """Timesteps at which each word's denoising gain is read; its maps are the last of the attention maps."""
     generator_id: str
-    """Generator on whose features it was trained."""
+    """Generator on whose features it was trained, see diffusion.checkpoint.generator_id."""
+    image_size: int
+    """Side of the images it was trained on, px."""
+    timestep: int
+    """Timestep of the noise schedule at which its features are read."""
+    sampling: Sampling
+    """How its training images were sampled; the sampler is DDIM."""
     architecture: str = "diffground"
     """Of visual encoder and fusion: 'diffground', or 'released' for those of the published checkpoint."""
 
@@ -82,12 +112,36 @@ def load_grounding(folder: Path) -> tuple[GroundingModule, GroundingSpec]:
     return module.eval().requires_grad_(False), spec
 
 
+def write_defaults(folder: Path, defaults: Defaults) -> None:
+    """Write defaults.json next to a module's weights; it may change without a new training."""
+    write_atomically(folder / _DEFAULTS, json.dumps(vars(defaults), indent=2, sort_keys=True) + "\n")
+
+
+def read_defaults(folder: Path, spec: GroundingSpec) -> Defaults:
+    """Those of defaults.json; without that file, those of the training images and a threshold of 0.5.
+
+    Raises: UserError when the file is damaged or holds something else.
+    """
+    path = folder / _DEFAULTS
+    if not path.is_file():
+        sampling = spec.sampling
+        return Defaults(sampling.num_steps, sampling.guidance_scale, _MASK_THRESHOLD)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Defaults(int(values["num_steps"]), float(values["guidance_scale"]), float(values["mask_threshold"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: must hold num_steps, guidance_scale and mask_threshold ({error}); delete it or write it again"
+        ) from None
+
+
 def _to_json(spec: GroundingSpec) -> dict[str, Any]:
     sizes = {str(size): channels for size, channels in spec.feature_channels.items()}
-    return {**vars(spec), "feature_channels": sizes}
+    return {**vars(spec), "feature_channels": sizes, "sampling": {"sampler": "ddim", **vars(spec.sampling)}}
 
 
 def _from_json(values: Mapping[str, Any]) -> GroundingSpec:
     sizes = {int(size): channels for size, channels in values["feature_channels"].items()}
     lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-    return GroundingSpec(**{**values, **lists, "feature_channels": sizes})
+    sampling = {key: value for key, value in values["sampling"].items() if key != "sampler"}
+    return GroundingSpec(**{**values, **lists, "feature_channels": sizes, "sampling": Sampling(**sampling)})

@@ -12,7 +12,7 @@ import torch
 from diffground.data.labelled import LabelledSample, read_labelled_samples
 from diffground.diffusion.generator import Features, Generator
 from diffground.errors import UserError
-from diffground.grounding.checkpoint import GroundingSpec
+from diffground.grounding.checkpoint import GroundingSpec, Sampling
 from diffground.grounding.config import GroundingConfig
 from diffground.grounding.features import gather_features
 from diffground.grounding.module import GroundingModule
@@ -67,6 +67,7 @@ def fit_grounding(
     generator: Generator,
     vocabulary: Vocabulary,
     config: GroundingConfig,
+    sampling: Sampling,
     feature_batch_size: int,
     device: torch.device,
     unfinished: Unfinished | None = None,
@@ -74,6 +75,7 @@ def fit_grounding(
 ) -> FittedGrounding:
     """Read shards of images and of their masks, and train on all of them alike.
 
+    sampling: how the images were sampled, or inverted; kept in the module's spec.
     sources: pairs of folders (images, masks), one or more: those of `generate` and `detect`, of `invert_real`, or both.
     unfinished: where the training leaves its state and goes on from; None: nowhere.
     Raises: UserError for shards that do not fit each other and when the oracle of a pair found (almost) nothing.
@@ -83,7 +85,7 @@ def fit_grounding(
     samples, counts = keep_labelled(everything, config.training_type)
     images, oracle = sources[0]
     torch.manual_seed(config.seed)
-    spec = spec_for(generator, config)
+    spec = spec_for(generator, config, sampling=sampling, timestep=everything[0].timestep)
     module = spec.build().to(device)
     curve = train_module(
         module,
@@ -146,8 +148,12 @@ def keep_labelled(samples: Sequence[LabelledSample], training_type: str) -> tupl
     )
 
 
-def spec_for(generator: Generator, config: GroundingConfig) -> GroundingSpec:
-    """The module of `config` for the features of `generator`."""
+def spec_for(
+    generator: Generator, config: GroundingConfig, *, sampling: Sampling, timestep: int | None = None
+) -> GroundingSpec:
+    """The module of `config` for the features of `generator`. timestep: None takes that of the tapped step."""
+    if timestep is None:
+        timestep = generator.timestep(num_steps=sampling.num_steps, tapped_step=sampling.tapped_step)
     gain_timesteps = tuple(config.gain_timesteps) if config.word_attention else ()
     return GroundingSpec(
         feature_channels=generator.feature_channels(config.branches),
@@ -163,6 +169,9 @@ def spec_for(generator: Generator, config: GroundingConfig) -> GroundingSpec:
         branches=config.branches,
         gain_timesteps=gain_timesteps,
         generator_id=generator.generator_id,
+        image_size=generator.image_size,
+        timestep=timestep,
+        sampling=sampling,
     )
 
 

@@ -12,15 +12,28 @@ from torch import Tensor
 
 from diffground.errors import UserError
 from diffground.grounding.card import released_card
-from diffground.grounding.checkpoint import GroundingSpec, save_grounding
+from diffground.grounding.checkpoint import GroundingSpec, Sampling, save_grounding
 from diffground.grounding.module import GroundingModule
 
 RELEASED_SPEC = GroundingSpec(
-    feature_channels={8: 15360, 16: 14080, 32: 8320, 64: 5120}, text_dim=768, num_attention_maps=0,
-    reduced_channels=(16, 32, 64, 128), embed_dim=512, num_layers=3, num_heads=8, ffn_dim=2048, patch_size=4,
-    tokens_at="features", branches="both", gain_timesteps=(), generator_id="Stable Diffusion 1.x at 512 px",
+    feature_channels={8: 15360, 16: 14080, 32: 8320, 64: 5120},
+    text_dim=768,
+    num_attention_maps=0,
+    reduced_channels=(16, 32, 64, 128),
+    embed_dim=512,
+    num_layers=3,
+    num_heads=8,
+    ffn_dim=2048,
+    patch_size=4,
+    tokens_at="features",
+    branches="both",
+    gain_timesteps=(),
+    generator_id="CompVis/stable-diffusion-v1-4",
+    image_size=512,
+    timestep=1,
+    sampling=Sampling(num_steps=50, guidance_scale=5.0, tapped_step=1),
     architecture="released",
-)  # fmt: skip
+)
 """Stable Diffusion 1.x at 512 px, both guidance branches, unconditional first."""
 
 _REMEDY = "give the file that the authors published"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffground.diffusion.generator import Features, Generator
 from diffground.errors import UserError
-from diffground.grounding.checkpoint import load_grounding
+from diffground.grounding.checkpoint import GroundingSpec, load_grounding
 from diffground.grounding.denoising_gain import denoising_gain
 from diffground.grounding.module import GroundingModule
 from diffground.grounding.queries import stack_queries
@@ -57,15 +57,42 @@ class Grounder:
         self._embeddings: dict[str, Tensor] = {}
 
     @classmethod
-    def load(cls, folder: Path, *, generator: Generator, device: torch.device) -> Grounder:
-        """Raises: UserError when the folder is not a grounding module, or one for another generator."""
+    def load(
+        cls, folder: Path, *, generator: Generator, device: torch.device, allow_other_generator: bool = False
+    ) -> Grounder:
+        """Read a model folder, as stage train_grounding or `diffground import-released` writes it.
+
+        allow_other_generator: take a module that was trained on another generator, if the sizes fit.
+        Raises: UserError when the folder is not a grounding module, or one for another generator.
+        """
         module, spec = load_grounding(folder)
+        return cls.of(
+            module, spec, folder=folder, generator=generator, device=device, allow_other_generator=allow_other_generator
+        )
+
+    @classmethod
+    def of(
+        cls,
+        module: GroundingModule,
+        spec: GroundingSpec,
+        *,
+        folder: Path,
+        generator: Generator,
+        device: torch.device,
+        allow_other_generator: bool = False,
+    ) -> Grounder:
+        """What load_grounding(folder) read, for `generator`. Raises: UserError as `load` does."""
         channels = generator.feature_channels(spec.branches)
         if channels != spec.feature_channels or generator.text_dim != spec.text_dim:
             raise UserError(
                 f"{folder}: reads features {spec.feature_channels} with words of {spec.text_dim} numbers, but the "
                 f"generator gives {channels} and {generator.text_dim}; run `dvc repro train_grounding`, or set "
                 f"generator.checkpoint and generator.image_size to those that it was made for"
+            )
+        if generator.generator_id != spec.generator_id and not allow_other_generator:
+            raise UserError(
+                f"{folder}: was trained on generator '{spec.generator_id}', this one is '{generator.generator_id}'; "
+                "take that generator, or allow another one explicitly (allow_other_generator)"
             )
         return cls(
             generator=generator, module=module.to(device), branches=spec.branches, gain_timesteps=spec.gain_timesteps
@@ -101,7 +128,7 @@ class Grounder:
         return [probs[i, : len(of_sample)] for i, of_sample in enumerate(words)]
 
 
-def resolve_overlaps(probs: np.ndarray, *, mask_threshold: float) -> np.ndarray:
+def likeliest_word(probs: np.ndarray, *, mask_threshold: float) -> np.ndarray:
     """A pixel goes to its likeliest word if that reaches the threshold: float (Q, H, W) -> disjoint bool (Q, H, W)."""
     likeliest = probs.argmax(axis=0)  # (H, W)
     return (np.arange(len(probs))[:, None, None] == likeliest) & (probs >= mask_threshold)

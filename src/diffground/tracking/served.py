@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,10 @@ from diffground.errors import UserError
 
 class _Segment:
     def load_context(self, context: Any) -> None:
-        from diffground.runtime.device import pick_device
-        from diffground.segmentation.maskformer import MaskFormerSegmenter
+        from diffground.segmentation.pipeline import load_segmenter
 
-        device = pick_device((context.model_config or {}).get("device", "auto"))
-        self._segmenter = MaskFormerSegmenter.load(Path(context.artifacts["model"]), device=device)
+        device = (context.model_config or {}).get("device", "auto")
+        self._segmenter = load_segmenter(context.artifacts["model"], device=device)
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # see SegmenterModel
         """Images uint8 (H, W, 3), as an array (B, H, W, 3) or a list -> labels uint8 (B, H, W), 0 background.
@@ -26,31 +24,23 @@ class _Segment:
         A list of images of different sizes gives a list of label maps. Raises: UserError for anything else.
         """
         images = [_image(image, i) for i, image in enumerate(model_input)]
-        labels = [scores.argmax(axis=0).astype(np.uint8) for scores in self._segmenter.predict(images)]
+        labels = [result.labels for result in self._segmenter.predict(images)]
         same_size = len({label.shape for label in labels}) == 1
         return np.stack(labels) if same_size else labels
 
 
 class _Ground:
     def load_context(self, context: Any) -> None:
-        from diffground.diffusion.generator import Generator
-        from diffground.grounding.prediction import Grounder
-        from diffground.runtime.device import pick_device, pick_dtype
-        from diffground.runtime.fingerprint import checkpoint_fingerprint
+        from diffground.grounded import GroundedPipeline
 
-        self._config = dict(context.model_config)
-        checkpoint = self._config["generator"]
-        if Path(checkpoint).exists() and checkpoint_fingerprint(checkpoint) != self._config["generator_sha256"]:
-            raise UserError(
-                f"{checkpoint}: not the generator that the grounding module was trained on; give that one's folder or "
-                "hub id as model_config={'generator': …}"
-            )
-        device = pick_device(self._config["device"])
-        self._generator = Generator.load(
-            checkpoint, device=device, dtype=pick_dtype(self._config["dtype"], device),
-            image_size=self._config["image_size"],
-        )  # fmt: skip
-        self._grounder = Grounder.load(Path(context.artifacts["model"]), generator=self._generator, device=device)
+        config = self._config = dict(context.model_config)
+        self._pipeline = GroundedPipeline.from_pretrained(
+            config["generator"],
+            grounding=context.artifacts["model"],
+            device=config["device"],
+            dtype=config["dtype"],
+            image_size=config["image_size"],
+        )
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # see SegmenterModel
         """Records {prompt, categories, seed} -> {image uint8 (H, W, 3), masks bool (Q, H, W)} of each.
@@ -62,28 +52,20 @@ class _Ground:
         return [self._ground(record) for record in records]
 
     def _ground(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        from diffground.grounding.prediction import resolve_overlaps
-        from diffground.prompts import token_spans
-
         missing = {"prompt", "categories"} - set(record)
         if missing:
             raise UserError(f"a record needs 'prompt' and 'categories', got {sorted(map(str, record))}")
-        prompt, words, c = str(record["prompt"]), list(record["categories"]), self._config
-        for word, positions in zip(words, token_spans(self._generator.tokenizer, prompt, words), strict=True):
-            if not positions:
-                raise UserError(f"the prompt '{prompt}' does not contain the words '{word}'")
-        samples = self._generator.sample(
-            [prompt], [int(record.get("seed", 0))], num_steps=c["num_steps"], guidance_scale=c["guidance_scale"],
-            tapped_step=c["tapped_step"],
-        )  # fmt: skip
-        probs = self._grounder.probs(
-            latents=samples.latents, prompts=[prompt], words=[words], timestep=samples.timestep,
-            image_size=c["image_size"],
-        )[0]  # fmt: skip
-        return {
-            "image": samples.images[0],
-            "masks": resolve_overlaps(probs.numpy(), mask_threshold=c["mask_threshold"]),
-        }
+        config = self._config
+        [sample] = self._pipeline(
+            str(record["prompt"]),
+            words=list(record["categories"]),
+            seeds=[int(record.get("seed", 0))],
+            num_steps=config["num_steps"],
+            guidance_scale=config["guidance_scale"],
+            tapped_step=config["tapped_step"],
+            mask_threshold=config["mask_threshold"],
+        )
+        return {"image": np.asarray(sample.image), "masks": sample.masks}
 
 
 # MLflow takes type hints of `predict` for the signature; none can say what an image is. It complains of their absence

@@ -24,10 +24,10 @@ from diffground.data.shards import (
 from diffground.diffusion.generate import generate_shards
 from diffground.diffusion.generator import Generator
 from diffground.errors import UserError
-from diffground.grounding.checkpoint import save_grounding
+from diffground.grounding.checkpoint import Sampling, save_grounding
 from diffground.grounding.config import GroundingConfig
 from diffground.grounding.fit import FittedGrounding, fit_grounding
-from diffground.grounding.prediction import Grounder, resolve_overlaps
+from diffground.grounding.prediction import Grounder, likeliest_word
 from diffground.grounding.synthesize import label_map, synthesize_shards
 from diffground.prompts import PromptRecord
 from diffground.vocabulary import load_vocabulary, photograph_of
@@ -77,7 +77,7 @@ def fit(shards: Path, generator: Generator) -> Callable[[GroundingConfig], Fitte
     def run(config: GroundingConfig) -> FittedGrounding:
         return fit_grounding(
             [(shards / "generated", shards / "oracle")], generator=generator, vocabulary=VOCABULARY,
-            config=config, feature_batch_size=2, device=CPU,
+            config=config, sampling=Sampling(3, 3.0, 1), feature_batch_size=2, device=CPU,
         )  # fmt: skip
 
     return run
@@ -132,7 +132,7 @@ def test_a_detector_that_finds_nothing_stops_training(shards: Path, generator: G
     with pytest.raises(UserError, match=r"may miss at most 95% of the named objects, it missed 7 of 7"):
         fit_grounding(
             [(shards / "generated", tmp_path)], generator=generator, vocabulary=VOCABULARY,
-            config=CONFIG, feature_batch_size=2, device=CPU,
+            config=CONFIG, sampling=Sampling(3, 3.0, 1), feature_batch_size=2, device=CPU,
         )  # fmt: skip
 
 
@@ -211,7 +211,7 @@ def test_label_map_worked_by_hand() -> None:
 
 def test_overlaps_go_to_the_likelier_word() -> None:
     probs = np.array([[[0.9, 0.6, 0.1]], [[0.8, 0.7, 0.2]]])
-    assert resolve_overlaps(probs, mask_threshold=0.5).tolist() == [[[True, False, False]], [[False, True, False]]]
+    assert likeliest_word(probs, mask_threshold=0.5).tolist() == [[[True, False, False]], [[False, True, False]]]
 
 
 def test_drawing_enlarges_by_a_whole_number_and_colours_only_the_mask() -> None:

@@ -30,6 +30,7 @@ from diffground.diffusion.inversion import invert_latents, resample, round_trip_
 from diffground.errors import UserError
 from diffground.evaluation.methods import foreground_method
 from diffground.evaluation.real_images import score_real_images
+from diffground.grounding.checkpoint import Sampling
 from diffground.grounding.config import GroundingConfig
 from diffground.grounding.fit import fit_grounding
 from diffground.grounding.real_images import InversionSummary, real_shards
@@ -188,7 +189,8 @@ def test_grounding_trains_on_real_images_and_on_both(
         id="train-0", prompt="a photograph of a cat", categories=("cat",), group="one_seen", seed=5, source="template"
     )
     arguments = {
-        "generator": generator, "vocabulary": VOCABULARY, "config": CONFIG, "feature_batch_size": 2,
+        "generator": generator, "vocabulary": VOCABULARY, "config": CONFIG, "sampling": Sampling(3, 3.0, 1),
+        "feature_batch_size": 2,
         "device": torch.device("cpu"),
     }  # fmt: skip
     real_source = (folder / "images", folder / "oracle")

@@ -18,7 +18,7 @@ from diffground.diffusion.generate import generate_shards
 from diffground.diffusion.generator import Generator
 from diffground.evaluation.methods import DaamMaps, GroundingMethod, calibrate_daam, foreground_method
 from diffground.evaluation.protocol1 import run_protocol1
-from diffground.grounding.checkpoint import save_grounding
+from diffground.grounding.checkpoint import Sampling, save_grounding
 from diffground.grounding.fit import spec_for
 from diffground.grounding.prediction import Grounder
 from diffground.grounding.synthesize import synthesize_shards
@@ -63,7 +63,7 @@ class Stages:
             image_size=self.params.generator.image_size,
         )
         torch.manual_seed(0)
-        spec = spec_for(self.generator, self.params.grounding)
+        spec = spec_for(self.generator, self.params.grounding, sampling=Sampling(4, 3.0, 1))
         save_grounding(folder / "grounding", spec.build(), spec, card="")
         rng = np.random.default_rng(0)
         write_voc(folder / "real", "train", (

@@ -2,6 +2,7 @@
 
 import importlib.util
 import py_compile
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 import diffground
 from diffground.diffusion.generator import Generator
 from diffground.errors import UserError
-from diffground.grounding.checkpoint import save_grounding
+from diffground.grounding.checkpoint import Sampling, save_grounding
 from diffground.grounding.fit import spec_for
 from diffground.runtime.fingerprint import checkpoint_fingerprint
 from diffground.tracking import benchmark_of, grounding_entry, load_model, segmenter_entry, start_run
@@ -105,7 +106,7 @@ def test_a_grounding_module_draws_and_masks(params, components):
     generator = Generator.load(
         p.checkpoint, device=torch.device("cpu"), dtype=torch.float32, image_size=p.image_size
     )  # fmt: skip
-    spec = spec_for(generator, params.grounding)
+    spec = spec_for(generator, params.grounding, sampling=Sampling(3, 3.0, 1))
     torch.manual_seed(0)
     save_grounding(Path("grounding"), spec.build(), spec, card="card")
     with start_run("train_grounding", params) as run:
@@ -125,8 +126,9 @@ def test_a_grounding_module_draws_and_masks(params, components):
     with pytest.raises(UserError, match="does not contain the words 'cow'"):
         ours.predict([{**record, "categories": ["cow"]}])
     other = shutil.copytree(components / "diffusion", "other")
-    (Path(other) / "model_index.json").write_text("{}")
-    with pytest.raises(UserError, match="not the generator that the grounding module was trained on"):
+    index = Path(other) / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "_diffusers_version": "0.0.0"}))
+    with pytest.raises(UserError, match="was trained on generator"):
         load_model(f"models:/{GROUNDING}/1", model_config={"generator": "other"})
 
 

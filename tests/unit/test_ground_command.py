@@ -16,8 +16,9 @@ from diffground.baselines.daam import daam_maps
 from diffground.cli import main
 from diffground.data.shards import decode_mask
 from diffground.diffusion.generator import Generator
-from diffground.ground_words import PersonalWord, spell_out
-from diffground.grounding.checkpoint import GroundingSpec, save_grounding
+from diffground.diffusion.textual_inversion import spell_out
+from diffground.ground_command import parse_inversion
+from diffground.grounding.checkpoint import GroundingSpec, Sampling, save_grounding
 from diffground.grounding.prediction import Grounder
 from tests.unit.diffusion.architectures import build_sdxl
 from tests.unit.diffusion.conftest import IMAGE_SIZE, checkpoint, generator
@@ -42,7 +43,7 @@ def place(checkpoint: Path, generator: Generator, tmp_path: Path, monkeypatch: p
         feature_channels=generator.feature_channels(), text_dim=generator.text_dim,
         num_attention_maps=generator.num_attention_maps, reduced_channels=(4, 4, 8), embed_dim=16, num_layers=1,
         num_heads=2, ffn_dim=16, patch_size=1, tokens_at="features", branches="conditional", gain_timesteps=(),
-        generator_id=generator.generator_id,
+        generator_id=generator.generator_id, image_size=IMAGE_SIZE, timestep=1, sampling=Sampling(3, 3.0, 1),
     )  # fmt: skip
     torch.manual_seed(0)
     save_grounding(tmp_path / "models/grounding", spec.build(), spec, card="")
@@ -172,11 +173,14 @@ def test_daam_needs_no_grounding_module(place: Path, capsys: pytest.CaptureFixtu
         (["--word", "pickled.safetensors"], "pickled.safetensors: not a safetensors file"),
         (["--word", "folder.safetensors"], "folder.safetensors: cannot be read ("),
         (["--word", "wide.safetensors"], "wide.safetensors: its vectors have 24 numbers, those of this text encoder"),
-        (["--word", "<rex>=my-cat.safetensors"], f"the prompt '{PROMPT}' does not contain '<rex>', the word of a"),
+        (
+            ["--word", "<rex>=my-cat.safetensors"],
+            f"the prompt '{PROMPT}' does not contain '<rex>', a textual inversion;",
+        ),
         (["--word", "dog=my-cat.safetensors"], "my-cat.safetensors: 'dog' is a word of the tokenizer already;"),
         (["--word", "my-cat.safetensors", "-c", "bus"], f"the prompt '{PROMPT}' does not contain the words 'bus';"),
         (["--word", "my-cat.safetensors", "--threshold", "1.5"], "--threshold must be above 0 and at most 1, got 1.5"),
-        (["-c", "dog"], "--category names 'dog' twice; name it once"),
+        (["-c", "dog"], "words name 'dog' twice; name it once"),
         (["-o", "u.jpg"], "--out must end in .png, got 'u.jpg'"),
     ],
 )
@@ -201,12 +205,12 @@ def test_two_text_encoders_take_no_word(place: Path, capsys: pytest.CaptureFixtu
     Path("params.yaml").write_text(yaml.safe_dump(params))
     code, _, errors = ground(capsys, PROMPT, "-c", "dog", "--word", "my-cat.safetensors")
     assert code == 2
-    assert errors[-1].startswith("error: --word: generator.checkpoint 'xl' has two text encoders, must have one;")
+    assert errors[-1].startswith("error: generator 'xl' has two text encoders, textual inversions need one;")
 
 
 def test_a_file_named_with_an_equals_sign_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "lr=1.safetensors").touch()
     name = str(tmp_path / "lr=1.safetensors")
-    assert PersonalWord.parse(name) == PersonalWord(Path(name), None)
-    assert PersonalWord.parse(f"<cat>={name}") == PersonalWord(Path(name), "<cat>")
-    assert PersonalWord.parse("cat.safetensors") == PersonalWord(Path("cat.safetensors"), None)
+    assert parse_inversion(name) == (None, Path(name))
+    assert parse_inversion(f"<cat>={name}") == ("<cat>", Path(name))
+    assert parse_inversion("cat.safetensors") == (None, Path("cat.safetensors"))

@@ -1,0 +1,105 @@
+"""`diffground ground`: one image of any prompt and a mask for each of its words, as files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from diffground.atomic import atomic_file
+from diffground.data.overlay import draw_masks
+from diffground.data.shards import encode_mask, encode_png
+from diffground.errors import UserError
+from diffground.grounded import GroundedPipeline
+from diffground.reproduction.config import Params
+from diffground.reproduction.metrics import read_metrics
+from diffground.reproduction.paths import metrics_file
+from diffground.runtime.device import setup
+
+
+def ground(
+    prompt: str,
+    words: Sequence[str],
+    *,
+    textual_inversions: Sequence[str],
+    seed: int,
+    grounding: Path | None,
+    threshold: float | None,
+    out: Path,
+    params: Params,
+    allow_other_generator: bool = False,
+) -> list[Path]:
+    """Sample one image and write `out` (the image and its masks), the image alone, and one mask per word.
+
+    textual_inversions: 'FILE' or 'WORD=FILE', see parse_inversion.
+    grounding: model folder; None: DAAM's heat maps.
+    threshold: score in 0..1 from which a pixel belongs to its likeliest word; None: that of params.yaml, for DAAM the
+        one that stage evaluate_grounding chose.
+    `out` "cow.png" gives cow.png, cow.image.png and cow.<word>.png for each word. Returns the files written.
+    Raises: UserError as GroundedPipeline does, and for a missing DAAM threshold.
+    """
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out must end in .png, got '{out}'")
+    if threshold is None:
+        threshold = params.grounding.mask_threshold if grounding else _calibrated_daam_threshold()
+    elif not 0 < threshold <= 1:
+        raise UserError(f"--threshold must be above 0 and at most 1, got {threshold:g}")
+    p = params.generator
+    device = setup(params.runtime)
+    inversions = [parse_inversion(text) for text in textual_inversions]
+    pipeline = GroundedPipeline.from_pretrained(
+        p.checkpoint,
+        grounding=grounding,
+        device=str(device),
+        dtype=p.dtype,
+        image_size=p.image_size,
+        textual_inversions=inversions,
+        allow_other_generator=allow_other_generator,
+    )
+    [sample] = pipeline(
+        prompt,
+        words=list(words),
+        seeds=[seed],
+        num_steps=p.num_steps,
+        guidance_scale=p.guidance_scale,
+        tapped_step=p.tapped_step,
+        mask_threshold=threshold,
+    )
+    image, masks = np.asarray(sample.image), sample.masks
+    contents = {out.with_name(f"{out.stem}.{_in_file_name(w)}.png"): encode_mask(masks[i]) for i, w in enumerate(words)}
+    contents[out.with_suffix(".image.png")] = encode_png(image)
+    contents[out] = encode_png(draw_masks(image, masks))
+    for path, content in contents.items():
+        with atomic_file(path) as partial:
+            partial.write_bytes(content)
+    # DAAM's heat maps all have the highest value 1
+    highest = [f", highest probability {probs.max():.2f}" if grounding else "" for probs in sample.probs]
+    for i, word in enumerate(words):
+        print(f"{word}: {masks[i].mean():.1%} of the image{highest[i]}")
+    print(f"{out}: image and masks")
+    return list(contents)
+
+
+def parse_inversion(text: str) -> tuple[str | None, Path]:
+    """'FILE' or 'WORD=FILE' -> word and file; None: the word is the file's own. A file whose name has an '=' is taken
+    as one if it exists."""
+    token, _, file = text.partition("=")
+    if not token or not file or Path(text).exists():
+        return None, Path(text)
+    return token, Path(file)
+
+
+def _calibrated_daam_threshold() -> float:
+    path = metrics_file("evaluate_grounding")
+    threshold = read_metrics("evaluate_grounding").get("daam_threshold") if path.is_file() else None
+    if not isinstance(threshold, float):
+        raise UserError(
+            f"{path}: no daam_threshold there; give --threshold, or run `dvc repro evaluate_grounding`, which fits it"
+        )
+    return threshold
+
+
+def _in_file_name(word: str) -> str:
+    return re.sub(r"[\s/\\]", "_", word)

@@ -1,0 +1,378 @@
+"""The public API: prompts in, images with a mask per word out; or a real image in, its masks out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from diffground.baselines.daam import daam_maps
+from diffground.data.images import ImageLike, read_image
+from diffground.data.overlay import paint_masks
+from diffground.diffusion.checkpoint import generator_id, load_pipeline
+from diffground.diffusion.generator import Generator, Samples
+from diffground.diffusion.inversion import invert_latents
+from diffground.diffusion.textual_inversion import add_textual_inversion, spell_out
+from diffground.errors import UserError
+from diffground.grounding.checkpoint import Defaults, GroundingSpec, load_grounding, read_defaults
+from diffground.grounding.prediction import Grounder, likeliest_word
+from diffground.prompts import token_spans
+from diffground.runtime.device import pick_device, pick_dtype
+from diffground.vocabulary import photograph_of
+
+TextualInversions = Mapping[str, str | Path] | Sequence[str | Path | tuple[str | None, str | Path]]
+"""Token -> file of its embedding; or files, which name their token themselves, or pairs of a token and a file."""
+
+
+@dataclass(frozen=True)
+class GroundedSample:
+    """One image and where its words are."""
+
+    image: Image.Image
+    """RGB."""
+    words: tuple[str, ...]
+    probs: np.ndarray
+    """float32 (Q, H, W) in 0..1: probability that a pixel shows word q, independent per word."""
+    masks: np.ndarray
+    """bool (Q, H, W)."""
+    prompt: str
+    seed: int | None = None
+    """Of the noise; None for a real image."""
+
+    def overlay(self, *, opacity: float = 0.55) -> Image.Image:
+        """The image with its masks painted, in its own size; opacity in 0..1."""
+        return Image.fromarray(paint_masks(np.asarray(self.image), self.masks, opacity=opacity))
+
+
+@dataclass(frozen=True)
+class GroundedOutput(Sequence[GroundedSample]):
+    """What a pipeline returns for B prompts. `output[i]` is the sample of prompt i."""
+
+    samples: tuple[GroundedSample, ...]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # the overloads of Sequence
+        return self.samples[index]
+
+    @property
+    def images(self) -> list[Image.Image]:
+        return [sample.image for sample in self.samples]
+
+    @property
+    def masks(self) -> np.ndarray:
+        """bool (B, Q, H, W); False for the missing words of a prompt that has fewer than Q."""
+        return self._stack([sample.masks for sample in self.samples])
+
+    @property
+    def probs(self) -> np.ndarray:
+        """float32 (B, Q, H, W); 0 for the missing words of a prompt that has fewer than Q."""
+        return self._stack([sample.probs for sample in self.samples])
+
+    @staticmethod
+    def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
+        num = max(map(len, arrays))
+        return np.stack([np.pad(a, [(0, num - len(a)), (0, 0), (0, 0)]) for a in arrays])
+
+
+@dataclass
+class GroundedPipeline:
+    """A frozen text-to-image model with a grounding module: images with a mask for each word.
+
+    Example, in a clone of the repository:
+
+    >>> from diffground import GroundedPipeline
+    >>> pipe = GroundedPipeline.from_pretrained("models/mini/diffusion", grounding="models/mini/grounding")
+    >>> out = pipe(["a photograph of a dog and a cat"] * 2, words=["dog", "cat"], seeds=[0, 1])
+    >>> out.images[0].size, out.masks.shape, out.probs.dtype.name
+    ((128, 128), (2, 2, 128, 128), 'float32')
+    >>> out[0].overlay().size
+    (128, 128)
+    >>> pipe.segment(out.images[0].resize((200, 150)), words=["dog"]).masks.shape
+    (1, 150, 200)
+    """
+
+    generator: Generator
+    defaults: Defaults | None
+    """Steps, guidance and mask threshold that calls take where they name none; None without a grounding module."""
+    _grounder: Grounder | None = None
+    _spec: GroundingSpec | None = None
+    _phrases: Mapping[str, str] = field(default_factory=dict)
+    """Token of a textual inversion -> how it is spelt for the tokenizer."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        generator: str | Path,
+        *,
+        grounding: str | Path | None,
+        device: str = "auto",
+        dtype: str = "float32",
+        image_size: int | None = None,
+        textual_inversions: TextualInversions = (),
+        allow_other_generator: bool = False,
+    ) -> GroundedPipeline:
+        """Load a diffusers pipeline (Stable Diffusion 1.x, 2.x or XL) and a grounding module. Only safetensors is read.
+
+        Args:
+            generator: folder or hub id.
+            grounding: model folder; None: words are found by DAAM's cross-attention maps (arXiv 2210.04885), which
+                need no training and no model folder.
+            device: 'auto' (a GPU where there is one), 'cpu', 'cuda', 'cuda:1'.
+            dtype: of the generator: 'float32', 'bfloat16', 'float16' or 'auto'.
+            image_size: side of the images, px; None: what the module was trained on, or the UNet's own size.
+            textual_inversions: words of your own, safetensors files of embeddings for this generator.
+            allow_other_generator: take a module that was trained on another generator.
+        Raises: UserError, one line, for a missing, pickled or unfit checkpoint or file, and for a module of another
+            generator.
+        """
+        checkpoint = str(generator)
+        spec = module = None
+        if grounding is not None:
+            module, spec = load_grounding(Path(grounding))  # before the generator, which takes seconds
+        picked = pick_device(device)
+        pipeline = load_pipeline(checkpoint, dtype=pick_dtype(dtype, picked))
+        phrases = {}
+        if textual_inversions and getattr(pipeline, "text_encoder_2", None) is not None:
+            raise UserError(
+                f"generator '{checkpoint}' has two text encoders, textual inversions need one; take a Stable Diffusion "
+                "1.x or 2.x pipeline"
+            )
+        for token, file in _inversions(textual_inversions):
+            try:
+                phrase = add_textual_inversion(pipeline, file, token=token)
+            except OSError as error:
+                raise UserError(
+                    f"{file}: cannot be read ({error.strerror or error}); give a safetensors file"
+                ) from None
+            phrases[phrase.split()[0]] = phrase
+        if image_size is None:
+            factor = 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+            image_size = spec.image_size if spec else pipeline.unet.config.sample_size * factor
+        loaded = Generator(pipeline.to(picked), image_size=image_size, generator_id=generator_id(checkpoint))
+        if grounding is None or module is None or spec is None:
+            return cls(loaded, None, _phrases=phrases)
+        grounder = Grounder.of(
+            module,
+            spec,
+            folder=Path(grounding),
+            generator=loaded,
+            device=picked,
+            allow_other_generator=allow_other_generator,
+        )
+        return cls(loaded, read_defaults(Path(grounding), spec), grounder, spec, phrases)
+
+    def __call__(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        words: Sequence[str] | Sequence[Sequence[str]],
+        seeds: Sequence[int] | None = None,
+        num_steps: int | None = None,
+        guidance_scale: float | None = None,
+        tapped_step: int | None = None,
+        mask_threshold: float | None = None,
+        resolve_overlaps: bool = True,
+        batch_size: int = 8,
+    ) -> GroundedOutput:
+        """Sample one image per prompt and find words in it. A sample depends on its prompt, seed and settings only.
+
+        Args:
+            prompts: one or B.
+            words: of all prompts (["dog", "cat"]), or of each prompt ([["dog"], ["cat", "sofa"]]). A prompt contains
+                its words; with a textual inversion, its token is a word.
+            seeds: one per prompt; None: 0, 1, 2, …
+            num_steps, guidance_scale: DDIM steps and classifier-free guidance; None: see `defaults`.
+            tapped_step: step whose features are read, counted from the clean end; None: the one that is closest to the
+                timestep on which the module was trained.
+            mask_threshold: probability from which a pixel belongs to a word, above 0, to 1; None: see `defaults`.
+            resolve_overlaps: True gives a pixel to its likeliest word only, so that masks are disjoint; False gives
+                each word all pixels above the threshold.
+            batch_size: images sampled at once; changes the speed, and the images by floating-point error only.
+        Raises: UserError for a word that its prompt does not contain, a missing or repeated word, numbers that do not
+            fit each other, settings out of range, and a pipeline without defaults that is called without settings.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not prompts:
+            raise UserError("prompts is empty; give at least one prompt")
+        words_of = _words_of(words, num=len(prompts))
+        seeds = list(range(len(prompts))) if seeds is None else list(seeds)
+        if len(seeds) != len(prompts) or min(seeds) < 0:
+            raise UserError(f"seeds must be one number per prompt, 0 or more; got {seeds} for {len(prompts)} prompts")
+        defaults = self.defaults or Defaults(0, -1.0, 0.0)
+        num_steps = defaults.num_steps if num_steps is None else num_steps
+        guidance_scale = defaults.guidance_scale if guidance_scale is None else guidance_scale
+        threshold = self._threshold(mask_threshold)
+        if num_steps < 1 or guidance_scale < 0:
+            raise UserError(
+                f"num_steps must be at least 1, guidance_scale not negative, got {num_steps} and {guidance_scale:g}; "
+                "a pipeline without a grounding module has no defaults: give both"
+            )
+        if tapped_step is None:
+            tapped_step = self._tapped_step(num_steps)
+        self._check_inversions(prompts)
+        spelt = [spell_out(prompt, self._phrases) for prompt in prompts]
+        queries = [self._queries(p, full, of) for p, full, of in zip(prompts, spelt, words_of, strict=True)]
+        samples: list[GroundedSample] = []
+        for start in range(0, len(prompts), batch_size):
+            part = slice(start, start + batch_size)
+            sampled = self.generator.sample(
+                spelt[part],
+                seeds[part],
+                num_steps=num_steps,
+                guidance_scale=guidance_scale,
+                tapped_step=tapped_step,
+            )
+            found = self._find(sampled, spelt[part], seeds[part], queries[part], num_steps, guidance_scale)
+            for i, (image, scores) in enumerate(zip(sampled.images, found, strict=True), start=start):
+                probs = scores[: len(words_of[i])]
+                masks = _masks(probs, threshold, resolve=resolve_overlaps)
+                samples.append(GroundedSample(Image.fromarray(image), words_of[i], probs, masks, prompts[i], seeds[i]))
+        return GroundedOutput(tuple(samples))
+
+    def segment(
+        self,
+        image: ImageLike,
+        *,
+        words: Sequence[str],
+        prompt: str | None = None,
+        mask_threshold: float | None = None,
+        resolve_overlaps: bool = True,
+        fixed_point_iterations: int = 1,
+    ) -> GroundedSample:
+        """Find words in a real image: DDIM inversion to the tapped step, then the grounding module.
+
+        Args:
+            image: path, PIL image or array, any size; it is read as a square of the generator's image size, and
+                probabilities are resized back to the image's own size.
+            words: what to look for.
+            prompt: a caption that contains the words; None: "a photograph of a <word> and a <word> …".
+            mask_threshold, resolve_overlaps: as for a call.
+            fixed_point_iterations: UNet passes per step beyond the first; they make the inversion more exact.
+        Raises: UserError as a call does, for an image that cannot be read, and for a pipeline without grounding module.
+        """
+        if self._grounder is None or self._spec is None:
+            raise UserError("segment needs a grounding module; give from_pretrained a model folder as grounding")
+        [of_image] = _words_of(list(words), num=1)
+        prompt = photograph_of(*of_image) if prompt is None else prompt
+        spelt = spell_out(prompt, self._phrases)
+        queries = self._queries(prompt, spelt, of_image)
+        threshold = self._threshold(mask_threshold)
+        pixels = read_image(image)
+        size, sampling = self.generator.image_size, self._spec.sampling
+        square = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
+        latents = invert_latents(
+            self.generator,
+            self.generator.encode(np.asarray(square)[None]),
+            [spelt],
+            num_steps=sampling.num_steps,
+            tapped_step=sampling.tapped_step,
+            fixed_point_iterations=fixed_point_iterations,
+        )
+        [found] = self._grounder.probs(
+            latents=latents, prompts=[spelt], words=[queries], timestep=self._spec.timestep, image_size=size
+        )
+        resized = F.interpolate(found[None], size=pixels.shape[:2], mode="bilinear", align_corners=False)[0]
+        probs = resized[: len(of_image)].numpy()
+        masks = _masks(probs, threshold, resolve=resolve_overlaps)
+        return GroundedSample(Image.fromarray(pixels), of_image, probs, masks, prompt)
+
+    def _find(
+        self,
+        sampled: Samples,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        queries: Sequence[Sequence[str]],
+        num_steps: int,
+        guidance_scale: float,
+    ) -> list[np.ndarray]:
+        """Scores float32 (Q, H, W) of each sample's words: of the grounding module, or else of DAAM."""
+        if self._grounder is None:
+            maps = daam_maps(
+                self.generator, prompts, seeds, queries, num_steps=num_steps, guidance_scale=guidance_scale
+            )
+            return list(maps)
+        probs = self._grounder.probs(
+            latents=sampled.latents,
+            prompts=prompts,
+            words=queries,
+            timestep=sampled.timestep,
+            image_size=self.generator.image_size,
+        )
+        return [of_sample.numpy() for of_sample in probs]
+
+    def _threshold(self, given: float | None) -> float:
+        if given is None:
+            if self.defaults is None:
+                raise UserError("mask_threshold is needed where the pipeline has no grounding module")
+            return self.defaults.mask_threshold
+        if not 0 < given <= 1:
+            raise UserError(f"mask_threshold must be above 0 and at most 1, got {given:g}")
+        return given
+
+    def _tapped_step(self, num_steps: int) -> int:
+        """The step that is closest to the timestep of the module's training; the last one without a module."""
+        if self._spec is None:
+            return 1
+        timesteps = torch.as_tensor(self.generator.scheduler(num_steps).timesteps).flip(0)  # the clean end first
+        return 1 + int((timesteps - self._spec.timestep).abs().argmin())
+
+    def _check_inversions(self, prompts: Sequence[str]) -> None:
+        """Raises: UserError for a textual inversion that no prompt uses: it was loaded in vain."""
+        for token, phrase in self._phrases.items():
+            spelt = [spell_out(prompt, self._phrases) for prompt in prompts]
+            if not any(token_spans(self.generator.tokenizer, prompt, [phrase])[0] for prompt in spelt):
+                raise UserError(
+                    f"the prompt '{prompts[0]}' does not contain '{token}', a textual inversion; write it there, or "
+                    "load the file under another name"
+                )
+
+    def _queries(self, prompt: str, spelt: str, words: Sequence[str]) -> list[str]:
+        """The words as the tokenizer has them, then inversions that contain one of them: a "dog" that is asked for is
+        not the one in "<my-dog>". Raises: UserError for a word that is not in the prompt."""
+        full = [spell_out(word, self._phrases) for word in words]
+        around = [phrase for phrase in self._phrases.values() if any(w in phrase and w != phrase for w in full)]
+        queries = list(dict.fromkeys([*full, *around]))
+        spans = token_spans(self.generator.tokenizer, spelt, queries)
+        for word, positions in zip(words, spans, strict=False):
+            if not positions:
+                raise UserError(
+                    f"the prompt '{prompt}' does not contain the words '{word}'; name them as they stand there"
+                )
+        return queries
+
+
+def _inversions(given: TextualInversions) -> list[tuple[str | None, Path]]:
+    if isinstance(given, Mapping):
+        return [(token, Path(file)) for token, file in given.items()]
+    pairs = [(None, entry) if isinstance(entry, str | Path) else entry for entry in given]
+    return [(token, Path(file)) for token, file in pairs]
+
+
+def _words_of(words: Sequence[str] | Sequence[Sequence[str]], *, num: int) -> list[tuple[str, ...]]:
+    """The words of each of `num` prompts. Raises: UserError where there is none, one twice, or another number."""
+    if isinstance(words, str):
+        raise UserError(f"words must be a list of words, got the text '{words}'; write ['{words}']")
+    if all(isinstance(word, str) for word in words):
+        of_each = [tuple(str(word) for word in words)] * num
+    else:
+        of_each = [tuple(of) if not isinstance(of, str) else (of,) for of in words]
+    if len(of_each) != num:
+        raise UserError(f"words must be one list for all prompts or one per prompt ({num}), got {len(of_each)} lists")
+    for of in of_each:
+        repeated = sorted({word for word in of if of.count(word) > 1})
+        if not of or not all(word.strip() for word in of):
+            raise UserError("every prompt needs at least one word, and no word is empty")
+        if repeated:
+            raise UserError(f"words name '{repeated[0]}' twice; name it once")
+    return of_each
+
+
+def _masks(probs: np.ndarray, threshold: float, *, resolve: bool) -> np.ndarray:
+    return likeliest_word(probs, mask_threshold=threshold) if resolve else probs >= threshold
