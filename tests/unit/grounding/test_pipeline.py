@@ -143,7 +143,8 @@ def test_a_detector_that_finds_nothing_is_not_hidden_by_another_source(
         write_shard(tmp_path / path.name, [without_masks(s) for s in read_shard(path)])
     good, bad = (shards / "generated", shards / "oracle"), (shards / "generated", tmp_path)
     arguments = {
-        "generator": generator, "vocabulary": VOCABULARY, "config": CONFIG, "feature_batch_size": 2, "device": CPU
+        "generator": generator, "vocabulary": VOCABULARY, "config": CONFIG, "sampling": Sampling(3, 3.0, 1),
+        "feature_batch_size": 2, "device": CPU
     }  # fmt: skip
     twice = fit_grounding([good, good], **arguments)
     assert twice.counts.num_samples == 10

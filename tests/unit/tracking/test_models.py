@@ -1,8 +1,8 @@
 """Logged models: from code, without a pickle, loadable by MLflow alone; who becomes champion; what is refused."""
 
 import importlib.util
-import py_compile
 import json
+import py_compile
 import shutil
 from dataclasses import replace
 from pathlib import Path
