@@ -129,6 +129,7 @@ class RayWorkers(Workers):
         self._is_ours = False
 
 
+# not Ray's ActorPool, which replaces no actor that died, nor max_restarts, which neither reports nor counts losses
 @dataclass
 class _Round:
     """One `map`."""
