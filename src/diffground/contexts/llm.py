@@ -18,6 +18,7 @@ from diffground.contexts.lengthen import TokenLimit
 from diffground.contexts.words import named_categories
 from diffground.errors import UserError
 from diffground.prompts import token_spans
+from diffground.runtime.fingerprint import is_hub_id
 from diffground.runtime.progress import Progress
 from diffground.vocabulary import Vocabulary, photograph_of
 
@@ -52,7 +53,7 @@ class LanguageModel:
     def load(cls, checkpoint: str, *, device: torch.device) -> LanguageModel:
         """`checkpoint`: a folder or hub id with safetensors. Raises: UserError when it does not load."""
         key = f"prompts.contexts 'llm:{checkpoint}'"
-        if not checkpoint or (not Path(checkpoint).is_dir() and checkpoint.count("/") != 1):
+        if not checkpoint or not (Path(checkpoint).is_dir() or is_hub_id(checkpoint)):
             raise UserError(f"{key}: must name a model folder or a hub id (owner/name) after llm:")
         transformers_logging.disable_progress_bar()
         try:

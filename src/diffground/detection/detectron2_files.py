@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from diffground.errors import UserError
+from diffground.state_dict import read_state_dict
 
 CONFIG = "config.yaml"
 _CONVERT = (
@@ -67,17 +66,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises: UserError for a file that is damaged, or that only an unrestricted unpickler could read.
     """
-    try:
-        if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
+        try:
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else repr(error)
-        raise UserError(f"{path}: damaged, or more than tensors: {reason}; {_CONVERT}") from None
-    weights = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path}: damaged: {' '.join(str(error).split())}; {_CONVERT}") from None
+    weights = read_state_dict(path, remedy=_CONVERT)
+    if not all(isinstance(value, Tensor) for value in weights.values()):
         raise UserError(f"{path} must hold tensors by their names, alone or under 'model'; {_CONVERT}")
-    return dict(weights)
+    return weights
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from diffground.detection.detector import Instances
 from diffground.errors import UserError
+from diffground.runtime.fingerprint import is_hub_id
 
 _MODEL_TYPES = ("mask2former", "maskformer")
 
@@ -122,8 +123,8 @@ def _logit(prob: float) -> float:
 
 def _check(folder: Path, key: str) -> None:
     if not folder.exists():
-        if str(folder).count("/") == 1 and not str(folder).startswith((".", "/", "models/")):
-            return  # "owner/name" that is no folder here is a hub id
+        if is_hub_id(str(folder)):
+            return
         raise UserError(f"{key}: no such folder, and not a hub id; fetch the checkpoint or set another one")
     if folder.is_file():
         raise UserError(f"{key} is a file, must be a transformers model folder or hub id")

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from diffground.errors import UserError
+from diffground.runtime.fingerprint import is_hub_id
 
 _CONVERT = "load it where you trust it with diffusers and write it with save_pretrained(folder)"
 _PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
@@ -79,8 +80,8 @@ def _check(folder: Path, checkpoint: str) -> None:
     if folder.is_file():
         raise UserError(f"{name} is a file, must be a diffusers pipeline folder or hub id; {_CONVERT}")
     if not folder.exists():
-        if checkpoint.count("/") == 1 and not checkpoint.startswith((".", "/", "models/")):
-            return  # "owner/name" that is no folder here is a hub id
+        if is_hub_id(checkpoint):
+            return
         raise UserError(f"{name}: no such folder; restore it or set a diffusers pipeline folder or hub id")
     if not (folder / "model_index.json").is_file():
         raise UserError(f"{name} has no model_index.json; give a diffusers pipeline folder or hub id")

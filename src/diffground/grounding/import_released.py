@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
-import warnings
 from pathlib import Path
 
 import torch
@@ -14,6 +12,7 @@ from diffground.errors import UserError
 from diffground.grounding.card import released_card
 from diffground.grounding.checkpoint import GroundingSpec, save_grounding
 from diffground.grounding.module import GroundingModule
+from diffground.state_dict import read_state_dict
 
 RELEASED_SPEC = GroundingSpec(
     feature_channels={8: 15360, 16: 14080, 32: 8320, 64: 5120}, text_dim=768, num_attention_maps=0,
@@ -45,7 +44,7 @@ def import_released(file: Path, folder: Path) -> GroundingModule:
 
 def read_released(file: Path) -> GroundingModule:
     """The module of the published file, float32, in training mode as built. Raises: UserError as import_released."""
-    state = {_our_name(name): tensor for name, tensor in _read_tensors(file).items()}
+    state = {_our_name(name): tensor for name, tensor in read_state_dict(file, remedy=_REMEDY).items()}
     with torch.device("meta"):
         module = RELEASED_SPEC.build()
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
@@ -64,29 +63,6 @@ def _our_name(name: str) -> str:
 
 def _published_name(name: str) -> str:
     return name.split(".", 1)[1]
-
-
-def _read_tensors(file: Path) -> dict[str, Tensor]:
-    if not file.is_file():
-        raise UserError(f"{file}: no such file; {_REMEDY}")
-    try:
-        with warnings.catch_warnings(action="ignore"):  # the error says it in one line
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror or error}); {_REMEDY}") from None
-    except Exception as error:  # a reader of foreign bytes trips over them in any way
-        raise UserError(
-            f"{file}: must hold plain tensors only, never pickled code ({_reason(error)}); {_REMEDY}"
-        ) from None
-    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise UserError(f"{file}: must be a state dict (name -> tensor), is a {type(state).__name__}; {_REMEDY}")
-    return state
-
-
-def _reason(error: Exception) -> str:
-    """What is wrong, without PyTorch's advice on how to load the file all the same."""
-    wanted = re.search(r"GLOBAL (\S+)", str(error))
-    return f"it refers to {wanted[1]}" if wanted else "it is damaged, or of another kind"
 
 
 def _check_names(file: Path, *, found: set[str], expected: set[str]) -> None:
