@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 from diffground.contexts.bank import ANY, ContextBank
 from diffground.contexts.lengthen import TokenLimit
 from diffground.contexts.words import named_categories
-from diffground.errors import UserError
+from diffground.errors import UserError, in_one_line
 from diffground.prompts import token_spans
 from diffground.runtime.fingerprint import is_hub_id
 from diffground.runtime.progress import Progress
@@ -60,7 +60,7 @@ class LanguageModel:
             tokenizer = AutoTokenizer.from_pretrained(checkpoint)
             model = AutoModelForCausalLM.from_pretrained(checkpoint, use_safetensors=True, dtype="auto")
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = in_one_line(error)
             raise UserError(f"{key} does not load as a language model of transformers: {reason}") from error
         return cls(model, tokenizer, device=device)
 

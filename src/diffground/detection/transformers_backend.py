@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForUniversalSe
 from transformers.utils import logging as transformers_logging
 
 from diffground.detection.detector import Instances
-from diffground.errors import UserError
+from diffground.errors import UserError, in_one_line
 from diffground.runtime.fingerprint import is_hub_id
 
 _MODEL_TYPES = ("mask2former", "maskformer")
@@ -59,7 +59,7 @@ class MaskQueryDetector:
                 checkpoint, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = in_one_line(error)
             raise UserError(f"{key} does not load as a transformers model: {reason}") from error
         if info["missing_keys"]:
             raise UserError(

@@ -11,7 +11,7 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from diffground.errors import UserError
+from diffground.errors import UserError, in_one_line
 from diffground.runtime.fingerprint import is_hub_id
 
 _CONVERT = "load it where you trust it with diffusers and write it with save_pretrained(folder)"
@@ -40,7 +40,7 @@ def load_pipeline(checkpoint: str, *, dtype: torch.dtype) -> StableDiffusionPipe
                 checkpoint, dtype=dtype, use_safetensors=True, safety_checker=None, requires_safety_checker=False
             )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = in_one_line(error)
         raise UserError(f"{_name(checkpoint)} does not load as a Stable Diffusion pipeline: {reason}") from error
     _check_inputs(pipeline, checkpoint, conditioning="text_time" if has_two else None)
     if has_two and dtype == torch.float16 and pipeline.vae.config.force_upcast:

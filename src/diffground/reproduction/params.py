@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from diffground.errors import UserError
+from diffground.errors import UserError, in_one_line
 from diffground.ranges import Fraction
 from diffground.vocabulary import STICKER_TABLES, load_vocabulary
 
@@ -45,7 +45,7 @@ def read_params(path: Path, kind: type[P]) -> P:
         # OmegaConf reads 1e-4 as a number, as Hydra does; plain YAML 1.1 makes it a string
         values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: cannot be read: {in_one_line(error, limit=None)}") from None
     return build_params(values, kind, source=str(path))
 
 
@@ -58,7 +58,7 @@ def build_params(values: Any, kind: type[P], *, source: str) -> P:
     except ValidationError as error:
         # a misspelt key is missing as well; the error that names the right one goes first
         first = min(error.errors(), key=lambda problem: problem["type"] != _MISSPELT)
-        raise UserError(f"{_in_one_line(first, kind)} ({source})") from None
+        raise UserError(f"{_message(first, kind)} ({source})") from None
     except UserError as error:
         raise UserError(f"{error} ({source})") from None
     return params
@@ -75,7 +75,7 @@ def flat_params(sections: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _in_one_line(problem: ErrorDetails, kind: Any) -> str:
+def _message(problem: ErrorDetails, kind: Any) -> str:
     """Key, rule and value of what pydantic found in values for the dataclass `kind`."""
     location, value, limits = problem["loc"], problem["input"], problem.get("ctx", {})
     key = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location).removeprefix(".")

@@ -16,7 +16,7 @@ from transformers import AutoConfig, DetrConfig, MaskFormerConfig, MaskFormerFor
 from transformers.utils import logging as transformers_logging
 
 from diffground.atomic import atomic_file, write_atomically
-from diffground.errors import UserError
+from diffground.errors import UserError, in_one_line
 from diffground.runtime.fingerprint import is_hub_id
 
 GROUPS = 32
@@ -196,5 +196,5 @@ def _load_backbone(name: str) -> ResNetBackbone:
             use_safetensors=True, dtype=torch.float32,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = in_one_line(error)
         raise UserError(f"{key} does not load as a transformers ResNet: {reason}") from error

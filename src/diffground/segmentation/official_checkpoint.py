@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import DetrConfig, MaskFormerConfig, MaskFormerForInstanceSegmentation, ResNetConfig
 
 from diffground.atomic import atomic_file, write_atomically
-from diffground.errors import UserError
+from diffground.errors import UserError, in_one_line
 from diffground.segmentation.detectron2_backend import official_settings
 from diffground.segmentation.maskformer import GROUPS, MaskFormerSegmenter
 from diffground.segmentation.official_weights import from_official, to_official
@@ -171,7 +171,7 @@ def _check_settings(file: Path, settings: Mapping[str, Any]) -> bool:
     try:
         written = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = in_one_line(error)
         raise UserError(f"{file}: not valid YAML ({reason}); restore it, or move the checkpoint away from it") from None
     for key in _UNSEEN_IN_WEIGHTS:
         found = reduce(lambda node, part: node.get(part) if isinstance(node, dict) else None, key.split("."), written)
