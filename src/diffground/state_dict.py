@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from diffground.errors import UserError
 
@@ -34,3 +35,12 @@ def read_state_dict(file: Path, *, remedy: str) -> dict[str, Any]:
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise UserError(f"{file}: must be a state dict (name -> tensor), is a {type(state).__name__}; {remedy}")
     return state
+
+
+def check_tensor(file: Path, name: str, value: object, *, remedy: str) -> None:
+    """Raises: UserError unless `value`, which `file` has under `name`, is a dense tensor of finite floats."""
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.layout != torch.strided:
+        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise UserError(f"{file}: {name!r} must be a dense float tensor, is {kind}; {remedy}")
+    if value.is_meta or not value.numel() or not bool(value.isfinite().all()):
+        raise UserError(f"{file}: {name!r} must hold finite numbers; {remedy}")

@@ -6,13 +6,12 @@ import hashlib
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from diffground.errors import UserError
 from diffground.grounding.card import released_card
 from diffground.grounding.checkpoint import GroundingSpec, save_grounding
 from diffground.grounding.module import GroundingModule
-from diffground.state_dict import read_state_dict
+from diffground.state_dict import check_tensor, read_state_dict
 
 RELEASED_SPEC = GroundingSpec(
     feature_channels={8: 15360, 16: 14080, 32: 8320, 64: 5120}, text_dim=768, num_attention_maps=0,
@@ -50,7 +49,11 @@ def read_released(file: Path) -> GroundingModule:
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     _check_names(file, found=set(state), expected=set(shapes))
     for name, tensor in state.items():
-        _check_tensor(file, _published_name(name), tensor, shape=shapes[name])
+        published = _published_name(name)
+        check_tensor(file, published, tensor, remedy=_REMEDY)
+        if tuple(tensor.shape) != shapes[name]:
+            has = tuple(tensor.shape)
+            raise UserError(f"{file}: '{published}' must have shape {shapes[name]}, has {has}; {_REMEDY}")
     # Cloned: tensors that share memory in the file must not in the module.
     module.load_state_dict({name: tensor.float().clone() for name, tensor in state.items()}, assign=True)
     return module
@@ -71,13 +74,3 @@ def _check_names(file: Path, *, found: set[str], expected: set[str]) -> None:
             first, others = _published_name(min(names)), len(names) - 1
             more = f" (and {others} more)" if others else ""
             raise UserError(f"{file}: {first!r} {problem}{more}; {_REMEDY}")
-
-
-def _check_tensor(file: Path, name: str, tensor: object, *, shape: tuple[int, ...]) -> None:
-    if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.layout != torch.strided:
-        kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise UserError(f"{file}: '{name}' must be a dense float tensor, is {kind}; {_REMEDY}")
-    if tuple(tensor.shape) != shape:
-        raise UserError(f"{file}: '{name}' must have shape {shape}, has {tuple(tensor.shape)}; {_REMEDY}")
-    if tensor.is_meta or not bool(tensor.isfinite().all()):
-        raise UserError(f"{file}: '{name}' must hold finite numbers; {_REMEDY}")

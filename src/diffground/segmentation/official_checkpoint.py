@@ -20,7 +20,7 @@ from diffground.errors import UserError, in_one_line
 from diffground.segmentation.detectron2_backend import official_settings
 from diffground.segmentation.maskformer import GROUPS, MaskFormerSegmenter
 from diffground.segmentation.official_weights import from_official, to_official
-from diffground.state_dict import read_state_dict
+from diffground.state_dict import check_tensor, read_state_dict
 
 _REMEDY = "give a .pth that the authors' train_net.py wrote for a MaskFormer with a ResNet and BasePixelDecoder"
 _COUNTER = "num_batches_tracked"
@@ -111,11 +111,7 @@ def _read_checkpoint(file: Path) -> dict[str, Tensor]:
     state = read_state_dict(file, remedy=_REMEDY)
     weights = {name: tensor for name, tensor in state.items() if not name.endswith(f".{_COUNTER}")}
     for name, tensor in weights.items():
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.layout != torch.strided:
-            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise UserError(f"{file}: {name!r} must be a dense float tensor, is {kind}; {_REMEDY}")
-        if tensor.is_meta or not tensor.numel() or not bool(tensor.isfinite().all()):
-            raise UserError(f"{file}: {name!r} must hold finite numbers; {_REMEDY}")
+        check_tensor(file, name, tensor, remedy=_REMEDY)
     return {name: tensor.float() for name, tensor in weights.items()}
 
 
