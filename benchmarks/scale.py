@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -109,13 +109,13 @@ def measure_reference(folder: Path) -> dict[str, float]:
     return {"time_s": time.perf_counter() - start_s, "cpu_s": time.process_time() - start_cpu_s}
 
 
-def runtime_of(*, workers: int, backend: str) -> RuntimeConfig:
+def runtime_of(*, workers: int, backend: Literal["local", "ray"]) -> RuntimeConfig:
     """This repository's, with a thread for each of the workers on the CPU; with Ray on this machine alone."""
     runtime = load_params(Path(__file__).parents[1] / "params.yaml").runtime
     return replace(runtime, device="cpu", num_threads=workers, num_workers=workers, backend=backend, ray_address="")
 
 
-def measure_run(folder: Path, *, workers: int, backend: str) -> dict[str, float]:
+def measure_run(folder: Path, *, workers: int, backend: Literal["local", "ray"]) -> dict[str, float]:
     memory_dir = folder / f"memory-{os.getpid()}"
     memory_dir.mkdir()
     runtime = runtime_of(workers=workers, backend=backend)

@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict, replace
 from functools import partial
 from shutil import rmtree
+from typing import Any
 
 from _stage import run_stage
 
@@ -39,7 +40,7 @@ def main(params: Params, run: TrackingRun) -> None:
         for state in states.iterdir():
             if state.name not in p.training_sets:
                 rmtree(state)
-    metrics = {}
+    metrics: dict[str, dict[str, Any]] = {}
     for name in p.training_sets:
         source = training_source(name, synthetic=paths.SYNTHETIC, pseudo=paths.PSEUDO, real=real, vocabulary=vocabulary)
         start = time.perf_counter()

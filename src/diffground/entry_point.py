@@ -6,7 +6,7 @@ import errno
 import sys
 from collections.abc import Callable
 
-from diffground.errors import InfrastructureError, UserError
+from diffground.errors import InfrastructureError, UserError, in_one_line
 
 TEMPORARY_FAILURE = 75
 """EX_TEMPFAIL of sysexits.h: what a later try, or one on another machine, may get over."""
@@ -34,7 +34,7 @@ def run_entry_point(action: Callable[[], None], *, resume_with: str) -> int:
         print(f"\ninterrupted; `{resume_with}` goes on from here, what is complete is kept", file=sys.stderr)
         return 130
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = in_one_line(error)
         if is_out_of_memory(error):
             print(
                 f"error: out of memory: {reason or type(error).__name__}; lower the stage's batch_size or "

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from typing import Literal, get_args
 
 import yaml
 
@@ -36,7 +37,8 @@ COCO_NAMES = {
 }
 """COCO's label of a category, where it is not its name."""
 
-TABLES = ("pascal", "coco", "sticker_coco")
+TableName = Literal["pascal", "coco", "sticker_coco"]
+TABLES: tuple[str, ...] = get_args(TableName)
 """Names of the tables: PASCAL's 20 categories, the 79 of COCO-sim (supplementary B.1), and the 64 of these that the
 mini world has art of."""
 

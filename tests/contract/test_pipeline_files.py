@@ -29,7 +29,18 @@ STAGES = [
 SHARDED = ("generate", "detect", "invert_real", "synthesize", "text2mask")
 # A change in these alone changes no output: how files are put in place, how errors end, where runs are logged, how
 # params.yaml is checked.
-WITHOUT_EFFECT = {"__init__", "atomic", "config", "entry_point", "errors", "params", "paths", "profile", "recovery"}
+WITHOUT_EFFECT = {
+    "__init__",
+    "atomic",
+    "config",
+    "entry_point",
+    "errors",
+    "params",
+    "paths",
+    "profile",
+    "ranges",
+    "recovery",
+}
 NOT_IN_OUTPUTS = {"runtime", "tracking"}
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from diffground.atomic import write_atomically
 from diffground.contexts.words import known_categories, named_categories
-from diffground.errors import UserError
+from diffground.errors import UserError, in_one_line
 from diffground.prompts import PromptRecord
 from diffground.vocabulary import Vocabulary, closest
 
@@ -56,7 +56,7 @@ def read_bank(path: Path, vocabulary: Vocabulary) -> ContextBank:
     except FileNotFoundError:
         raise UserError(f"prompts.contexts: no such file '{path}'; name a bank, a file of prompts, or llm:…") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: cannot be read as YAML: {in_one_line(error, limit=None)}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: must map categories to lists of contexts, got {type(content).__name__}")
     contexts = {}

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from transformers import CLIPTokenizer
 
-from diffground.errors import UserError
+from diffground.errors import UserError, in_one_line
 from diffground.prompts import PromptRecord
 
 _STREAM = 1_000
@@ -34,7 +34,7 @@ class TokenLimit:
         try:
             return cls(CLIPTokenizer.from_pretrained(checkpoint, subfolder="tokenizer"))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = in_one_line(error)
             raise UserError(f"generator.checkpoint '{checkpoint}' has no readable tokenizer: {reason}") from None
 
     @property

@@ -16,8 +16,9 @@ from transformers.utils import logging as transformers_logging
 from diffground.contexts.bank import ANY, ContextBank
 from diffground.contexts.lengthen import TokenLimit
 from diffground.contexts.words import named_categories
-from diffground.errors import UserError
+from diffground.errors import UserError, in_one_line
 from diffground.prompts import token_spans
+from diffground.runtime.fingerprint import is_hub_id
 from diffground.runtime.progress import Progress
 from diffground.vocabulary import Vocabulary, photograph_of
 
@@ -52,14 +53,14 @@ class LanguageModel:
     def load(cls, checkpoint: str, *, device: torch.device) -> LanguageModel:
         """`checkpoint`: a folder or hub id with safetensors. Raises: UserError when it does not load."""
         key = f"prompts.contexts 'llm:{checkpoint}'"
-        if not checkpoint or (not Path(checkpoint).is_dir() and checkpoint.count("/") != 1):
+        if not checkpoint or not (Path(checkpoint).is_dir() or is_hub_id(checkpoint)):
             raise UserError(f"{key}: must name a model folder or a hub id (owner/name) after llm:")
         transformers_logging.disable_progress_bar()
         try:
             tokenizer = AutoTokenizer.from_pretrained(checkpoint)
             model = AutoModelForCausalLM.from_pretrained(checkpoint, use_safetensors=True, dtype="auto")
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = in_one_line(error)
             raise UserError(f"{key} does not load as a language model of transformers: {reason}") from error
         return cls(model, tokenizer, device=device)
 

@@ -11,7 +11,7 @@ import yaml
 
 from diffground.detection.detector import Instances
 from diffground.detection.detectron2_files import CONFIG, find_weights, load_weights, zoo_config
-from diffground.errors import UserError
+from diffground.errors import UserError, in_one_line
 
 INSTALL = "pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2.git'"
 
@@ -107,7 +107,7 @@ def _read_config(path: Path, *, device: torch.device) -> Any:
             config.merge_from_file(model_zoo.get_config_file(base), allow_unsafe=False)
             config.merge_from_other_cfg(CfgNode(changes))
     except (KeyError, ValueError, AssertionError, RuntimeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: no detectron2 config: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"{path}: no detectron2 config: {in_one_line(error)}") from None
     if config.MODEL.META_ARCHITECTURE != "GeneralizedRCNN" or not config.MODEL.MASK_ON:
         raise UserError(
             f"{path}: MODEL.META_ARCHITECTURE must be GeneralizedRCNN with MASK_ON, got "

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from diffground.errors import UserError
+from diffground.errors import UserError, in_one_line
+from diffground.state_dict import read_state_dict
 
 CONFIG = "config.yaml"
 _CONVERT = (
@@ -53,7 +52,7 @@ def zoo_config(config: Path) -> tuple[str | None, dict[str, Any]]:
     try:
         values = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{config}: cannot be read: {' '.join(str(error).split())}") from None
+        raise UserError(f"{config}: cannot be read: {in_one_line(error, limit=None)}") from None
     if not isinstance(values, dict):
         raise UserError(f"{config} must hold keys and values, got {type(values).__name__}")
     base = values.pop("_BASE_", None)
@@ -67,17 +66,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises: UserError for a file that is damaged, or that only an unrestricted unpickler could read.
     """
-    try:
-        if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
+        try:
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else repr(error)
-        raise UserError(f"{path}: damaged, or more than tensors: {reason}; {_CONVERT}") from None
-    weights = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path}: damaged: {in_one_line(error, limit=None)}; {_CONVERT}") from None
+    weights = read_state_dict(path, remedy=_CONVERT)
+    if not all(isinstance(value, Tensor) for value in weights.values()):
         raise UserError(f"{path} must hold tensors by their names, alone or under 'model'; {_CONVERT}")
-    return dict(weights)
+    return weights
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -90,7 +87,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         missing, unknown = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
-        raise UserError(f"{path} does not fit {CONFIG}: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"{path} does not fit {CONFIG}: {in_one_line(error)}") from None
     # the number of batches seen is of no use here, and a frozen norm has none
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     unknown = [name for name in unknown if not name.endswith("num_batches_tracked")]

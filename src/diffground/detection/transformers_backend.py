@@ -16,7 +16,8 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForUniversalSe
 from transformers.utils import logging as transformers_logging
 
 from diffground.detection.detector import Instances
-from diffground.errors import UserError
+from diffground.errors import UserError, in_one_line
+from diffground.runtime.fingerprint import is_hub_id
 
 _MODEL_TYPES = ("mask2former", "maskformer")
 
@@ -58,7 +59,7 @@ class MaskQueryDetector:
                 checkpoint, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = in_one_line(error)
             raise UserError(f"{key} does not load as a transformers model: {reason}") from error
         if info["missing_keys"]:
             raise UserError(
@@ -122,8 +123,8 @@ def _logit(prob: float) -> float:
 
 def _check(folder: Path, key: str) -> None:
     if not folder.exists():
-        if str(folder).count("/") == 1 and not str(folder).startswith((".", "/", "models/")):
-            return  # "owner/name" that is no folder here is a hub id
+        if is_hub_id(str(folder)):
+            return
         raise UserError(f"{key}: no such folder, and not a hub id; fetch the checkpoint or set another one")
     if folder.is_file():
         raise UserError(f"{key} is a file, must be a transformers model folder or hub id")

@@ -11,8 +11,8 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from diffground.errors import UserError
-from diffground.runtime.fingerprint import checkpoint_fingerprint
+from diffground.errors import UserError, in_one_line
+from diffground.runtime.fingerprint import checkpoint_fingerprint, is_hub_id
 
 _CONVERT = "load it where you trust it with diffusers and write it with save_pretrained(folder)"
 _PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
@@ -40,7 +40,7 @@ def load_pipeline(checkpoint: str, *, dtype: torch.dtype) -> StableDiffusionPipe
                 checkpoint, dtype=dtype, use_safetensors=True, safety_checker=None, requires_safety_checker=False
             )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = in_one_line(error)
         raise UserError(f"{_name(checkpoint)} does not load as a Stable Diffusion pipeline: {reason}") from error
     _check_inputs(pipeline, checkpoint, conditioning="text_time" if has_two else None)
     if has_two and dtype == torch.float16 and pipeline.vae.config.force_upcast:
@@ -87,8 +87,8 @@ def _check(folder: Path, checkpoint: str) -> None:
     if folder.is_file():
         raise UserError(f"{name} is a file, must be a diffusers pipeline folder or hub id; {_CONVERT}")
     if not folder.exists():
-        if checkpoint.count("/") == 1 and not checkpoint.startswith((".", "/", "models/")):
-            return  # "owner/name" that is no folder here is a hub id
+        if is_hub_id(checkpoint):
+            return
         raise UserError(f"{name}: no such folder; restore it or set a diffusers pipeline folder or hub id")
     if not (folder / "model_index.json").is_file():
         raise UserError(f"{name} has no model_index.json; give a diffusers pipeline folder or hub id")

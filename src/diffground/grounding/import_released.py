@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import re
-import warnings
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from diffground.errors import UserError
 from diffground.grounding.card import released_card
 from diffground.grounding.checkpoint import GroundingSpec, Sampling, save_grounding
 from diffground.grounding.module import GroundingModule
+from diffground.state_dict import check_tensor, read_state_dict
 
 RELEASED_SPEC = GroundingSpec(
     feature_channels={8: 15360, 16: 14080, 32: 8320, 64: 5120},
@@ -58,13 +56,17 @@ def import_released(file: Path, folder: Path) -> GroundingModule:
 
 def read_released(file: Path) -> GroundingModule:
     """The module of the published file, float32, in training mode as built. Raises: UserError as import_released."""
-    state = {_our_name(name): tensor for name, tensor in _read_tensors(file).items()}
+    state = {_our_name(name): tensor for name, tensor in read_state_dict(file, remedy=_REMEDY).items()}
     with torch.device("meta"):
         module = RELEASED_SPEC.build()
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     _check_names(file, found=set(state), expected=set(shapes))
     for name, tensor in state.items():
-        _check_tensor(file, _published_name(name), tensor, shape=shapes[name])
+        published = _published_name(name)
+        check_tensor(file, published, tensor, remedy=_REMEDY)
+        if tuple(tensor.shape) != shapes[name]:
+            has = tuple(tensor.shape)
+            raise UserError(f"{file}: '{published}' must have shape {shapes[name]}, has {has}; {_REMEDY}")
     # Cloned: tensors that share memory in the file must not in the module.
     module.load_state_dict({name: tensor.float().clone() for name, tensor in state.items()}, assign=True)
     return module
@@ -79,42 +81,9 @@ def _published_name(name: str) -> str:
     return name.split(".", 1)[1]
 
 
-def _read_tensors(file: Path) -> dict[str, Tensor]:
-    if not file.is_file():
-        raise UserError(f"{file}: no such file; {_REMEDY}")
-    try:
-        with warnings.catch_warnings(action="ignore"):  # the error says it in one line
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror or error}); {_REMEDY}") from None
-    except Exception as error:  # a reader of foreign bytes trips over them in any way
-        raise UserError(
-            f"{file}: must hold plain tensors only, never pickled code ({_reason(error)}); {_REMEDY}"
-        ) from None
-    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise UserError(f"{file}: must be a state dict (name -> tensor), is a {type(state).__name__}; {_REMEDY}")
-    return state
-
-
-def _reason(error: Exception) -> str:
-    """What is wrong, without PyTorch's advice on how to load the file all the same."""
-    wanted = re.search(r"GLOBAL (\S+)", str(error))
-    return f"it refers to {wanted[1]}" if wanted else "it is damaged, or of another kind"
-
-
 def _check_names(file: Path, *, found: set[str], expected: set[str]) -> None:
     for names, problem in ((expected - found, "is missing"), (found - expected, "is not part of the published module")):
         if names:
             first, others = _published_name(min(names)), len(names) - 1
             more = f" (and {others} more)" if others else ""
             raise UserError(f"{file}: {first!r} {problem}{more}; {_REMEDY}")
-
-
-def _check_tensor(file: Path, name: str, tensor: object, *, shape: tuple[int, ...]) -> None:
-    if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.layout != torch.strided:
-        kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise UserError(f"{file}: '{name}' must be a dense float tensor, is {kind}; {_REMEDY}")
-    if tuple(tensor.shape) != shape:
-        raise UserError(f"{file}: '{name}' must have shape {shape}, has {tuple(tensor.shape)}; {_REMEDY}")
-    if tensor.is_meta or not bool(tensor.isfinite().all()):
-        raise UserError(f"{file}: '{name}' must hold finite numbers; {_REMEDY}")

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from diffground.errors import UserError
 
 DVC = (sys.executable, "-m", "dvc")
@@ -61,11 +63,11 @@ def experiment_commits(*, cwd: Path) -> dict[str, tuple[str, str]]:
 def alone(folder: Path) -> Iterator[None]:
     """Hold the lock of `folder`. Raises: UserError while another process does."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"another process is running '{folder.name}'; wait until it has ended") from None
+    try:
+        held = FileLock(folder / "lock").acquire(blocking=False)
+    except Timeout:
+        raise UserError(f"another process is running '{folder.name}'; wait until it has ended") from None
+    with held:
         yield
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffground.atomic import write_atomically
-from diffground.errors import UserError
+from diffground.errors import UserError, in_one_line
 from diffground.reproduction.catalogue import read_experiment, require_profile
 from diffground.reproduction.config import Params
 from diffground.reproduction.params import build_params
@@ -33,7 +33,7 @@ def compose_params(name: str, *, conf: Path, overrides: Sequence[str] = ()) -> s
             composed = compose("config", overrides=[f"profile={name}", *overrides])
         OmegaConf.resolve(composed)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"{conf}: cannot be composed: {' '.join(str(error).split())}") from None
+        raise UserError(f"{conf}: cannot be composed: {in_one_line(error, limit=None)}") from None
     build_params(OmegaConf.to_container(composed), Params, source=f"profile '{name}'")
     return OmegaConf.to_yaml(composed)
 

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Interval
+from pydantic import ConfigDict, with_config
 
 from diffground.grounding.config import GroundingConfig
+from diffground.ranges import Fraction, NonEmptyStr, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from diffground.reproduction.params import read_params
 from diffground.runtime.config import RuntimeConfig
 from diffground.segmentation.config import SegmenterConfig
+from diffground.vocabulary import TableName
 
 
 @dataclass(frozen=True)
 class VocabularyConfig:
     """Which categories there are and which of them are unseen."""
 
-    name: str
+    name: TableName
     """Table of categories: 'pascal' (20), 'coco' (79), 'sticker_coco' (the 64 of COCO that the mini world has)."""
-    pairs: str
+    pairs: Literal["table", "data", "data_val"]
     """Which categories appear together in prompts: those of the 'table' (pascal has one), or those that share a real
     image of `data.train_list` ('data') or of `data.val_list` ('data_val')."""
-    unseen: tuple[str, ...]
+    unseen: tuple[NonEmptyStr, ...]
     """Categories without labels. Supplementary B.1 of the paper gives three splits."""
-    seen: tuple[str, ...]
+    seen: tuple[NonEmptyStr, ...]
     """Categories with labels; empty: all that are not unseen."""
 
 
@@ -30,26 +36,26 @@ class VocabularyConfig:
 class DataConfig:
     """The real images; stage prepare_data puts them into data/real, in PASCAL VOC devkit layout."""
 
-    source: str
+    source: Literal["stickers", "voc", "coco"]
     """'stickers' composes the mini world, 'voc' copies two lists of a devkit, 'coco' converts COCO 2017."""
     root: str
     """'voc': devkit folder with JPEGImages, SegmentationClass, ImageSets/Segmentation, its labels in the order of the
     vocabulary; 'coco': folder with train2017, val2017, annotations."""
-    train_list: str
+    train_list: NonEmptyStr
     """Name of the image list for training, without .txt; 'voc' reads it, the others write it."""
-    val_list: str
+    val_list: NonEmptyStr
     """Name of the image list for evaluation, without .txt; 'voc' reads it, the others write it."""
-    label_folder: str
+    label_folder: NonEmptyStr
     """Folder of the training list's labels: SegmentationClass, or SegmentationClassAug for trainaug ('voc' only)."""
-    annotations: str
+    annotations: Literal["instances", "panoptic"]
     """'instances', objects that may overlap, or 'panoptic', segments that do not ('coco' only)."""
-    image_size: int
+    image_size: PositiveInt
     """Side of a composed image, px ('stickers' only)."""
-    num_train: int
+    num_train: NonNegativeInt
     """Training images: composed ('stickers'), or a random subset of train2017, 0 for all ('coco')."""
-    num_val: int
+    num_val: NonNegativeInt
     """Validation images: composed ('stickers'), or a random subset of val2017, 0 for all ('coco')."""
-    seed: int
+    seed: NonNegativeInt
     """Seed of the composition ('stickers') or of the subsets ('coco')."""
 
 
@@ -57,24 +63,24 @@ class DataConfig:
 class PromptsConfig:
     """How many prompts of each kind (paper section 4.1)."""
 
-    seed: int
+    seed: NonNegativeInt
     """Seed of categories, pairs and sampling seeds."""
-    num_train_one: int
+    num_train_one: NonNegativeInt
     """Training prompts with one seen category."""
-    num_train_two: int
+    num_train_two: NonNegativeInt
     """Training prompts with a co-appearing pair of seen categories."""
-    test_per_category: int
+    test_per_category: NonNegativeInt
     """Protocol I prompts a category (paper: 30)."""
-    test_per_pair: int
+    test_per_pair: NonNegativeInt
     """Protocol I prompts a co-appearing pair (paper: 5)."""
-    synthesis_per_category: int
+    synthesis_per_category: NonNegativeInt
     """Prompts a category of the synthetic segmentation set (paper: 500)."""
-    synthesis_per_pair: int
+    synthesis_per_pair: NonNegativeInt
     """Prompts a co-appearing pair of the synthetic segmentation set (paper: 71)."""
     contexts: str
     """Longer prompts in the synthetic segmentation set (paper: Model E): '' for none, a bank of contexts (.yaml), a
     file with one prompt a line, or 'llm:<folder or hub id>'; prompts/README.md says how each is written."""
-    context_frac: float
+    context_frac: Fraction
     """Share of the prompts of the synthetic segmentation set that get one, where there is one, 0..1."""
 
 
@@ -82,21 +88,21 @@ class PromptsConfig:
 class GeneratorConfig:
     """The frozen text-to-image model and its sampler."""
 
-    checkpoint: str
+    checkpoint: NonEmptyStr
     """A diffusers pipeline folder or hub id."""
-    image_size: int
+    image_size: PositiveInt
     """Side of a generated image, px."""
-    num_steps: int
+    num_steps: PositiveInt
     """DDIM steps (paper: 50)."""
-    guidance_scale: float
+    guidance_scale: NonNegativeFloat
     """Classifier-free guidance (released code: 5)."""
-    tapped_step: int
+    tapped_step: PositiveInt
     """Step whose latent is stored and whose features are read, counted from the clean end; 1 is the last (paper: 5)."""
-    batch_size: int
+    batch_size: PositiveInt
     """Images sampled at once; changes speed, not the images."""
-    shard_size: int
+    shard_size: PositiveInt
     """Samples a shard."""
-    dtype: str
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
     """'float32', 'bfloat16', 'float16'; 'auto' is bfloat16 where the device has instructions for it, else float32."""
 
 
@@ -104,15 +110,15 @@ class GeneratorConfig:
 class DetectorConfig:
     """The off-the-shelf detector whose masks are the oracle."""
 
-    backend: str
+    backend: Literal["torchvision", "transformers", "detectron2"]
     """'torchvision', 'transformers' (Mask2Former, MaskFormer) or 'detectron2' (Mask R-CNN; install it yourself)."""
-    checkpoint: str
+    checkpoint: NonEmptyStr
     """Model folder; or the name of a torchvision weights entry; or a hub id ('transformers')."""
-    score_threshold: float
+    score_threshold: Fraction
     """Instances below this score are not used, 0..1."""
-    mask_threshold: float
+    mask_threshold: Fraction
     """Pixel probability from which a pixel belongs to an instance, 0..1."""
-    batch_size: int
+    batch_size: PositiveInt
     """Images at once."""
 
 
@@ -123,16 +129,16 @@ class InversionConfig:
     Steps and tapped step are those of `generator`.
     """
 
-    num_train: int
+    num_train: NonNegativeInt
     """Real training images: the first of data.train_list that show a seen category, all if there are fewer; 0: none."""
-    num_val: int
+    num_val: NonNegativeInt
     """Real images to score grounding on: the first of data.val_list that show a used category, all if there are fewer;
     0: none, then grounding is scored on generated images alone."""
-    min_area_frac: float
+    min_area_frac: Fraction
     """Share of the image, 0..1, from which a category that it shows is named in its prompt."""
-    fixed_point_iterations: int
+    fixed_point_iterations: NonNegativeInt
     """UNet passes a step beyond the first, which bring the inversion closer to exact; 0 is plain DDIM inversion."""
-    batch_size: int
+    batch_size: PositiveInt
     """Images inverted at once; changes speed, not the latents."""
 
 
@@ -140,9 +146,9 @@ class InversionConfig:
 class DaamConfig:
     """Baseline: cross-attention maps aggregated over steps, layers and heads."""
 
-    num_calibration: int
+    num_calibration: PositiveInt
     """Training samples on which the threshold is chosen."""
-    batch_size: int
+    batch_size: PositiveInt
     """Images at once."""
 
 
@@ -150,38 +156,38 @@ class DaamConfig:
 class Text2MaskConfig:
     """Baseline From Text to Mask (arXiv 2309.04109): label maps of real images whose categories are known."""
 
-    num_images: int
+    num_images: NonNegativeInt
     """The first images of data.train_list that show a used category, or all if there are fewer; 0: none."""
-    noise_frac: float
+    noise_frac: Fraction
     """How far an image is noised, as a share of the schedule, 0..1."""
-    word_sizes: tuple[int, ...]
+    word_sizes: tuple[PositiveInt, ...]
     """Sides of the cross-attention layers that are averaged, px of the layer; empty: all layers."""
-    num_noises: int
+    num_noises: PositiveInt
     """Noise draws, a UNet pass each, whose maps are averaged."""
-    power: int
+    power: NonNegativeInt
     """How often a map is spread by self-attention; 0: not at all."""
-    max_affinity_size: int
+    max_affinity_size: PositiveInt
     """Largest side of the self-attention used, px of its layer; memory grows as side^4."""
-    threshold_from: str
+    threshold_from: Literal["generated", "fixed"]
     """'generated': the threshold fits the detector's masks of generated training images best, which show seen
     categories alone; no label of a real image enters. 'fixed': it is `threshold`."""
-    threshold: float
+    threshold: Annotated[float, Interval(gt=0, le=1)]
     """From where on a pixel belongs to its likeliest category, above 0, to 1 ('fixed' only)."""
-    num_calibration: int
+    num_calibration: PositiveInt
     """Generated training images on which the threshold is chosen ('generated' only)."""
-    uncertain_band: float
+    uncertain_band: Fraction
     """Pixels less than this from the threshold are ignored, 0..1; 0: none. With a CRF, from even odds."""
-    crf_iterations: int
+    crf_iterations: NonNegativeInt
     """Mean-field iterations of a dense CRF over the maps (Krähenbühl & Koltun 2011); 0: no CRF."""
-    crf_weight: float
+    crf_weight: NonNegativeFloat
     """Weight of the CRF's bilateral kernel; its kernels are normalised."""
-    crf_position_frac: float
+    crf_position_frac: PositiveFloat
     """Reach of the bilateral kernel, a standard deviation, as a share of the image's longer side."""
-    crf_colour_scale: float
+    crf_colour_scale: PositiveFloat
     """Standard deviation of the bilateral kernel in colour, of 255."""
-    batch_size: int
+    batch_size: PositiveInt
     """Images at once; changes speed, not the label maps."""
-    seed: int
+    seed: NonNegativeInt
     """Seed of the noise; an image's own depends on this and on its id alone."""
 
 
@@ -191,17 +197,18 @@ class TrackingConfig:
 
     enabled: bool
     """Log every stage."""
-    uri: str
+    uri: NonEmptyStr
     """Tracking store; the environment variable MLFLOW_TRACKING_URI goes before it."""
-    experiment: str
+    experiment: NonEmptyStr
     """MLflow experiment name."""
 
 
+@with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
 @dataclass(frozen=True)
 class Params:
     """All of params.yaml."""
 
-    profile: str
+    profile: NonEmptyStr
     vocabulary: VocabularyConfig
     data: DataConfig
     prompts: PromptsConfig

@@ -10,7 +10,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from diffground.entry_point import is_full_disk
-from diffground.errors import UserError
+from diffground.errors import UserError, in_one_line
 from diffground.runtime.progress import Progress
 
 _CHUNK_BYTES = 2**20
@@ -74,7 +74,7 @@ def _receive(url: str, partial: Path) -> _Broken | None:
     except (OSError, HTTPException) as error:
         if is_full_disk(error):
             raise
-        text = " ".join(str(getattr(error, "reason", error)).split())[:200]
+        text = in_one_line(getattr(error, "reason", error))
         return _Broken(text or type(error).__name__, got_bytes=_size(partial) > start)
     return None
 

@@ -3,55 +3,30 @@
 from __future__ import annotations
 
 import difflib
-import math
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from diffground.errors import UserError
-from diffground.vocabulary import STICKER_TABLES, TABLES, load_vocabulary
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from diffground.errors import UserError, in_one_line
+from diffground.ranges import Fraction
+from diffground.vocabulary import STICKER_TABLES, load_vocabulary
 
 P = TypeVar("P")
 
-_NOT_NEGATIVE = {
-    "data.seed", "data.num_train", "data.num_val",
-    "prompts.seed", "prompts.num_train_one", "prompts.num_train_two", "prompts.test_per_category",
-    "prompts.test_per_pair", "prompts.synthesis_per_category", "prompts.synthesis_per_pair",
-    "generator.guidance_scale", "inversion.num_train", "inversion.num_val", "inversion.fixed_point_iterations",
-    "grounding.gain_timesteps", "grounding.query_noise", "grounding.weight_decay", "grounding.seed",
-    "segmenter.backbone_lr_factor", "segmenter.weight_decay", "segmenter.seed",
-    "text2mask.num_images", "text2mask.power", "text2mask.crf_iterations", "text2mask.crf_weight", "text2mask.seed",
-    "runtime.num_training_processes",
-}  # fmt: skip
-_POSITIVE = {
-    "grounding.learning_rate", "segmenter.learning_rate", "runtime.checkpoint_every_s",
-    "text2mask.threshold", "text2mask.crf_position_frac", "text2mask.crf_colour_scale",
-}  # fmt: skip
-_FRACTIONS = {
-    "detector.score_threshold", "detector.mask_threshold", "inversion.min_area_frac",
-    "grounding.mask_threshold", "grounding.text_drop", "grounding.decay_frac", "prompts.context_frac",
-    "text2mask.noise_frac", "text2mask.threshold", "text2mask.uncertain_band",
-}  # fmt: skip
-_CHOICES = {
-    "vocabulary.name": TABLES,
-    "vocabulary.pairs": ("table", "data", "data_val"),
-    "data.source": ("stickers", "voc", "coco"),
-    "data.annotations": ("instances", "panoptic"),
-    "generator.dtype": ("auto", "float32", "bfloat16", "float16"),
-    "detector.backend": ("torchvision", "transformers", "detectron2"),
-    "grounding.tokens_at": ("features", "image"),
-    "grounding.branches": ("conditional", "both"),
-    "grounding.training_data": ("sim", "real", "both"),
-    "grounding.training_type": ("without_zero_masks", "normal"),
-    "segmenter.training_sets": ("synthetic", "synthetic_and_real_seen", "real_seen_only", "text2mask", "real_all"),
-    "text2mask.threshold_from": ("generated", "fixed"),
-    "segmenter.matching": ("bipartite", "fixed"),
-    "runtime.backend": ("local", "ray"),
-    "grounding.mixed_precision": ("none", "bf16", "fp16"),
-    "segmenter.mixed_precision": ("none", "bf16", "fp16"),
+_MISSPELT = "unexpected_keyword_argument"
+_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "a section of keys and values",
 }
-_MAY_BE_EMPTY = {"data.root", "prompts.contexts", "runtime.ray_address"}
 
 
 def read_params(path: Path, kind: type[P]) -> P:
@@ -70,15 +45,20 @@ def read_params(path: Path, kind: type[P]) -> P:
         # OmegaConf reads 1e-4 as a number, as Hydra does; plain YAML 1.1 makes it a string
         values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: cannot be read: {in_one_line(error, limit=None)}") from None
     return build_params(values, kind, source=str(path))
 
 
 def build_params(values: Any, kind: type[P], *, source: str) -> P:
     """`values` (nested dicts) as the dataclass `kind`; `source` stands in the messages. Raises: UserError."""
     try:
-        params = _build(kind, values, "")
+        # strict, but a list is read as a tuple and a section as its dataclass: as JSON they have no other form
+        params = TypeAdapter(kind).validate_json(json.dumps(values, default=str), strict=True)
         _check_together(params)
+    except ValidationError as error:
+        # a misspelt key is missing as well; the error that names the right one goes first
+        first = min(error.errors(), key=lambda problem: problem["type"] != _MISSPELT)
+        raise UserError(f"{_message(first, kind)} ({source})") from None
     except UserError as error:
         raise UserError(f"{error} ({source})") from None
     return params
@@ -95,59 +75,56 @@ def flat_params(sections: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _build(kind: Any, value: Any, key: str) -> Any:
-    if is_dataclass(kind):
-        return _build_section(kind, value, key)
+def _message(problem: ErrorDetails, kind: Any) -> str:
+    """Key, rule and value of what pydantic found in values for the dataclass `kind`."""
+    location, value, limits = problem["loc"], problem["input"], problem.get("ctx", {})
+    key = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location).removeprefix(".")
+    if problem["type"] == "missing":
+        return f"'{key}' is missing; add it, or run `diffground profile mini` for a whole file"
+    if problem["type"] == _MISSPELT:
+        known = [field.name for field in fields(_type_at(location[:-1], kind))]
+        near = difflib.get_close_matches(str(location[-1]), known, n=1)
+        section = key.removesuffix(str(location[-1]))
+        advice = f"did you mean '{section}{near[0]}'?" if near else f"known here: {', '.join(known)}"
+        return f"'{key}' is not a parameter; {advice}"
+    expected = _type_at(location, kind)
+    plain = get_args(expected)[0] if get_origin(expected) is Annotated else expected
+    match problem["type"]:
+        case "literal_error" if isinstance(value, str):
+            choices = get_args(expected)
+            near = difflib.get_close_matches(value, choices, n=1)
+            advice = f"; did you mean '{near[0]}'?" if near else ""
+            return f"{key} must be one of {', '.join(choices)}, got '{value}'{advice}"
+        case "string_too_short":
+            return f"{key} must not be empty"
+        case "finite_number":
+            rule = "be a finite number"
+        case "less_than_equal":
+            rule = f"be in 0..{limits['le']:g}"
+        case "greater_than_equal" if expected == Fraction:
+            rule = "be in 0..1"
+        case "greater_than_equal":
+            rule = f"be at least {limits['ge']}" if limits["ge"] else "not be negative"
+        case "greater_than":
+            rule = f"be greater than {limits['gt']:g}"
+        case _:
+            given = "nothing" if value is None else f"{_in_words(type(value))} {value!r}"
+            return f"{key or 'the file'} must be {_in_words(plain)}, got {given}"
+    return f"{key} must {rule}, got {plain(value)}"
+
+
+def _type_at(location: Sequence[int | str], kind: Any) -> Any:
+    """Type of the field at `location` of the dataclass `kind`, with its range."""
+    for step in location:
+        kind = get_args(kind)[0] if isinstance(step, int) else get_type_hints(kind, include_extras=True)[step]
+    return kind
+
+
+def _in_words(kind: Any) -> str:
     if get_origin(kind) is tuple:
-        if not isinstance(value, list):
-            raise _wrong_type(key, f"a list of {_name(get_args(kind)[0])}", value)
-        return tuple(_build(get_args(kind)[0], entry, f"{key}[{i}]") for i, entry in enumerate(value))
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        raise _wrong_type(key, _name(kind), value)
-    _check_range(key, value)
-    return value
-
-
-def _build_section(kind: Any, value: Any, key: str) -> Any:
-    if not isinstance(value, dict):
-        raise _wrong_type(key or "the file", "a section of keys and values", value)
-    hints = get_type_hints(kind)
-    prefix = f"{key}." if key else ""
-    names = [field.name for field in fields(kind)]
-    for name in value:
-        if name not in names:
-            near = difflib.get_close_matches(str(name), names, n=1)
-            advice = f"did you mean '{prefix}{near[0]}'?" if near else f"known here: {', '.join(names)}"
-            raise UserError(f"'{prefix}{name}' is not a parameter; {advice}")
-    for name in names:
-        if name not in value:
-            raise UserError(f"'{prefix}{name}' is missing; add it, or run `diffground profile mini` for a whole file")
-    return kind(**{name: _build(hints[name], value[name], f"{prefix}{name}") for name in names})
-
-
-def _check_range(key: str, value: Any) -> None:
-    """Raises: UserError for a value outside the range of its key; counts and sizes are 1 or more unless named above."""
-    rule = key.partition("[")[0]  # the entries of a list share its rule
-    if rule in _CHOICES and value not in _CHOICES[rule]:
-        near = difflib.get_close_matches(str(value), _CHOICES[rule], n=1)
-        advice = f"; did you mean '{near[0]}'?" if near else ""
-        raise UserError(f"{key} must be one of {', '.join(_CHOICES[rule])}, got '{value}'{advice}")
-    if isinstance(value, str) and not value and rule not in _MAY_BE_EMPTY:
-        raise UserError(f"{key} must not be empty")
-    if isinstance(value, (bool, str)):
-        return
-    if not math.isfinite(value):
-        raise UserError(f"{key} must be a finite number, got {value}")
-    if rule in _FRACTIONS and not 0 <= value <= 1:
-        raise UserError(f"{key} must be in 0..1, got {value}")
-    if rule in _NOT_NEGATIVE and value < 0:
-        raise UserError(f"{key} must not be negative, got {value}")
-    if rule in _POSITIVE and value <= 0:
-        raise UserError(f"{key} must be greater than 0, got {value}")
-    if isinstance(value, int) and rule not in _NOT_NEGATIVE and value < 1:
-        raise UserError(f"{key} must be at least 1, got {value}")
+        entry = get_args(kind)[0]
+        return f"a list of {_in_words(get_args(entry)[0] if get_origin(entry) is Annotated else entry)}"
+    return _WORDS[str if get_origin(kind) is Literal else dict if is_dataclass(kind) else kind]
 
 
 def _check_together(params: Any) -> None:
@@ -187,13 +164,3 @@ def _check_together(params: Any) -> None:
         raise UserError(
             "text2mask.num_images must be at least 1 where 'text2mask' is one of segmenter.training_sets, got 0"
         )
-
-
-def _wrong_type(key: str, expected: str, value: Any) -> UserError:
-    given = "nothing" if value is None else f"{_name(type(value))} {value!r}"
-    return UserError(f"{key} must be {expected}, got {given}")
-
-
-def _name(kind: type) -> str:
-    words: dict[type, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    return words.get(kind, kind.__name__)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[2]  # the folder that holds the package
-_WITHOUT_EFFECT = tuple(f"diffground.{name}" for name in ("atomic", "config", "errors", "params", "runtime"))
+_WITHOUT_EFFECT = tuple(f"diffground.{name}" for name in ("atomic", "config", "errors", "params", "ranges", "runtime"))
 """Modules and packages that decide how something runs, not what comes out."""
 
 

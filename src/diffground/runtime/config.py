@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+from diffground.ranges import NonEmptyStr, NonNegativeInt, PositiveFloat, PositiveInt
 
 
 @dataclass(frozen=True)
 class RuntimeConfig:
     """Where it runs. Nothing here changes a result beyond floating-point tolerance."""
 
-    device: str
+    device: NonEmptyStr
     """'auto' takes a GPU when there is one; else 'cpu', 'cuda', 'cuda:1'."""
-    num_threads: int
+    num_threads: PositiveInt
     """CPU threads of torch, shared out among the workers."""
-    num_workers: int
+    num_workers: PositiveInt
     """Processes of a sharded stage and of Protocol I on the CPU; a GPU has one."""
-    backend: str
+    backend: Literal["local", "ray"]
     """'local': processes of this machine, on one GPU if there is one. 'ray': actors of a Ray cluster, one for each of
     its GPUs; the repository lies on a filesystem that its machines share."""
     ray_address: str
     """With 'ray': 'auto' or 'host:port' of the cluster that this machine belongs to; '': one on this machine, for the
     stage."""
-    num_training_processes: int
+    num_training_processes: NonNegativeInt
     """Processes, a GPU each, that share the batches of a training; 0: as many GPUs as there are and fit the batch, one
     process on the CPU. Dropout, which the segmenter has, draws anew for another number."""
-    checkpoint_every_s: float
+    checkpoint_every_s: PositiveFloat
     """A training that is killed loses at most so many seconds."""

@@ -24,3 +24,8 @@ def checkpoint_fingerprint(path_or_hub_id: str | Path) -> str:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
         digest.update(f"{name}\0{content}\n".encode())
     return digest.hexdigest()
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` is an "owner/name" that is no file or folder here, nor a folder that should be here."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "models/")) and not Path(name).exists()

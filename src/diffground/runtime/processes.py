@@ -87,6 +87,8 @@ def run_in_processes(num: int, target: Callable[..., None], *args: Any) -> None:
 class _Member:
     """The parent's side of one process."""
 
+    # not torch.multiprocessing.start_processes: it raises the text of a traceback, never the error itself (a UserError)
+
     error: Exception
     failed_s: float
     """When it failed, by its own account; one that died had no time to say so and is taken for the first."""

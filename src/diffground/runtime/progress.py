@@ -11,6 +11,8 @@ from tqdm import tqdm
 from diffground.runtime.rank import is_main_process
 
 _LOG_EVERY_S = 30.0
+_JUDGED_FROM_S = 5.0
+"""Time after the first step from which the time left is estimated."""
 
 
 class Progress:
@@ -22,7 +24,9 @@ class Progress:
 
     def __init__(self, total: int, *, description: str, initial: int = 0) -> None:
         self._total, self._description, self._initial = total, description, initial
-        self._done = initial
+        self._done = self._done_at_first = initial
+        self._first_s: float | None = None
+        """When the first step was done; it takes longer than the others, as it includes all that happens only once."""
         self._bar: tqdm | None = None
         self._silent = not is_main_process()
 
@@ -34,6 +38,8 @@ class Progress:
 
     def advance(self, num: int = 1) -> None:
         self._done += num
+        if self._first_s is None:
+            self._first_s, self._done_at_first = time.monotonic(), self._done
         if self._bar is not None:
             self._bar.update(num)
         elif time.monotonic() - self._logged_s >= _LOG_EVERY_S:
@@ -53,7 +59,14 @@ class Progress:
         self._logged_s = time.monotonic()
         elapsed_s = max(self._logged_s - self._start_s, 1e-9)
         rate = (self._done - self._initial) / elapsed_s
-        left = tqdm.format_interval((self._total - self._done) / rate) if rate else "?"
         spent = tqdm.format_interval(elapsed_s)
-        line = f"{self._description}: {self._done}/{self._total}, {rate:.1f}/s, {spent} spent, {left} left"
+        line = f"{self._description}: {self._done}/{self._total}, {rate:.1f}/s, {spent} spent, {self._left()} left"
         print(line, file=sys.stderr, flush=True)
+
+    def _left(self) -> str:
+        """Time left, from the steps after the first one; '?' while these are too few to judge by."""
+        num_left, num_judged = self._total - self._done, self._done - self._done_at_first
+        judged_s = 0.0 if self._first_s is None else self._logged_s - self._first_s
+        if num_left and (not num_judged or judged_s < _JUDGED_FROM_S):
+            return "?"
+        return tqdm.format_interval(num_left * judged_s / num_judged if num_left else 0)

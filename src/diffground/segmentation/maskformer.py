@@ -16,7 +16,8 @@ from transformers import AutoConfig, DetrConfig, MaskFormerConfig, MaskFormerFor
 from transformers.utils import logging as transformers_logging
 
 from diffground.atomic import atomic_file, write_atomically
-from diffground.errors import UserError
+from diffground.errors import UserError, in_one_line
+from diffground.runtime.fingerprint import is_hub_id
 
 GROUPS = 32
 """transformers normalises the pixel decoder in this many groups of channels."""
@@ -183,7 +184,7 @@ def _load_backbone(name: str) -> ResNetBackbone:
     folder = Path(name)
     if folder.is_dir() and not (folder / _WEIGHTS).is_file():
         raise UserError(f"{key}: the folder has no {_WEIGHTS} (pickles are never loaded); run `git checkout -- models`")
-    if not folder.is_dir() and name.count("/") != 1:
+    if not folder.is_dir() and not is_hub_id(name):
         raise UserError(f"{key}: no such folder, and not a hub id; run `git checkout -- models` or see pretrain/")
     transformers_logging.disable_progress_bar()
     try:
@@ -195,5 +196,5 @@ def _load_backbone(name: str) -> ResNetBackbone:
             use_safetensors=True, dtype=torch.float32,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = in_one_line(error)
         raise UserError(f"{key} does not load as a transformers ResNet: {reason}") from error

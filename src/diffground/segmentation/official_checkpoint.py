@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import warnings
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import reduce
@@ -17,10 +16,11 @@ from torch import Tensor
 from transformers import DetrConfig, MaskFormerConfig, MaskFormerForInstanceSegmentation, ResNetConfig
 
 from diffground.atomic import atomic_file, write_atomically
-from diffground.errors import UserError
+from diffground.errors import UserError, in_one_line
 from diffground.segmentation.detectron2_backend import official_settings
 from diffground.segmentation.maskformer import GROUPS, MaskFormerSegmenter
 from diffground.segmentation.official_weights import from_official, to_official
+from diffground.state_dict import check_tensor, read_state_dict
 
 _REMEDY = "give a .pth that the authors' train_net.py wrote for a MaskFormer with a ResNet and BasePixelDecoder"
 _COUNTER = "num_batches_tracked"
@@ -108,27 +108,10 @@ def _settings_of(path: Path, config: MaskFormerConfig) -> dict[str, Any]:
 
 def _read_checkpoint(file: Path) -> dict[str, Tensor]:
     """The weights, float32, under the authors' names; the numbers of batches that batch norms saw are left out."""
-    if not file.is_file():
-        raise UserError(f"{file}: no such file; {_REMEDY}")
-    try:
-        with warnings.catch_warnings(action="ignore"):  # the error says it in one line
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror or error}); {_REMEDY}") from None
-    except Exception as error:  # a reader of foreign bytes trips over them in any way
-        wanted = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it refers to {wanted[1]}" if wanted else "it is damaged, or of another kind"
-        raise UserError(f"{file}: must hold plain tensors only, never pickled code ({reason}); {_REMEDY}") from None
-    state = content.get("model", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise UserError(f"{file}: must be a state dict (name -> tensor), is a {type(state).__name__}; {_REMEDY}")
+    state = read_state_dict(file, remedy=_REMEDY)
     weights = {name: tensor for name, tensor in state.items() if not name.endswith(f".{_COUNTER}")}
     for name, tensor in weights.items():
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.layout != torch.strided:
-            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise UserError(f"{file}: {name!r} must be a dense float tensor, is {kind}; {_REMEDY}")
-        if tensor.is_meta or not tensor.numel() or not bool(tensor.isfinite().all()):
-            raise UserError(f"{file}: {name!r} must hold finite numbers; {_REMEDY}")
+        check_tensor(file, name, tensor, remedy=_REMEDY)
     return {name: tensor.float() for name, tensor in weights.items()}
 
 
@@ -184,7 +167,7 @@ def _check_settings(file: Path, settings: Mapping[str, Any]) -> bool:
     try:
         written = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = in_one_line(error)
         raise UserError(f"{file}: not valid YAML ({reason}); restore it, or move the checkpoint away from it") from None
     for key in _UNSEEN_IN_WEIGHTS:
         found = reduce(lambda node, part: node.get(part) if isinstance(node, dict) else None, key.split("."), written)

@@ -165,6 +165,7 @@ def train(
         _restore(run, execution.unfinished, accelerator)
         with Progress(iterations, description=description, initial=run.iteration) as progress:
             for iteration in range(run.iteration + 1, iterations + 1):
+                # no torch scheduler: LambdaLR rounds 13 of the segmenter's 800 rates differently, in the last bit
                 set_rates(iteration)
                 if num_processes > 1:
                     torch.manual_seed(hash((seed, iteration, accelerator.process_index)))  # each its own dropout

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffground.atomic import atomic_file
+from diffground.errors import in_one_line
 from diffground.runtime.code_digest import code_digest
 from diffground.runtime.fingerprint import checkpoint_fingerprint
 from diffground.runtime.rank import is_main_process
@@ -77,7 +78,7 @@ class Unfinished:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
             problem = _problem(content, tensors, json.loads(json.dumps(self.fingerprint)))
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            problem = f"is damaged ({' '.join(str(error).split())[:100]})"
+            problem = f"is damaged ({in_one_line(error)})"
         if problem:
             print(f"{path}: {problem}; it is deleted, training starts anew", file=sys.stderr)
             self.remove()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from diffground.detection.load import BACKENDS, load_detector
 from diffground.detection.small_mask_rcnn import build_small_mask_rcnn, targets_from_index_maps
 from diffground.detection.torchvision_backend import MaskRcnnDetector, save_small_mask_rcnn
 from diffground.errors import UserError
-from diffground.reproduction import params as rules
+from diffground.reproduction.config import DetectorConfig
 
 CONFIG = {
     "num_categories": 2, "image_size": 32, "embedding_size": 8,
@@ -116,7 +117,7 @@ def test_truncated_weights_are_refused(folder: Path) -> None:
 
 
 def test_params_know_the_same_backends() -> None:
-    assert rules._CHOICES["detector.backend"] == BACKENDS
+    assert get_args(get_type_hints(DetectorConfig)["backend"]) == BACKENDS
 
 
 def test_an_unknown_backend_is_refused() -> None:

@@ -209,6 +209,19 @@ def test_the_same_experiment_twice_at_once_is_one_line(tmp_path):
         pass
 
 
+def test_an_experiment_whose_process_was_killed_can_be_run_again(tmp_path):
+    folder = tmp_path / "seen_05"
+    hold = "import sys, time; from pathlib import Path; from diffground.reproduction.commands import alone\n"
+    hold += "with alone(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", hold, str(folder)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="another process is running 'seen_05'"), alone(folder):
+            pass
+        holder.kill()
+    with alone(folder):
+        pass
+
+
 def test_overrides_make_an_experiment_of_their_own(repository, finished):
     step, normal = "generator.tapped_step=2", "grounding.training_type=normal"
     varied = [vary(None, [step], target="evaluate_grounding"), vary(read_catalogue()["training_normal"], [step])]

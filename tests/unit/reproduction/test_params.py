@@ -1,14 +1,13 @@
 """params.yaml: what is wrong is said in one line that names the key and the remedy."""
 
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import get_type_hints
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
 
 from diffground.errors import UserError
-from diffground.reproduction import params as rules
 from diffground.reproduction.config import Params, load_params
 from diffground.reproduction.params import flat_params
 
@@ -191,12 +190,42 @@ def test_a_file_that_is_no_parameters_is_one_line(tmp_path, text):
     message(tmp_path, text)
 
 
-def test_every_rule_names_a_parameter_that_exists():
-    hints = get_type_hints(Params)
-    keys = {f"{s}.{f.name}" for s, kind in hints.items() if is_dataclass(kind) for f in fields(kind)}
-    assert len(keys) > 50
-    named = rules._NOT_NEGATIVE | rules._POSITIVE | rules._FRACTIONS | rules._CHOICES.keys() | rules._MAY_BE_EMPTY
-    assert named <= keys
+def leaves(kind: type, section: str = "") -> dict[str, object]:
+    """'section.key' -> the type of a field, or of its entries, with its range."""
+    found = {}
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if is_dataclass(hint):
+            found |= leaves(hint, f"{name}.")
+        else:
+            found[f"{section}{name}"] = get_args(hint)[0] if get_origin(hint) is tuple else hint
+    return found
+
+
+def test_every_parameter_has_a_range_unless_it_is_a_switch_or_a_text_that_may_be_empty():
+    kinds = leaves(Params)
+    assert len(kinds) > 100
+    without = {key for key, kind in kinds.items() if kind is not bool and get_origin(kind) not in (Annotated, Literal)}
+    assert without == {"data.root", "prompts.contexts", "runtime.ray_address"}
+
+
+def test_a_number_in_quotes_is_text_and_a_choice_is_no_number(tmp_path, values):
+    values["generator"]["num_steps"] = "12"
+    assert "generator.num_steps must be a whole number, got text '12'" in message(tmp_path, values)
+    values["generator"] |= {"num_steps": 12, "dtype": 16}
+    assert "generator.dtype must be text, got a whole number 16" in message(tmp_path, values)
+
+
+def test_a_list_names_the_entry_that_is_no_choice(tmp_path, values):
+    values["segmenter"]["training_sets"] = ["synthetic", "real_al"]
+    expected = "segmenter.training_sets[1] must be one of synthetic, synthetic_and_real_seen, real_seen_only, text2mask"
+    text = message(tmp_path, values)
+    assert expected in text
+    assert "got 'real_al'; did you mean 'real_all'?" in text
+
+
+def test_a_section_that_is_none_is_named(tmp_path, values):
+    values["daam"] = [1]
+    assert "daam must be a section of keys and values, got a list [1]" in message(tmp_path, values)
 
 
 def test_flat_parameters_keep_values_order_and_what_is_no_section():

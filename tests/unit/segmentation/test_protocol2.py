@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from diffground.data.shards import Sample, encode_label, encode_png, write_shard
 from diffground.data.voc import VocDataset, VocItem, write_voc
 from diffground.report.tables import TRAINING_TITLES
 from diffground.reproduction.config import load_params
-from diffground.reproduction.params import _CHOICES
 from diffground.segmentation.card import segmenter_card
+from diffground.segmentation.config import TrainingSet
 from diffground.segmentation.maskformer import MaskFormerSegmenter, build_maskformer
 from diffground.segmentation.protocol2 import training_source
 from diffground.segmentation.train import train_segmenter
@@ -89,7 +90,7 @@ def test_poisoned_labels_of_unseen_categories_change_nothing(
 
 def test_every_training_set_has_a_card_and_a_title() -> None:
     config = load_params(Path(__file__).parents[3] / "params.yaml").segmenter
-    names = _CHOICES["segmenter.training_sets"]
+    names = get_args(TrainingSet)
     assert set(TRAINING_TITLES) == set(names)
     cards = {segmenter_card(name, config=config, num_images=3, unseen=("dog",), final_loss=0.5) for name in names}
     assert len(cards) == len(names) == 5

@@ -6,7 +6,7 @@ import os
 import socket
 from typing import Any
 
-from diffground.errors import InfrastructureError, UserError
+from diffground.errors import InfrastructureError, UserError, in_one_line
 
 _CONNECT_TIMEOUT_S = 20.0
 
@@ -34,13 +34,13 @@ def connect(address: str, *, num_cpus: int) -> bool:
         ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **own)
     except (OSError, RuntimeError, ValueError) as error:
         if not address:
-            raise InfrastructureError(f"Ray does not start on this machine ({in_short(error)})") from None
+            raise InfrastructureError(f"Ray does not start on this machine ({in_one_line(error)})") from None
         if isinstance(error, ValueError):
             raise UserError(
-                f"runtime.ray_address must be '', 'auto' or 'host:port', got '{address}' ({in_short(error)})"
+                f"runtime.ray_address must be '', 'auto' or 'host:port', got '{address}' ({in_one_line(error)})"
             ) from None
         raise InfrastructureError(
-            f"runtime.ray_address: no Ray cluster answers at '{address}' ({in_short(error)}); start one with "
+            f"runtime.ray_address: no Ray cluster answers at '{address}' ({in_one_line(error)}); start one with "
             "`ray start --head`, or leave it empty for one on this machine alone"
         ) from None
     return True
@@ -54,8 +54,3 @@ def _require_listener(address: str) -> None:
         if not (port.isdecimal() and 0 < int(port) < 2**16):
             raise ValueError(f"'{port}' is no port")
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
-
-
-def in_short(error: Exception) -> str:
-    """One line of what `error` says."""
-    return " ".join(str(error).split())[:300]

@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
-from diffground.errors import InfrastructureError, UserError
+from diffground.errors import InfrastructureError, UserError, in_one_line
 from diffground.runtime.ray.actor import Server, own_code
-from diffground.runtime.ray.cluster import connect, in_short
+from diffground.runtime.ray.cluster import connect
 from diffground.runtime.workers import Advance, Item, Result, Work, Workers, ignore
 
 _MAX_LOSSES = 3
@@ -129,6 +129,7 @@ class RayWorkers(Workers):
         self._is_ours = False
 
 
+# not Ray's ActorPool, which replaces no actor that died, nor max_restarts, which neither reports nor counts losses
 @dataclass
 class _Round:
     """One `map`."""
@@ -202,8 +203,8 @@ class _Round:
             self.num_failed_starts += 1
             if self.num_failed_starts >= _MAX_LOSSES:
                 raise InfrastructureError(
-                    f"Ray could not start a worker, {_MAX_LOSSES} times in a row ({in_short(reason)}); see that every "
-                    "machine of the cluster has the same Python packages and this folder"
+                    f"Ray could not start a worker, {_MAX_LOSSES} times in a row ({in_one_line(reason)}); see that "
+                    "every machine of the cluster has the same Python packages and this folder"
                 ) from None
             return
         if error:
@@ -224,7 +225,7 @@ class _Round:
             name = getattr(self.items[i], "name", f"{i + 1} of {len(self.items)}")
             if self.losses[i] >= _MAX_LOSSES:
                 raise InfrastructureError(
-                    f"{_MAX_LOSSES} Ray workers in a row were lost at item {name} ({in_short(error)}); lower "
+                    f"{_MAX_LOSSES} Ray workers in a row were lost at item {name} ({in_one_line(error)}); lower "
                     "runtime.num_workers or the stage's batch_size if memory ran out, finished shards are kept"
                 ) from None
             print(f"a Ray worker was lost at item {name}, which is done again", file=sys.stderr, flush=True)
