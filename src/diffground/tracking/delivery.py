@@ -7,9 +7,9 @@ MLflow itself drops a metric, parameter, tag or dataset that it already has.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any
 
 from filelock import FileLock
@@ -40,9 +40,10 @@ def deliver(session: Session, client: Any, *, live: bool) -> None:
     live: the stage still runs in this process; one that does not and has no end was killed.
     Raises: UnavailableError when the store does not take it now.
     """
-    for batch, end in _batches(session, offset=session.offset):
+    for _, group in groupby(session.entries(offset=session.offset), key=_goes_with):
+        batch, ends = zip(*group, strict=True)
         _deliver_batch(session, client, batch)
-        session.offset = end
+        session.offset = ends[-1]
         if batch[-1]["op"] == "end":
             session.remove()
             return
@@ -52,12 +53,10 @@ def deliver(session: Session, client: Any, *, live: bool) -> None:
         session.remove()
 
 
-def _batches(session: Session, *, offset: int) -> Iterator[tuple[list[Entry], int]]:
-    """Metrics for the same runs that follow on each other together, everything else alone; with the offset after it."""
-    entries = session.entries(offset=offset)
-    for to, group in groupby(entries, key=lambda found: found[0]["to"] if found[0]["op"] == "metrics" else None):
-        while batch := list(islice(group, 1 if to is None else _MAX_PER_CALL["metrics"])):
-            yield [entry for entry, _ in batch], batch[-1][1]
+def _goes_with(found: tuple[Entry, int]) -> Any:
+    """Metrics of the same runs that follow on each other go together, everything else alone."""
+    entry, end = found
+    return entry["to"] if entry["op"] == "metrics" else end
 
 
 def _deliver_batch(session: Session, client: Any, batch: Sequence[Entry]) -> None:
@@ -71,8 +70,12 @@ def _deliver_batch(session: Session, client: Any, batch: Sequence[Entry]) -> Non
             if refused:  # another database under the same name: everything is still here
                 session.offset, session.ids = 0, {}
             raise UnavailableError(f"is away ({first_line(error)})") from error
-        for entry in batch:
-            session.refuse(entry, first_line(error))
+        if len(batch) == 1:
+            session.refuse(batch[0], first_line(error))
+            return
+        middle = len(batch) // 2
+        for half in (batch[:middle], batch[middle:]):  # until what is wrong is found
+            _deliver_batch(session, client, half)
 
 
 def _apply(session: Session, client: Any, batch: Sequence[Entry]) -> None:

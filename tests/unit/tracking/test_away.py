@@ -286,6 +286,16 @@ def test_what_the_store_refuses_is_set_aside_and_holds_up_nothing(params, runs_o
     assert sync_journal(JOURNAL, uri=params.tracking.uri).num_refused == 1
 
 
+def test_one_metric_that_is_refused_takes_no_other_with_it(params, runs_of):
+    with start_run("generate", params) as run:
+        for step, name in enumerate(("loss", "l*ss", "loss")):  # MLflow takes no star in a name
+            run.log_metrics({name: 1.0}, step=step)
+    client = open_client(params.tracking.uri)
+    points = client.get_metric_history(runs_of("generate")[0].info.run_id, "loss")
+    assert [point.step for point in points] == [0, 2]
+    assert json.loads((JOURNAL / "refused.jsonl").read_text())["metrics"] == {"l*ss": 1.0}
+
+
 def test_no_password_is_written_down(params):
     uri = "http://me:secret@127.0.0.1:9"
     log_stage(replace(params, tracking=replace(params.tracking, uri=uri)))
