@@ -21,7 +21,7 @@ SCRIPTS = {
     GROUNDING: Path(__file__).with_name("code_grounding.py"),
     SEGMENTER: Path(__file__).with_name("code_segmenter.py"),
 }
-"""What MLflow copies beside the model folder, and runs to load it."""
+"""What MLflow copies next to the model folder, and runs to load it."""
 SHA256, PROFILE, COMMIT, STAGE, SCORE, BENCHMARK = (
     f"diffground.{name}" for name in ("sha256", "profile", "commit", "stage", "score", "benchmark")
 )
@@ -43,7 +43,7 @@ class ModelEntry:
     name: str
     """Of the logged model; one run may have several."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """What it needs beside the folder; `load_model(…, model_config=…)` overrides it."""
+    """What it needs in addition to the folder; `load_model(…, model_config=…)` overrides it."""
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def sha256(self) -> str:

@@ -296,6 +296,18 @@ def test_one_metric_that_is_refused_takes_no_other_with_it(params, runs_of):
     assert json.loads((JOURNAL / "refused.jsonl").read_text())["metrics"] == {"l*ss": 1.0}
 
 
+def test_a_journal_of_another_version_is_reported_and_stays(params):
+    entries = JOURNAL / "1700000000000-generate-0a1b2c3d" / "entries.jsonl"
+    entries.parent.mkdir(parents=True)
+    entries.write_text('{"op": "begin", "at_ms": 1700000000000, "values": {"uri": "sqlite:///mlflow.db"}}\n')
+    with pytest.raises(UserError, match=r"generate-0a1b2c3d is of another version of diffground.*0 of 1 runs"):
+        sync_journal(JOURNAL, uri=params.tracking.uri)
+    assert entries.is_file()
+    with start_run("detect", params):
+        pass
+    assert [session.folder for session in sessions(JOURNAL)] == [entries.parent], "it holds up nothing"
+
+
 def test_no_password_is_written_down(params):
     uri = "http://me:secret@127.0.0.1:9"
     log_stage(replace(params, tracking=replace(params.tracking, uri=uri)))
