@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,17 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """The path to write instead of `path`: beside it, of this process alone, <name>.<process id>.partial.
 
     At the end that file is on the disk and takes the place of `path`; after an exception it is gone, and what was at
-    `path` before is still there. Folders above `path` are made.
+    `path` before is still there. Folders above `path` are made. Who may read the file is decided by the umask, as for
+    any new file, whoever wrote it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
+        partial.touch()
+        mode = stat.S_IMODE(partial.stat().st_mode)
         yield partial
+        # safetensors renames a private temporary file (mode 600) to `partial`
+        partial.chmod(mode)
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import diffground
 from diffground.atomic import atomic_file, write_atomically
@@ -65,3 +67,16 @@ def test_a_killed_process_leaves_the_old_file(tmp_path):
     assert path.read_text() == "old"
     write_atomically(path, "new")
     assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_the_umask_decides_who_may_read_a_file_whoever_wrote_it(tmp_path, umask, mode):
+    weights, text = tmp_path / "model.safetensors", tmp_path / "config.json"
+    before = os.umask(umask)
+    try:
+        with atomic_file(weights) as partial:
+            save_file({"weight": torch.zeros(2)}, partial)
+        write_atomically(text, "{}")
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (weights, text)] == [mode, mode]

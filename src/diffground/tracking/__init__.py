@@ -1,4 +1,4 @@
-"""MLflow tracking: a parent run a reproduction, a child run a stage. The only package that imports mlflow."""
+"""MLflow tracking: one parent run per reproduction, one child run per stage. The only package that imports mlflow."""
 
 from diffground.tracking.delivery import REPRODUCTION_TAG
 from diffground.tracking.loading import load_model

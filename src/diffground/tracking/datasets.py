@@ -45,7 +45,7 @@ def datasets_of(stage: str, params: Params, *, root: Path = Path()) -> list[dict
 
 
 def _parts(path: Path, name: str, named: list[str], params: Params) -> Iterator[tuple[str, str, int]]:
-    """Name, context, size: one for each list of real images that the stage names, else one alone."""
+    """Name, context, size: one for each list of real images that the stage names, else only one."""
     if path.name != paths.REAL.name:
         context = next((part for part in name.replace(".", "/").split("/") if part in _SETS), name.split("/")[0])
         yield name, context, sum(1 for file in _files(path) if file.suffix != ".json")

@@ -1,201 +1,154 @@
 """From the journal to MLflow: in order, with the times at which things happened, each exactly once.
 
-Every operation may be repeated without a second effect, so that a process that dies between an operation and the note
-that it is done does no harm: runs are looked for by a tag before they are made, MLflow itself drops a metric, parameter
-or dataset that it has already.
+Every operation may be repeated without a second effect, so a session whose delivery was interrupted is delivered again
+from its first entry: runs are looked for by a tag before they are made, models by the digest of their weights, and
+MLflow itself drops a metric, parameter, tag or dataset that it already has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from itertools import groupby
 from typing import Any
 
+from filelock import FileLock
+
 from diffground.errors import UserError
-from diffground.tracking.journal import Entry, Progress, Session, alone, remove_leftovers, sessions
-from diffground.tracking.models import judge_model, log_model
-from diffground.tracking.store import Store, UnavailableError, first_line
+from diffground.tracking.journal import Session
+from diffground.tracking.models import log_model
+from diffground.tracking.store import UnavailableError, artifact_location, first_line
 
 REPRODUCTION_TAG = "diffground.reproduction"
 """Tag of a parent run: digest of commit, DVC experiment and parameters. Stages with the same digest share a parent."""
 SESSION_TAG = "diffground.journal"
 """Tag of a stage's run: the journal that it came from."""
 
-# A batch of MLflow's logging interface holds at most this many.
-_MAX_PARAMS, _MAX_METRICS, _MAX_TAGS = 100, 1000, 100
+_MAX_PER_CALL = {"metrics": 1000, "params": 100, "tags": 100}
+"""Of MLflow's logging interface."""
 _MAX_PARAM_LENGTH = 6000
+_MAKERS = {"begin", "model"}
+"""What looks for something before it makes it: two processes at once would make it twice."""
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
 
+Entry = dict[str, Any]
 
-def deliver_all(root: Path, open_store: Callable[[str], Store], *, own: Session | None = None) -> dict[str, str]:
-    """Deliver every session below `root` that no other process holds, in order; `own` is held by this one.
 
-    open_store: of the URI that a session was written for. Returns: that URI -> why it takes nothing now.
+def deliver(session: Session, client: Any, *, live: bool) -> None:
+    """Send what this process has not sent yet; remove the session after its last entry.
+
+    live: the stage still runs in this process; one that does not and has no end was killed.
+    Raises: UnavailableError when the store does not take it now.
     """
-    away: dict[str, str] = {}
-    remove_leftovers(root)
-    for session in sessions(root):
-        live = own is not None and session.key == own.key
-        if live and own is not None:
-            session = own
-        elif not session.acquire():
-            continue
-        try:
-            if not live:
-                session.close_after_death()
-            _deliver_or_note(session, open_store, away, live=live)
-        finally:
-            if not live:
-                session.release()
-    return away
-
-
-def _deliver_or_note(session: Session, open_store: Callable[[str], Store], away: dict[str, str], *, live: bool) -> None:
-    begin = next(session.entries(), None)
-    if begin is None:
-        if not live:
-            session.remove()  # killed before it wrote anything
-        return
-    uri = begin.values["uri"]
-    if uri in away:
-        return
-    try:
-        deliver(session, open_store(uri))
-    except UnavailableError as error:
-        away[uri] = str(error)
-
-
-def deliver(session: Session, store: Store) -> None:
-    """Send what has not arrived yet; remove the session after its last entry.
-
-    Raises: UnavailableError when the store does not take it now; what has arrived until then is noted.
-    """
-    client = store.client()
-    progress = session.progress()
-    if progress.ids and _is_gone(client, progress.ids["run"]):
-        progress = Progress()  # another database under the same name: everything is still here
-    ended = False
-    for batch in _batches(session.entries(offset=progress.offset)):
-        try:
-            if len(batch) > 1:
-                _log_metrics(client, progress.ids[batch[0].values["to"]], batch)
-            else:
-                _deliver_entry(batch[0], session, store, progress.ids)
-        except Exception as error:
-            if batch[0].op == "begin" or not (_is_refusal(error) and _is_there(client, progress.ids["run"])):
-                raise UnavailableError(first_line(error)) from error
-            for entry in batch:
-                session.refuse(entry, first_line(error))
-        progress.offset = batch[-1].end
-        session.save_progress(progress)
-        ended = batch[-1].op == "end"
-    if ended:
+    for _, group in groupby(session.entries(offset=session.offset), key=_goes_with):
+        batch, ends = zip(*group, strict=True)
+        _deliver_batch(session, client, batch)
+        session.offset = ends[-1]
+        if batch[-1]["op"] == "end":
+            session.remove()
+            return
+    if not live:
+        *_, (last, _) = session.entries()
+        _deliver_batch(session, client, [{"op": "end", "at_ms": last["at_ms"], "status": "KILLED"}])
         session.remove()
 
 
-def _batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Metrics of one run that follow on each other together, up to _MAX_METRICS; everything else alone."""
-    batch: list[Entry] = []
-    for entry in entries:
-        together = [*batch, entry]
-        if batch and (
-            any(e.op != "metrics" or e.values["to"] != batch[0].values["to"] for e in together)
-            or sum(len(e.values["values"]) for e in together) > _MAX_METRICS
-        ):
-            yield batch
-            together = [entry]
-        batch = together
-    if batch:
-        yield batch
+def _goes_with(found: tuple[Entry, int]) -> Any:
+    """Metrics of the same runs that follow on each other go together, everything else alone."""
+    entry, end = found
+    return entry["to"] if entry["op"] == "metrics" else end
 
 
-def _deliver_entry(entry: Entry, session: Session, store: Store, ids: dict[str, str]) -> None:
-    client, values = store.client(), entry.values
-    run_id = ids.get(values.get("to", "run"), "")
-    match entry.op:
+def _deliver_batch(session: Session, client: Any, batch: Sequence[Entry]) -> None:
+    makes = batch[0]["op"] in _MAKERS
+    try:
+        with FileLock(session.folder.parent / ".lock") if makes else nullcontext():
+            _apply(session, client, batch)
+    except Exception as error:
+        refused = batch[0]["op"] != "begin" and _is_refusal(error)
+        if not refused or not _is_there(client, session.ids["run"]):
+            if refused:  # another database under the same name: everything is still here
+                session.offset, session.ids = 0, {}
+            raise UnavailableError(f"is away ({first_line(error)})") from error
+        if len(batch) == 1:
+            session.refuse(batch[0], first_line(error))
+            return
+        middle = len(batch) // 2
+        for half in (batch[:middle], batch[middle:]):  # until what is wrong is found
+            _deliver_batch(session, client, half)
+
+
+def _apply(session: Session, client: Any, batch: Sequence[Entry]) -> None:
+    """Send one entry, or metrics of several."""
+    entry, ids = batch[0], session.ids
+    match entry["op"]:
         case "begin":
-            with alone(session.folder.parent):
-                _begin(client, entry, session.key, store.artifact_location(), ids)
+            session.ids = _begin(client, session.key, entry)
         case "metrics":
-            _log_metrics(client, run_id, [entry])
+            for to in entry["to"]:
+                _log_batches(client, ids[to], metrics=batch)
         case "params":
-            _log_params(client, run_id, values["values"])
+            _log_batches(client, ids["run"], params=entry["params"])
         case "inputs":
-            for key in ("run", "parent"):
-                _log_inputs(client, ids[key], values["datasets"])
+            for run_id in ids.values():
+                _log_inputs(client, run_id, entry["datasets"])
         case "artifact":
-            path = session.kept(values["file"])
+            path = session.folder / entry["file"]
             log = client.log_artifacts if path.is_dir() else client.log_artifact
-            log(run_id, str(path), values["folder"])
+            log(ids["run"], str(path), entry["folder"])
         case "model":
-            with alone(session.folder.parent):
-                log_model(client, run_id, session.kept(values["file"]), values)
-        case "judge":
-            with alone(session.folder.parent):
-                judge_model(client, values)
+            log_model(client, ids["run"], session.folder / entry["file"], entry)
         case "end":
-            for key in ("run", "parent"):
-                client.set_terminated(ids[key], status=values["status"], end_time=entry.at_ms)
-        case _:
-            raise UserError(f"{session.folder}: '{entry.op}' is of another version of diffground")
+            for run_id in ids.values():
+                client.set_terminated(run_id, status=entry["status"], end_time=entry["at_ms"])
+        case unknown:
+            raise UserError(f"{session.folder}: '{unknown}' is of another version of diffground")
 
 
-def _begin(client: Any, entry: Entry, key: str, artifact_location: str | None, ids: dict[str, str]) -> None:
-    values = entry.values
-    parent = values["parent"]
-    experiment = client.get_experiment_by_name(values["experiment"])
-    ids["experiment"] = (
+def _begin(client: Any, key: str, entry: Entry) -> dict[str, str]:
+    """Find or make the parent run and the stage's run; return their ids."""
+    name, parent, run = entry["experiment"], entry["parent"], entry["run"]
+    experiment = client.get_experiment_by_name(name)
+    experiment_id = (
         experiment.experiment_id
         if experiment
-        else client.create_experiment(values["experiment"], artifact_location=artifact_location)
+        else client.create_experiment(name, artifact_location=artifact_location(entry["uri"]))
     )
-    ids["parent"] = _find_or_create(
-        client, ids["experiment"], REPRODUCTION_TAG, parent["digest"], name=parent["name"], at_ms=entry.at_ms
-    )
-    _set_tags(client, ids["parent"], parent["tags"])
-    if not client.get_run(ids["parent"]).data.params:
-        _log_params(client, ids["parent"], parent["params"])
-    ids["run"] = _find_or_create(
-        client, ids["experiment"], SESSION_TAG, key, name=values["stage"], at_ms=entry.at_ms, parent_id=ids["parent"]
-    )
-    _set_tags(client, ids["run"], values["tags"])
-    _log_params(client, ids["run"], values["params"])
+    tags = {REPRODUCTION_TAG: parent["digest"], **parent["tags"]}
+    parent_id = _find_or_create(client, experiment_id, {**parent, "tags": tags}, at_ms=entry["at_ms"])
+    tags = {SESSION_TAG: key, "mlflow.parentRunId": parent_id, **run["tags"]}
+    run_id = _find_or_create(client, experiment_id, {**run, "tags": tags}, at_ms=entry["at_ms"])
+    return {"run": run_id, "parent": parent_id}
 
 
-def _find_or_create(
-    client: Any, experiment_id: str, tag: str, value: str, *, name: str, at_ms: int, parent_id: str = ""
-) -> str:
+def _find_or_create(client: Any, experiment_id: str, run: Mapping[str, Any], *, at_ms: int) -> str:
+    """The id of the run whose first tag has this value; its tags and parameters are those of `run` afterwards."""
+    tag, value = next(iter(run["tags"].items()))
     found = client.search_runs([experiment_id], f"tags.`{tag}` = '{value}'", max_results=1)
-    if found:
-        return str(found[0].info.run_id)
-    tags = {tag: value, **({"mlflow.parentRunId": parent_id} if parent_id else {})}
-    return str(client.create_run(experiment_id, start_time=at_ms, run_name=name, tags=tags).info.run_id)
+    made = found[0] if found else client.create_run(experiment_id, at_ms, {tag: value}, run["name"])
+    run_id = str(made.info.run_id)
+    _log_batches(client, run_id, tags=run["tags"], params=run["params"])
+    return run_id
 
 
-def _log_metrics(client: Any, run_id: str, entries: Sequence[Entry]) -> None:
-    from mlflow.entities import Metric
+def _log_batches(
+    client: Any,
+    run_id: str,
+    *,
+    metrics: Sequence[Entry] = (),
+    params: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    from mlflow.entities import Metric, Param, RunTag
 
-    metrics = [
-        Metric(key, float(value), entry.at_ms, entry.values["step"])
-        for entry in entries
-        for key, value in entry.values["values"].items()
-    ]
-    for start in range(0, len(metrics), _MAX_METRICS):
-        client.log_batch(run_id, metrics=metrics[start : start + _MAX_METRICS])
-
-
-def _log_params(client: Any, run_id: str, values: Mapping[str, Any]) -> None:
-    from mlflow.entities import Param
-
-    entries = [Param(key, str(value)[:_MAX_PARAM_LENGTH]) for key, value in values.items()]
-    for start in range(0, len(entries), _MAX_PARAMS):
-        client.log_batch(run_id, params=entries[start : start + _MAX_PARAMS])
-
-
-def _set_tags(client: Any, run_id: str, values: Mapping[str, str]) -> None:
-    from mlflow.entities import RunTag
-
-    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in values.items()][:_MAX_TAGS])
+    everything = {
+        "metrics": [Metric(k, v, e["at_ms"], e["step"]) for e in metrics for k, v in e["metrics"].items()],
+        "params": [Param(key, value[:_MAX_PARAM_LENGTH]) for key, value in (params or {}).items()],
+        "tags": [RunTag(key, value) for key, value in (tags or {}).items()],
+    }
+    for kind, values in everything.items():
+        for start in range(0, len(values), _MAX_PER_CALL[kind]):
+            client.log_batch(run_id, **{kind: values[start : start + _MAX_PER_CALL[kind]]})
 
 
 def _log_inputs(client: Any, run_id: str, datasets: list[dict[str, str]]) -> None:
@@ -220,21 +173,9 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _is_there(client: Any, run_id: str) -> bool:
+    """Whether the store has the run; an unanswered question counts as no, so the entry is tried again."""
     try:
         client.get_run(run_id)
     except Exception:
         return False
     return True
-
-
-def _is_gone(client: Any, run_id: str) -> bool:
-    """Whether the store answers, and does not know the run."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.get_run(run_id)
-    except MlflowException as error:
-        return bool(error.error_code == "RESOURCE_DOES_NOT_EXIST")
-    except Exception:
-        return False
-    return False

@@ -21,21 +21,11 @@ _WRITTEN_BY_RUNS = ("dvc.lock", "params.yaml", "reports")
 
 
 def describe_reproduction(params: Params) -> dict[str, Any]:
-    """Digest, name, parameters and tags of the parent run."""
+    """Digest, name, parameters and tags of the parent run; its stages have the same tags."""
     # where it runs and where it is logged does not make another reproduction
     settings = {key: value for key, value in asdict(params).items() if key not in ("runtime", "tracking")}
-    commit, experiment = git_commit(), os.environ.get("DVC_EXP_NAME", "")
+    commit, experiment = _git("rev-parse", "--verify", "HEAD"), os.environ.get("DVC_EXP_NAME", "")
     identity = json.dumps([commit, experiment, settings], sort_keys=True)
-    return {
-        "digest": hashlib.sha256(identity.encode()).hexdigest()[:16],
-        "name": experiment or f"{params.profile} {commit[:8]}".strip(),
-        "params": params_as_text(settings),
-        "tags": common_tags(params, commit=commit, experiment=experiment),
-    }
-
-
-def common_tags(params: Params, *, commit: str, experiment: str) -> dict[str, str]:
-    """Tags of a parent run and of its stages; the first four are MLflow's own columns."""
     checkpoint = params.generator.checkpoint
     tags = {
         "mlflow.user": _user(),
@@ -49,7 +39,12 @@ def common_tags(params: Params, *, commit: str, experiment: str) -> dict[str, st
         "diffground.generator.sha256": checkpoint_fingerprint(checkpoint),
         DVC_EXPERIMENT: experiment,
     }
-    return {key: value for key, value in tags.items() if value}
+    return {
+        "digest": hashlib.sha256(identity.encode()).hexdigest()[:16],
+        "name": experiment or f"{params.profile} {commit[:8]}".strip(),
+        "params": params_as_text(settings),
+        "tags": {key: value for key, value in tags.items() if value},
+    }
 
 
 def params_as_text(values: Mapping[str, Any]) -> dict[str, str]:
@@ -60,23 +55,19 @@ def params_as_text(values: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def git_commit() -> str:
-    """Hash of HEAD, '' outside a git repository or before its first commit."""
-    return _git("rev-parse", "--verify", "HEAD") or ""
-
-
 def _is_dirty() -> bool:
     """Whether tracked files differ from the commit, those apart that runs write themselves."""
     excluded = (f":(exclude){path}" for path in _WRITTEN_BY_RUNS)
     return bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", *excluded))
 
 
-def _git(*arguments: str) -> str | None:
+def _git(*arguments: str) -> str:
+    """What git prints; "" without git, outside a repository or before its first commit."""
     try:
         git = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError:  # git itself is not installed
-        return None
-    return git.stdout.strip() if git.returncode == 0 else None
+    except FileNotFoundError:
+        return ""
+    return git.stdout.strip() if git.returncode == 0 else ""
 
 
 def _user() -> str:

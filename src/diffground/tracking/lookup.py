@@ -1,4 +1,4 @@
-"""What MLflow holds: scores of reproductions, runs of stages."""
+"""What MLflow holds: scores of reproductions, runs of stages. With tracking off or no store yet, nothing."""
 
 from __future__ import annotations
 
@@ -11,17 +11,9 @@ from diffground.errors import UserError
 from diffground.reproduction.config import TrackingConfig
 from diffground.tracking.delivery import REPRODUCTION_TAG
 from diffground.tracking.models import DVC_EXPERIMENT, STAGE
-from diffground.tracking.store import Store, UnavailableError, first_line, sqlite_path, without_password
+from diffground.tracking.store import UnavailableError, first_line, open_client, sqlite_path, without_password
 
-
-def reproduction_metrics(name: str, tracking: TrackingConfig) -> dict[str, float] | None:
-    """Metrics 'stage/…' of the newest parent run with this name, or of the run with this id; None without one.
-
-    Raises: UserError when the store is away.
-    """
-    runs = _search(f"tags.`{REPRODUCTION_TAG}` != ''", tracking)
-    found = [run for run in runs if name in (run.info.run_id, run.info.run_name)]
-    return dict(max(found, key=lambda run: run.info.start_time).data.metrics) if found else None
+_PARENTS = f"tags.`{REPRODUCTION_TAG}` != ''"
 
 
 @dataclass(frozen=True)
@@ -33,16 +25,22 @@ class LoggedRun:
     run_id: str
 
 
-def find_run(stage: str, tracking: TrackingConfig, *, since_s: float = 0.0) -> LoggedRun | None:
-    """The newest run of `stage` that began at `since_s` (Unix time) or later; None without one or with tracking off.
+def reproduction_metrics(name: str, tracking: TrackingConfig) -> dict[str, float] | None:
+    """Metrics 'stage/…' of the newest parent run with this name, or of the run with this id; None without one.
 
     Raises: UserError when the store is away.
     """
-    wanted = f"tags.`{STAGE}` = '{stage}' and attributes.start_time >= {int(since_s * 1000)}"
-    found = _search(wanted, tracking)
-    if not found:
-        return None
-    return _logged(max(found, key=lambda run: run.info.start_time), tracking)
+    named = (run for run in _search(_PARENTS, tracking) if name in (run.info.run_id, run.info.run_name))
+    return next((dict(run.data.metrics) for run in named), None)
+
+
+def find_run(stage: str, tracking: TrackingConfig, *, since_s: float = 0.0) -> LoggedRun | None:
+    """The newest run of `stage` that began at `since_s` (Unix time) or later; None without one.
+
+    Raises: UserError when the store is away.
+    """
+    found = _search(f"tags.`{STAGE}` = '{stage}' and attributes.start_time >= {int(since_s * 1000)}", tracking)
+    return _logged(found[0], tracking) if found else None
 
 
 def find_reproductions(experiments: Sequence[str], tracking: TrackingConfig) -> dict[str, LoggedRun]:
@@ -50,8 +48,7 @@ def find_reproductions(experiments: Sequence[str], tracking: TrackingConfig) -> 
 
     Raises: UserError when the store is away.
     """
-    runs = sorted(_search(f"tags.`{REPRODUCTION_TAG}` != ''", tracking), key=lambda run: run.info.start_time)
-    newest = {run.data.tags.get(DVC_EXPERIMENT): run for run in runs}
+    newest = {run.data.tags.get(DVC_EXPERIMENT): run for run in reversed(_search(_PARENTS, tracking))}
     return {name: _logged(newest[name], tracking) for name in experiments if name in newest}
 
 
@@ -64,20 +61,16 @@ def _uri(tracking: TrackingConfig) -> str:
 
 
 def _search(wanted: str, tracking: TrackingConfig) -> Sequence[Any]:
-    """Runs of the experiment that match, none where there is no store yet. Raises: UserError when it is away."""
+    """Runs of the experiment that match, the newest first. Raises: UserError when the store is away."""
     uri = _uri(tracking)
-    shown = without_password(uri)
     database = sqlite_path(uri)
     if not tracking.enabled or (database is not None and not database.is_file()):
         return []
     try:
-        client = Store(uri).client()
+        client = open_client(uri)
         experiment = client.get_experiment_by_name(tracking.experiment)
-        if experiment is None:
-            return []
-        runs: Sequence[Any] = client.search_runs([experiment.experiment_id], wanted, max_results=1000)
-    except UnavailableError as error:
-        raise UserError(f"tracking.uri: {shown} is away ({error}), so runs cannot be looked up there") from None
+        ids = [experiment.experiment_id] if experiment else []
+        return client.search_runs(ids, wanted, max_results=1000, order_by=["start_time DESC"]) if ids else []
     except Exception as error:
-        raise UserError(f"tracking.uri: {shown} does not answer: {first_line(error)}") from None
-    return runs
+        reason = str(error) if isinstance(error, UnavailableError) else f"does not answer ({first_line(error)})"
+        raise UserError(f"tracking.uri: {without_password(uri)} {reason}; runs cannot be looked up there") from None

@@ -21,7 +21,7 @@ SCRIPTS = {
     GROUNDING: Path(__file__).with_name("code_grounding.py"),
     SEGMENTER: Path(__file__).with_name("code_segmenter.py"),
 }
-"""What MLflow copies beside the model folder, and runs to load it."""
+"""What MLflow copies next to the model folder, and runs to load it."""
 SHA256, PROFILE, COMMIT, STAGE, SCORE, BENCHMARK = (
     f"diffground.{name}" for name in ("sha256", "profile", "commit", "stage", "score", "benchmark")
 )
@@ -43,7 +43,7 @@ class ModelEntry:
     name: str
     """Of the logged model; one run may have several."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """What it needs beside the folder; `load_model(…, model_config=…)` overrides it."""
+    """What it needs in addition to the folder; `load_model(…, model_config=…)` overrides it."""
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def sha256(self) -> str:
@@ -76,34 +76,33 @@ def benchmark_of(params: Params, *sections: str) -> str:
 
 
 def log_model(client: Any, run_id: str, folder: Path, values: Mapping[str, Any]) -> None:
-    """Make a logged model and a version of it, unless a version of these weights and this profile is there."""
+    """Make a logged model and a version of it, unless a version of these weights and this profile is there.
+
+    `values["verdict"]`, if any, become tags of that version; it takes the aliases that it deserves if it `contends`.
+    """
     from mlflow.entities import LoggedModelInput
 
-    known = find_version(client, values["registered"], values["tags"])
-    if known is None:
-        model = _find_or_log(client, run_id, folder, values)
-        _register(client, run_id, model, values)
-    elif known.run_id != run_id:
-        client.log_inputs(run_id, models=[LoggedModelInput(known.tags[_MODEL_ID])])
-
-
-def judge_model(client: Any, values: Mapping[str, Any]) -> None:
-    """Tag the version with its scores; where it may be champion, let it take the aliases that it deserves."""
-    registered, tags = values["registered"], values["tags"]
-    known = find_version(client, registered, tags)
-    if known is None:
-        raise FileNotFoundError(f"no version of {registered} has the weights {tags[SHA256]}")
-    for key, value in {**tags, **values["metrics"]}.items():
-        client.set_model_version_tag(registered, known.version, key, str(value))
-    candidate = _standing({**known.tags, **tags})
+    registered = values["registered"]
+    version = find_version(client, registered, values["tags"])
+    if version is None:
+        version = _register(client, run_id, _find_or_log(client, run_id, folder, values), values)
+    elif version.run_id != run_id:
+        client.log_inputs(run_id, models=[LoggedModelInput(version.tags[_MODEL_ID])])
+    if not values["verdict"]:
+        return
+    tags = {**values["tags"], **values["verdict"]}
+    for key, value in tags.items():
+        client.set_model_version_tag(registered, version.version, key, value)
+    candidate = standing_of(tags)
     if candidate is None or not values["contends"]:
         return
+    held = client.get_registered_model(registered).aliases
     for alias in (profile_alias(candidate.profile), "champion"):
-        holder = _holder(client, registered, alias)
+        holder = client.get_model_version(registered, held[alias]) if alias in held else None
         if holder is None or (
-            holder.version != known.version and takes_alias(alias, candidate, _standing(holder.tags))
+            holder.version != version.version and takes_alias(alias, candidate, standing_of(holder.tags))
         ):
-            client.set_registered_model_alias(registered, alias, known.version)
+            client.set_registered_model_alias(registered, alias, version.version)
 
 
 def find_version(client: Any, registered: str, tags: Mapping[str, str]) -> Any:
@@ -152,7 +151,7 @@ def save_model(
     saved.save(str(path / "MLmodel"))
 
 
-def _register(client: Any, run_id: str, model: Any, values: Mapping[str, Any]) -> None:
+def _register(client: Any, run_id: str, model: Any, values: Mapping[str, Any]) -> Any:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -160,22 +159,21 @@ def _register(client: Any, run_id: str, model: Any, values: Mapping[str, Any]) -
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    client.create_model_version(
-        values["registered"], model.artifact_location, run_id=run_id, model_id=model.model_id,
-        tags={**values["tags"], _MODEL_ID: model.model_id}, await_creation_for=0,
-    )  # fmt: skip
+    return client.create_model_version(
+        values["registered"],
+        model.artifact_location,
+        run_id=run_id,
+        model_id=model.model_id,
+        tags={**values["tags"], _MODEL_ID: model.model_id},
+        await_creation_for=0,
+    )
 
 
-def _standing(tags: Mapping[str, str]) -> Standing | None:
+def standing_of(tags: Mapping[str, str]) -> Standing | None:
+    """What a version's tags say of its place in the contest; None without a score."""
     if not all(tags.get(key) for key in (PROFILE, BENCHMARK, SCORE)):
         return None
     return Standing(profile=tags[PROFILE], benchmark=tags[BENCHMARK], score=float(tags[SCORE]))
-
-
-def _holder(client: Any, registered: str, alias: str) -> Any:
-    """The version that has the alias; None without one."""
-    held = client.get_registered_model(registered).aliases.get(alias)
-    return None if held is None else client.get_model_version(registered, held)
 
 
 def _requirement() -> str:

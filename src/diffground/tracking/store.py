@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from filelock import FileLock
 
 _PATIENCE = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -20,42 +20,40 @@ _PATIENCE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 _SQLITE_TIMEOUT_S = 2.0
+_WRONG_SCHEMA = "out-of-date database schema"  # of mlflow.store.db.utils, which has no error code of its own
 _STORES_WITHOUT_SCHEME = ("", "databricks", "databricks-uc")
 
 
 class UnavailableError(Exception):
-    """The store does not take anything now; the message is one line."""
-
-
-class Store:
-    """A store by its URI. `client` opens it."""
-
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
-        self._client: Any = None
-
-    def client(self) -> Any:
-        """The MlflowClient. Raises: UnavailableError when the store does not open."""
-        if self._client is None:
-            try:
-                with _alone(self.uri):
-                    check_sqlite(self.uri)
-                    self._client = open_client(self.uri)
-            except Exception as error:
-                raise UnavailableError(first_line(error)) from error
-        return self._client
-
-    def artifact_location(self) -> str | None:
-        """Folder mlruns beside an SQLite file; MLflow alone would take one where the first stage happens to run."""
-        path = sqlite_path(self.uri)
-        return None if path is None else (path.resolve().parent / "mlruns").as_uri()
+    """The store takes nothing now. The message is one line that follows on the URI: "is away (database is locked)"."""
 
 
 def open_client(uri: str) -> Any:
+    """The MlflowClient of the store. Raises: UnavailableError when it does not open."""
     import_mlflow()
     from mlflow.tracking import MlflowClient
 
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    path = sqlite_path(uri)
+    try:
+        if path is None:
+            return MlflowClient(tracking_uri=uri, registry_uri=uri)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f"{path.name}.lock")):  # of two that make its tables at once, one fails
+            check_not_locked(path)
+            return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except Exception as error:
+        if _WRONG_SCHEMA in str(error):
+            raise UnavailableError(
+                "has tables of another version of MLflow than the installed one; copy the database, then run "
+                f"`mlflow db upgrade {uri}`, or install the newer MLflow that wrote it"
+            ) from error
+        raise UnavailableError(f"is away ({first_line(error)})") from error
+
+
+def artifact_location(uri: str) -> str | None:
+    """Folder mlruns next to an SQLite file; MLflow would take one where the first stage happens to run."""
+    path = sqlite_path(uri)
+    return None if path is None else (path.resolve().parent / "mlruns").as_uri()
 
 
 def import_mlflow() -> None:
@@ -86,27 +84,11 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(file) if separator and not scheme and file else None
 
 
-@contextmanager
-def _alone(uri: str) -> Iterator[None]:
-    """One process at a time opens an SQLite store: of two that make its tables at once, one fails."""
-    path = sqlite_path(uri)
-    if path is None:
-        yield
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def check_sqlite(uri: str) -> None:
+def check_not_locked(path: Path) -> None:
     """Find out in seconds that a database is locked or cannot be there; MLflow would try for minutes.
 
     Raises: OSError or sqlite3.Error.
     """
-    path = sqlite_path(uri)
-    if path is None:
-        return
     with closing(sqlite3.connect(path, timeout=_SQLITE_TIMEOUT_S)) as database:
         database.execute("begin immediate")
         database.rollback()

@@ -17,8 +17,8 @@ import pytest
 
 import diffground
 from diffground.errors import UserError
-from diffground.tracking import load_model, start_run, sync_journal
-from diffground.tracking.journal import Session, sessions
+from diffground.tracking import delivery, load_model, start_run, sync_journal
+from diffground.tracking.journal import sessions
 from diffground.tracking.store import open_client
 from tests.unit.tracking.toy_models import judge, save_segmenter
 
@@ -90,7 +90,9 @@ def times(uri):
     }
 
 
-def test_a_server_that_is_away_at_the_start_in_the_middle_and_at_the_end(params_of_server, server, capsys, components):
+def test_a_server_that_is_away_at_the_start_in_the_middle_and_at_the_end(
+    params_of_server, server, runs_of, capsys, components
+):
     uri = server.uri
     before_ms = time.time() * 1000
     took_s = log_stage(params_of_server, "generate")  # away from start to end
@@ -102,7 +104,7 @@ def test_a_server_that_is_away_at_the_start_in_the_middle_and_at_the_end(params_
 
     def restart(step):
         if step == 0:
-            wait_until(lambda: own_progress("detect").ids)
+            wait_until(lambda: runs_of("detect", uri=uri))
             server.kill()
         elif step == 1:
             time.sleep(1)  # the delivery fails
@@ -119,7 +121,7 @@ def test_a_server_that_is_away_at_the_start_in_the_middle_and_at_the_end(params_
 
     def kill(step):
         if step == 2:
-            wait_until(lambda: own_progress("train_grounding").ids)
+            wait_until(lambda: runs_of("train_grounding", uri=uri))
             server.kill()
 
     log_stage(params_of_server, "train_grounding", after=kill)
@@ -143,10 +145,6 @@ def test_a_server_that_is_away_at_the_start_in_the_middle_and_at_the_end(params_
     assert np.array_equal(served.predict(images)[0], segmenter.predict(list(images))[0].argmax(axis=0))
 
 
-def own_progress(stage):
-    return next(session for session in sessions(JOURNAL) if f"-{stage}-" in session.key).progress()
-
-
 def test_a_delivery_that_dies_before_it_notes_what_arrived_repeats_without_effect(params, monkeypatch):
     away = replace(params, tracking=replace(params.tracking, uri="http://127.0.0.1:9"))
     for stage in ("generate", "detect"):
@@ -157,21 +155,20 @@ def test_a_delivery_that_dies_before_it_notes_what_arrived_repeats_without_effec
     for folder in saved:
         redirect(folder, params.tracking.uri)
 
-    real = Session.save_progress
+    apply = delivery._apply
 
-    def dying(session, progress):
-        assert session.key  # the operation before this note has taken effect
-        if dying.left == 0:
-            raise OSError("died here")
+    def dying(session, client, batch):
+        apply(session, client, batch)
+        if dying.left == 0:  # the operation has taken effect
+            raise KeyboardInterrupt("died here")
         dying.left -= 1
-        real(session, progress)
 
     for left in (0, 1, 2, 3, 4):
         dying.left = left
-        monkeypatch.setattr(Session, "save_progress", dying)
-        with pytest.raises(OSError, match="died here"):
-            sync_journal(JOURNAL, uri=params.tracking.uri)
-    monkeypatch.setattr(Session, "save_progress", real)
+        with monkeypatch.context() as patch:
+            patch.setattr(delivery, "_apply", dying)
+            with pytest.raises(KeyboardInterrupt, match="died here"):
+                sync_journal(JOURNAL, uri=params.tracking.uri)
     sync_journal(JOURNAL, uri=params.tracking.uri)
     assert everything(params.tracking.uri, stages=["generate", "detect"]) == expected("generate", "detect")
     for folder in saved:  # even a whole journal that comes again, e.g. from a backup
@@ -185,7 +182,7 @@ def redirect(folder, uri):
     path = folder / "entries.jsonl"
     begin, *others = path.read_text().splitlines(keepends=True)
     entry = json.loads(begin)
-    entry["values"]["uri"] = uri
+    entry["uri"] = uri
     path.write_text(json.dumps(entry) + "\n" + "".join(others))
 
 
@@ -223,11 +220,11 @@ def test_a_database_that_was_deleted_gets_everything_anew(params, store, empty_d
 import os, sys, time
 from pathlib import Path
 from diffground.reproduction.config import load_params
-from diffground.tracking import start_run
-from diffground.tracking.journal import sessions
-with start_run("generate", load_params(Path(sys.argv[1]))) as run:
+from diffground.tracking import find_run, start_run
+params = load_params(Path(sys.argv[1]))
+with start_run("generate", params) as run:
     run.log_metrics({{"loss": 3.0}}, step=0)
-    while not sessions(Path(".mlflow-journal"))[0].progress().ids:
+    while not find_run("generate", params.tracking):
         time.sleep(0.02)
     os.unlink({str(path)!r})
     run.log_metrics({{"loss": 2.0}}, step=1)
@@ -285,15 +282,37 @@ def test_what_the_store_refuses_is_set_aside_and_holds_up_nothing(params, runs_o
         run.log_metrics({"loss": 3.0})
     assert runs_of("generate")[0].data.metrics == {"loss": 3.0}
     assert "refused 1 entries; see .mlflow-journal/refused.jsonl" in capsys.readouterr().err
-    assert json.loads((JOURNAL / "refused.jsonl").read_text())["values"] == {"values": {"x": "2"}}
+    assert json.loads((JOURNAL / "refused.jsonl").read_text())["params"] == {"x": "2"}
     assert sync_journal(JOURNAL, uri=params.tracking.uri).num_refused == 1
+
+
+def test_one_metric_that_is_refused_takes_no_other_with_it(params, runs_of):
+    with start_run("generate", params) as run:
+        for step, name in enumerate(("loss", "l*ss", "loss")):  # MLflow takes no star in a name
+            run.log_metrics({name: 1.0}, step=step)
+    client = open_client(params.tracking.uri)
+    points = client.get_metric_history(runs_of("generate")[0].info.run_id, "loss")
+    assert [point.step for point in points] == [0, 2]
+    assert json.loads((JOURNAL / "refused.jsonl").read_text())["metrics"] == {"l*ss": 1.0}
+
+
+def test_a_journal_of_another_version_is_reported_and_stays(params):
+    entries = JOURNAL / "1700000000000-generate-0a1b2c3d" / "entries.jsonl"
+    entries.parent.mkdir(parents=True)
+    entries.write_text('{"op": "begin", "at_ms": 1700000000000, "values": {"uri": "sqlite:///mlflow.db"}}\n')
+    with pytest.raises(UserError, match=r"generate-0a1b2c3d is of another version of diffground.*0 of 1 runs"):
+        sync_journal(JOURNAL, uri=params.tracking.uri)
+    assert entries.is_file()
+    with start_run("detect", params):
+        pass
+    assert [session.folder for session in sessions(JOURNAL)] == [entries.parent], "it holds up nothing"
 
 
 def test_no_password_is_written_down(params):
     uri = "http://me:secret@127.0.0.1:9"
     log_stage(replace(params, tracking=replace(params.tracking, uri=uri)))
     (session,) = sessions(JOURNAL)
-    assert next(session.entries()).values["uri"] == "http://127.0.0.1:9"
+    assert next(session.entries())[0]["uri"] == "http://127.0.0.1:9"
     assert not [path for path in JOURNAL.rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
 
 

@@ -1,4 +1,5 @@
 import json
+import sqlite3
 import subprocess
 import sys
 import time
@@ -40,6 +41,18 @@ def test_other_parameters_are_another_reproduction_and_another_device_is_not(par
             pass
     assert len(runs_of("generate")) == 3
     assert len({run.data.tags[REPRODUCTION_TAG] for run in runs_of()}) == len(runs_of()) == 2
+
+
+def test_parameters_that_a_killed_delivery_left_out_are_added(params, store, runs_of):
+    with start_run("generate", params):
+        pass
+    (whole,) = runs_of()
+    with sqlite3.connect(store.removeprefix("sqlite:///")) as database:
+        database.execute("delete from params where key like 'segmenter.%'")
+    assert len(runs_of()[0].data.params) < len(whole.data.params)
+    with start_run("detect", params):
+        pass
+    assert runs_of()[0].data.params == whole.data.params
 
 
 def test_tags_say_what_ran(params, runs_of, monkeypatch):

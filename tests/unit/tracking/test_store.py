@@ -1,4 +1,5 @@
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -6,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import diffground
-from diffground.tracking import absolute_store, find_run, start_run
+from diffground.errors import UserError
+from diffground.tracking import absolute_store, find_run, start_run, sync_journal
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def test_the_newest_run_of_a_stage_is_found(params, runs_of):
 
 
 def test_two_processes_open_a_new_store_at_once(tmp_path):
-    script = "from diffground.tracking.store import Store; Store('sqlite:///new.db').client()"
+    script = "from diffground.tracking.store import open_client; open_client('sqlite:///new.db')"
     env = {**os.environ, "PYTHONPATH": str(Path(diffground.__file__).parents[1])}
     processes = [
         subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
@@ -67,3 +69,23 @@ def test_two_processes_open_a_new_store_at_once(tmp_path):
     for process in processes:
         _, error = process.communicate()
         assert process.returncode == 0, error[-2000:]
+
+
+def test_a_database_of_another_mlflow_is_reported_with_the_whole_remedy(params, store, runs_of, capsys):
+    with sqlite3.connect(store.removeprefix("sqlite:///")) as database:
+        ((current,),) = database.execute("select version_num from alembic_version").fetchall()
+        database.execute("update alembic_version set version_num = '0a8213491aaa'")
+    with start_run("generate", params):
+        pass
+    with pytest.raises(UserError) as sync_error:
+        sync_journal(Path(".mlflow-journal"), uri=store)
+    with pytest.raises(UserError) as lookup_error:
+        find_run("generate", params.tracking)
+    for told in (capsys.readouterr().err.strip(), str(sync_error.value), str(lookup_error.value)):
+        assert f"{store} has tables of another version of MLflow" in told
+        assert f"`mlflow db upgrade {store}`" in told
+        assert "is away" not in told and "\n" not in told
+    with sqlite3.connect(store.removeprefix("sqlite:///")) as database:
+        database.execute("update alembic_version set version_num = ?", (current,))
+    assert sync_journal(Path(".mlflow-journal"), uri=store).num_delivered == 1
+    assert len(runs_of("generate")) == 1
