@@ -3,7 +3,7 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python
 VENV := .venv
 IN_VENV := . $(VENV)/bin/activate &&
 
-.PHONY: setup reproduce test check readme lock clean
+.PHONY: setup reproduce test check deps readme lock clean
 
 setup: $(VENV)/installed
 
@@ -24,6 +24,10 @@ test: setup
 # What the pre-commit hooks look at.
 check: setup
 	$(IN_VENV) ruff check . && ruff format --check . && mypy
+
+# Writes into dvc.yaml which code each stage depends on, as its imports say.
+deps: setup
+	$(IN_VENV) python -m diffground.reproduction.dependencies
 
 # Copies the tables of the last reproduction into README.md.
 readme: setup

@@ -1,4 +1,5 @@
-"""models/segmenter/*, data/real -> reports/metrics/evaluate_zs3.json: seen, unseen and harmonic mIoU on real images."""
+"""models/segmenter/*, data/real, data/pseudo -> reports/metrics/evaluate_zs3.json: mIoU on real images, and of the
+label maps of From Text to Mask."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any
 from _stage import run_stage
 
 from diffground.data.voc import VocDataset
+from diffground.evaluation.pseudo_labels import score_label_shards
 from diffground.evaluation.zs3 import score_segmenter
 from diffground.reproduction import paths
 from diffground.reproduction.config import Params
@@ -33,6 +35,9 @@ def main(params: Params, run: TrackingRun) -> None:
         }
         metrics["per_category"][name] = table["per_category"]
         metrics["absent"][name] = table["absent"]
+    if list(paths.PSEUDO.glob("*.tar")):
+        weak = VocDataset(paths.REAL, params.data.train_list, num_categories=len(vocabulary.categories))
+        metrics["text2mask_labels"] = score_label_shards(paths.PSEUDO, weak, vocabulary=vocabulary).metrics()
     write_metrics("evaluate_zs3", metrics)
     run.log_results(flatten(metrics, prefix="evaluate_zs3"))
     for name in params.segmenter.training_sets:

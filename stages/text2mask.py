@@ -10,7 +10,6 @@ from diffground.baselines.text2mask import Text2Mask
 from diffground.data.labelled import read_labelled_samples
 from diffground.data.voc import VocDataset
 from diffground.diffusion.generator import Generator
-from diffground.evaluation.pseudo_labels import score_label_shards
 from diffground.reproduction import paths
 from diffground.reproduction.config import Params
 from diffground.reproduction.metrics import flatten, write_metrics
@@ -62,7 +61,6 @@ def main(params: Params, run: TrackingRun) -> None:
             workers=workers,
         )
     metrics = {
-        **score_label_shards(paths.PSEUDO, real, vocabulary=vocabulary).metrics(),
         **images.counts(),
         "threshold": threshold if images.images else None,
     }

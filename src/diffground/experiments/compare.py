@@ -28,7 +28,7 @@ _ROWS = (
         for name in TRAINING_TITLES
         for key in ZS3_TITLES
     ),
-    *(f"text2mask/{key}" for key in ZS3_TITLES),
+    *(f"evaluate_zs3/text2mask_labels/{key}" for key in ZS3_TITLES),
 )
 """mIoU in percent, by the keys that MLflow has too."""
 

@@ -1,0 +1,71 @@
+"""The code that each stage of dvc.yaml depends on, derived from what its script imports: `make deps` writes it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from diffground.atomic import write_atomically
+from diffground.runtime.imports import data_files, file_of, imported_names, reached_modules
+
+PIPELINE = Path("dvc.yaml")
+WITHOUT_EFFECT = (
+    # how files are put in place, errors end and runs are logged
+    "atomic",
+    "entry_point",
+    "errors",
+    "tracking",
+    # how params.yaml is read and checked: DVC compares the values themselves
+    "ranges",
+    "grounding.config",
+    "segmentation.config",
+    "runtime.config",
+    "reproduction.commands",
+    "reproduction.config",
+    "reproduction.lock_file",
+    "reproduction.params",
+    "reproduction.paths",
+    "reproduction.recovery",
+    # who computes and what is shown meanwhile; tests hold the outputs equal
+    "runtime.backend",
+    "runtime.code_digest",
+    "runtime.imports",
+    "runtime.processes",
+    "runtime.progress",
+    "runtime.rank",
+    "runtime.ray",
+    "runtime.workers",
+)
+"""Modules and packages of diffground that change no output of a stage."""
+
+_NAMED_BY_PARAMETERS = {"sample_prompts": ("tables/contexts.yaml", "tables/contexts_stickers.yaml")}
+"""Stage -> files of the package that a value of params.yaml may name."""
+_STAGE = re.compile(r"^  (\w+):\n(?:    .*\n|\n|  #.*\n)*", re.MULTILINE)
+_CODE = re.compile(r"(?:      - (?:stages|src/diffground)/\S+\n)+")
+
+
+def code_of(stage: str, *, root: Path = Path()) -> list[str]:
+    """Paths relative to `root` of the stage's script and of the package's files that can change its outputs."""
+    script = root / "stages" / f"{stage}.py"
+    source = (root / "src").resolve()
+    start = [name for name in imported_names(script, stage) if name.startswith("diffground.") and file_of(name, source)]
+    without = [f"diffground.{name}" for name in WITHOUT_EFFECT]
+    modules = reached_modules(start, without=without, root=source)
+    files = {path for path in modules.values() if path.name != "__init__.py"}  # these hold a docstring only
+    files |= {data for path in files for data in data_files(path, root=source)}
+    files |= {source / "diffground" / name for name in _NAMED_BY_PARAMETERS.get(stage, ())}
+    return [f"stages/{stage}.py", *sorted(f"src/{path.relative_to(source).as_posix()}" for path in files)]
+
+
+def with_derived_code(text: str, *, root: Path = Path()) -> str:
+    """`text` of dvc.yaml with the code of each stage's deps replaced; all else stays."""
+
+    def replace(stage: re.Match[str]) -> str:
+        lines = "".join(f"      - {path}\n" for path in code_of(stage[1], root=root))
+        return _CODE.sub(lines, stage[0], count=1)
+
+    return _STAGE.sub(replace, text)
+
+
+if __name__ == "__main__":
+    write_atomically(PIPELINE, with_derived_code(PIPELINE.read_text(encoding="utf-8")))
