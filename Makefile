@@ -3,7 +3,7 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python
 VENV := .venv
 IN_VENV := . $(VENV)/bin/activate &&
 
-.PHONY: setup reproduce test check deps readme lock clean
+.PHONY: setup reproduce test check deps ship readme lock clean
 
 setup: $(VENV)/installed
 
@@ -28,6 +28,10 @@ check: setup
 # Writes into dvc.yaml which code each stage depends on, as its imports say.
 deps: setup
 	$(IN_VENV) python -m diffground.reproduction.dependencies
+
+# Copies the trained models of the last reproduction into models/mini, for clones to use at once.
+ship: setup
+	$(IN_VENV) python -m diffground.reproduction.ship
 
 # Copies the tables of the last reproduction into README.md.
 readme: setup

@@ -27,5 +27,6 @@ def segmenter_card(
   {config.learning_rate}, weight decay {config.weight_decay}, seed {config.seed}; backbone from {config.backbone}.
 - Training loss at the end: {final_loss:.3f}. Scores on real images: reports/metrics/evaluate_zs3.json.
 - Labels: 0 background, i the i-th of `categories` in config.json.
+- Limits: it knows these categories only, and learned what its training images show.
 - Licence: that of the code; the data's own terms hold for what was learned from it.
 """
