@@ -201,6 +201,8 @@ class GroundedPipeline:
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not prompts:
             raise UserError("prompts is empty; give at least one prompt")
+        if batch_size < 1:
+            raise UserError(f"batch_size must be at least 1, got {batch_size}")
         words_of = _words_of(words, num=len(prompts))
         seeds = list(range(len(prompts))) if seeds is None else list(seeds)
         if len(seeds) != len(prompts) or min(seeds) < 0:
@@ -269,7 +271,7 @@ class GroundedPipeline:
         square = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
         latents = invert_latents(
             self.generator,
-            self.generator.encode(np.asarray(square)[None]),
+            self.generator.encode(np.array(square)[None]),
             [spelt],
             num_steps=sampling.num_steps,
             tapped_step=sampling.tapped_step,

@@ -1,4 +1,4 @@
-"""What a user imports: the examples of docstrings and README run on what is committed, without the pipeline's packages."""
+"""What a user imports: examples of docstrings and README run in a clone, without the packages of the pipeline."""
 
 import ast
 import json
