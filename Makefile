@@ -16,6 +16,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 # The whole method, with the parameters of params.yaml; does nothing when nothing changed.
 reproduce: setup
 	$(IN_VENV) diffground recover && dvc repro
+	-@$(IN_VENV) diffground verify
 
 # A worker a core; each computes on one thread, so that they do not fight for the cores.
 test: setup
@@ -41,11 +42,11 @@ readme: setup
 lock:
 	uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --upgrade --no-annotate --no-header \
 		--quiet -o .lock-all-extras
-	{ echo "# Exact versions of the dependencies and of the extras dev, flows, ray and s3,"; \
+	{ echo "# Exact versions of the dependencies and of the extras pipeline, flows, ray, s3 and dev,"; \
 	  echo "# with the hashes of every platform's files."; \
 	  echo "# Install: pip install --require-hashes -r requirements.lock"; \
 	  echo "# Renew:   make lock"; \
-	  uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev --extra flows --extra ray --extra s3 \
+	  uv pip compile pyproject.toml --universal --python-version 3.11 --extra pipeline --extra dev --extra flows --extra ray --extra s3 \
 		--constraint .lock-all-extras --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet; } > .lock-new
 	mv .lock-new requirements.lock
 	rm .lock-all-extras

@@ -11,7 +11,6 @@ Names that are not listed in `__all__` may move.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from diffground.errors import UserError
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from diffground.segmentation.pipeline import Segmentation, SegmenterPipeline, load_segmenter
     from diffground.vocabulary import Vocabulary, load_vocabulary
 
-__version__ = version("diffground")
+__version__ = "0.1.0"
 __all__ = [
     "GroundedOutput",
     "GroundedPipeline",

@@ -1,4 +1,4 @@
-"""The command line: profile, ground, experiments, compare, sync, recover, review, fetch, and exchange of models."""
+"""The command line."""
 
 from __future__ import annotations
 
@@ -78,6 +78,12 @@ def _parser() -> argparse.ArgumentParser:
 
     recover = commands.add_parser("recover", help="put DVC's own files in order after it was killed while it wrote one")
     recover.set_defaults(run=_recover)
+
+    verify = commands.add_parser("verify", help="compare all outputs here with those of the last commit")
+    verify.add_argument(
+        "--record", action="store_true", help="write this machine to reports/machine.json, to be committed with dvc.lock"
+    )
+    verify.set_defaults(run=_verify)
 
     review = commands.add_parser("review", help="a page of the Protocol I test set to look through, and a CSV to edit")
     review.add_argument(
@@ -225,6 +231,25 @@ def _recover(args: argparse.Namespace) -> None:
 
     check_dvc_is_idle(Path())
     print("\n".join(recover()) or "nothing is damaged")
+
+
+def _verify(args: argparse.Namespace) -> None:
+    from diffground.reproduction.verify import MACHINE, Machine, read_machine, verify
+
+    here = Machine.here()
+    if args.record:
+        here.record(MACHINE)
+        print(f"{MACHINE}: written")
+        return
+    found = verify()
+    if found is None:
+        print("all outputs equal the committed ones, byte for byte")
+        return
+    committed = read_machine(MACHINE)
+    told = ["the committed machine is not recorded"] if committed is None else committed.differences(here)
+    print(f"first difference: stage {found.stage}, {', '.join(found.outputs)}")
+    print("\n".join([*found.params, *told] or ["parameters, processor and versions are those of the committed run"]))
+    sys.exit(1)
 
 
 def _review(args: argparse.Namespace) -> None:
