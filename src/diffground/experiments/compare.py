@@ -31,6 +31,8 @@ _ROWS = (
     *(f"evaluate_zs3/text2mask_labels/{key}" for key in ZS3_TITLES),
 )
 """mIoU in percent, by the keys that MLflow has too."""
+_MOVED = {f"text2mask/{key}": f"evaluate_zs3/text2mask_labels/{key}" for key in ZS3_TITLES}
+"""Key in records and MLflow runs from when stage text2mask scored its own label maps -> key now."""
 
 
 def comparison(names: Sequence[str], *, root: Path = Path(), tracking: TrackingConfig) -> Table:
@@ -43,7 +45,8 @@ def comparison(names: Sequence[str], *, root: Path = Path(), tracking: TrackingC
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
         raise UserError(f"'{twice[0]}' is named twice; name each run once")
-    runs = [run_scores(name, root=root, tracking=tracking) for name in names]
+    scores_of = [run_scores(name, root=root, tracking=tracking) for name in names]
+    runs = [{_MOVED.get(key, key): score for key, score in scores.items()} for scores in scores_of]
     rows = []
     for key in _ROWS:
         scores = [run.get(key) for run in runs]

@@ -61,8 +61,8 @@ def with_derived_code(text: str, *, root: Path = Path()) -> str:
     """`text` of dvc.yaml with the code of each stage's deps replaced; all else stays."""
 
     def replace(stage: re.Match[str]) -> str:
-        lines = "".join(f"      - {path}\n" for path in code_of(stage[1], root=root))
-        return _CODE.sub(lines, stage[0], count=1)
+        blocks = iter(["".join(f"      - {path}\n" for path in code_of(stage[1], root=root))])
+        return _CODE.sub(lambda _: next(blocks, ""), stage[0])  # code that stands further down goes
 
     return _STAGE.sub(replace, text)
 

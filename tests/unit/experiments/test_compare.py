@@ -69,6 +69,26 @@ def test_a_committed_record_goes_before_the_experiment(with_experiment):
         path.unlink()
 
 
+def test_an_older_record_has_its_text2mask_scores_in_the_rows_of_newer_runs(with_experiment):
+    root = with_experiment.root
+    (path,) = collect_experiments(with_experiment.experiments("timestep_02"), profile="mini", root=root).values()
+    record = json.loads(path.read_text())
+    older = {**record, "metrics": {"text2mask": {"seen": 23.21, "num_images": 1500}}}
+    newer = {
+        **record,
+        "metrics": {"evaluate_zs3": {"text2mask_labels": {"seen": 24.0}}, "text2mask": {"threshold": 0.4}},
+    }
+    for name, values in (("older", older), ("newer", newer)):
+        path.with_stem(name).write_text(json.dumps(values))
+    path.unlink()
+    try:
+        table = comparison(["older", "newer"], root=root, tracking=OFF)
+        assert table.rows == (("evaluate_zs3/text2mask_labels/seen", 23.21, 24.0, 0.79),)
+    finally:
+        for name in ("older", "newer"):
+            path.with_stem(name).unlink()
+
+
 def test_the_command_prints_it(with_experiment):
     printed = with_experiment.call(sys.executable, "-m", "diffground", "compare", "here", "timestep_02", "--csv")
     header, row = csv.reader(io.StringIO(printed))

@@ -68,9 +68,12 @@ def load_sprites() -> SpriteBook:
 
 def rasterise(category: str, spec: ArtSpec, *, read_svg: Callable[[str], str]) -> Sprite:
     """The artwork that `spec` names; `read_svg` returns the SVG document of "set:codepoints"."""
-    import resvg_py
-
     spec = {"art": spec} if isinstance(spec, str) else spec
+    try:
+        import resvg_py
+    except ModuleNotFoundError:
+        raise _missing(spec["art"], "resvg_py") from None
+
     svg = read_svg(spec["art"])
     for fill in spec.get("drop", ()):
         svg = re.sub(rf'<\w+ [^>]*fill="{fill}"[^>]*/>', "", svg, flags=re.IGNORECASE)
@@ -94,15 +97,17 @@ def _read_svg(art: str) -> str:
     try:
         root = files(package).joinpath(folder)
     except ModuleNotFoundError:
-        raise UserError(
-            f"emoji art '{art}': package '{package}' is not installed; pip install {package.replace('_', '-')}"
-        ) from None
+        raise _missing(art, package) from None
     stem = name.lower() if source == "twemoji" else name
     for candidate in (stem, re.sub("-fe0f", "", stem, flags=re.IGNORECASE)):
         path = root.joinpath(f"{candidate}.svg")
         if path.is_file():
             return path.read_text()
     raise UserError(f"emoji art '{art}': not in the installed '{package}'; install the version in requirements.lock")
+
+
+def _missing(art: str, package: str) -> UserError:
+    return UserError(f"emoji art '{art}': '{package}' is not installed; run `pip install 'diffground[pipeline]'`")
 
 
 def save_sprites(book: SpriteBook, path: Path) -> None:
