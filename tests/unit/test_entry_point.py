@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -157,3 +158,9 @@ def test_a_process_exits_with_the_code(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(Path(diffground.__file__).parents[1])}
     result = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (2, "error: bad\n")
+
+
+@pytest.mark.parametrize("name", ["diffground.no_such_module", "dvc.no_such_module", "no_such_package"])
+def test_a_missing_module_that_the_extra_would_not_bring_is_a_bug(name):
+    with pytest.raises(ModuleNotFoundError):
+        run(lambda: import_module(name))
