@@ -129,10 +129,15 @@ class _Subject:
         self._require_end(stage, process, output)
         redone = sum(path.stat().st_mtime_ns != made for path, made in finished.items())
         return Trial(
-            stage=stage, moment_s=round(moment_s, 2), of_s=round(of_s, 2), finished_shards=len(finished),
-            redone_shards=redone, state_kept=state_kept, recovered=recovered,
+            stage=stage,
+            moment_s=round(moment_s, 2),
+            of_s=round(of_s, 2),
+            finished_shards=len(finished),
+            redone_shards=redone,
+            state_kept=state_kept,
+            recovered=recovered,
             same_bytes=self._entry(stage)["outs"] == expected,
-        )  # fmt: skip
+        )
 
     def _entry(self, stage: str) -> Any:
         entry = read_stages((self.root / LOCK).read_text(encoding="utf-8")).get(stage)
@@ -156,9 +161,14 @@ class _Subject:
         """In a process group of its own. DVC's run cache would hand out what an earlier trial has made."""
         command = [sys.executable, "-m", "dvc", "repro", "--single-item", "--no-run-cache", stage]
         return subprocess.Popen(
-            command, cwd=self.root, env=dict(self.environment), text=True, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            command,
+            cwd=self.root,
+            env=dict(self.environment),
+            text=True,
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def _wait_for_work(self, stage: str, process: subprocess.Popen[str]) -> None:
         """Until the first sign of it: the fingerprint of its shards, or the folder of a training's state."""
@@ -182,17 +192,31 @@ def _out_paths(root: Path, stage: str) -> list[str]:
 
 def as_table(trials: Sequence[Trial]) -> Table:
     header = (
-        "stage", "trials", "killed after, s", "of, s", "shards finished", "redone", "recovered", "same bytes",
-    )  # fmt: skip
+        "stage",
+        "trials",
+        "killed after, s",
+        "of, s",
+        "shards finished",
+        "redone",
+        "recovered",
+        "same bytes",
+    )
     rows = []
     for stage in dict.fromkeys(trial.stage for trial in trials):
         mine = [trial for trial in trials if trial.stage == stage]
         moments = ", ".join(f"{trial.moment_s:.1f}" for trial in mine)
-        rows.append((
-            stage, len(mine), moments, mine[0].of_s, sum(trial.finished_shards for trial in mine),
-            sum(trial.redone_shards for trial in mine), sum(trial.recovered for trial in mine),
-            f"{sum(trial.same_bytes for trial in mine)} of {len(mine)}",
-        ))  # fmt: skip
+        rows.append(
+            (
+                stage,
+                len(mine),
+                moments,
+                mine[0].of_s,
+                sum(trial.finished_shards for trial in mine),
+                sum(trial.redone_shards for trial in mine),
+                sum(trial.recovered for trial in mine),
+                f"{sum(trial.same_bytes for trial in mine)} of {len(mine)}",
+            )
+        )
     return Table(header=header, rows=tuple(rows))
 
 
@@ -207,9 +231,11 @@ def main() -> None:
         root = Path(folder) / "clone"
         subprocess.run(["git", "clone", "--quiet", "--shared", str(here), str(root)], check=True)
         environment = {
-            **os.environ, "PYTHONPATH": str(root / "src"), "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db",
+            **os.environ,
+            "PYTHONPATH": str(root / "src"),
+            "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db",
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-        }  # fmt: skip
+        }
         dvc = [sys.executable, "-m", "dvc"]
         cache = subprocess.run([*dvc, "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
         subprocess.run([*dvc, "cache", "dir", "--local", str((here / cache).resolve())], cwd=root, check=True)

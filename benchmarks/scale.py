@@ -82,9 +82,13 @@ def records(num: int) -> Iterator[PromptRecord]:
     for i in range(num):
         named = (CATEGORIES[i % 4], CATEGORIES[(i + 1) % 4])
         yield PromptRecord(
-            id=f"synthesis-{i:06d}", prompt=f"a photograph of a {named[0]} and a {named[1]} on the grass",
-            categories=named, group="two_seen", seed=i, source="scene",
-        )  # fmt: skip
+            id=f"synthesis-{i:06d}",
+            prompt=f"a photograph of a {named[0]} and a {named[1]} on the grass",
+            categories=named,
+            group="two_seen",
+            seed=i,
+            source="scene",
+        )
 
 
 def measure_reference(folder: Path) -> dict[str, float]:
@@ -127,9 +131,14 @@ def measure_run(folder: Path, *, workers: int, backend: Literal["local", "ray"])
         start_cpu_s = time.process_time()
         all_records = PromptFile(folder / "prompts.jsonl")
         num_shards = generate_shards(
-            all_records, out_dir=folder / "shards", generator=cast(Generator, NoiseGenerator(memory_dir)),
-            batch_size=BATCH_SIZE, shard_size=SHARD_SIZE, workers=started, **SETTINGS,
-        )  # fmt: skip
+            all_records,
+            out_dir=folder / "shards",
+            generator=cast(Generator, NoiseGenerator(memory_dir)),
+            batch_size=BATCH_SIZE,
+            shard_size=SHARD_SIZE,
+            workers=started,
+            **SETTINGS,
+        )
         time_s = time.perf_counter() - start_s - workers_start_s
     cpu_s, peaks_mb = time.process_time() - start_cpu_s, [0.0]
     for path in memory_dir.iterdir():
@@ -217,9 +226,11 @@ def main() -> None:
         print(json.dumps(part))
         return
     setting = {
-        "workers": args.workers, "backend": args.backend, "shard_size": SHARD_SIZE,
+        "workers": args.workers,
+        "backend": args.backend,
+        "shard_size": SHARD_SIZE,
         "cores": len(os.sched_getaffinity(0)),
-    }  # fmt: skip
+    }
     args.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, float]] = []
     for num in args.sizes:

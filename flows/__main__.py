@@ -79,9 +79,14 @@ def _ablate(args: argparse.Namespace) -> None:
         matrix[key] = values.split(",")
     target = {"target": args.target} if args.target else {}
     _run_flow(
-        "ablate", args, profile=args.profile, experiments=args.experiments, matrix=matrix,
-        num_parallel=args.num_parallel, **target,
-    )  # fmt: skip
+        "ablate",
+        args,
+        profile=args.profile,
+        experiments=args.experiments,
+        matrix=matrix,
+        num_parallel=args.num_parallel,
+        **target,
+    )
 
 
 def _train_checkpoints(args: argparse.Namespace) -> None:

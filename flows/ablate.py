@@ -128,9 +128,14 @@ def run_variant(variant: Variant, profile: str, gpu: str | None, commands: Comma
 
 
 def _start_all(
-    variants: Sequence[Variant], profile: str, commands: Commands, num_parallel: int, *, retries: int,
+    variants: Sequence[Variant],
+    profile: str,
+    commands: Commands,
+    num_parallel: int,
+    *,
+    retries: int,
     retry_delay_s: float,
-) -> dict[str, PrefectFuture[None]]:  # fmt: skip
+) -> dict[str, PrefectFuture[None]]:
     """Start each as soon as one of `num_parallel` slots is free; with GPUs there are no more slots than these."""
     if num_parallel < 1:
         raise UserError(f"num_parallel must be at least 1, got {num_parallel}")

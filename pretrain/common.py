@@ -48,9 +48,16 @@ def read_book() -> SpriteBook:
 
 
 def sample_scene(
-    book: SpriteBook, *, seed: int, index: int, num_objects: int, further_frac: float, image_size: int,
-    colour_frac: float = 0.0, mirrored_frac: float = MIRRORED_FRAC,
-) -> Scene:  # fmt: skip
+    book: SpriteBook,
+    *,
+    seed: int,
+    index: int,
+    num_objects: int,
+    further_frac: float,
+    image_size: int,
+    colour_frac: float = 0.0,
+    mirrored_frac: float = MIRRORED_FRAC,
+) -> Scene:
     """Training scene `index`: distinct categories, uniform over the vocabulary, artworks of the training split.
 
     An object is a further concept with chance `further_frac` and repainted in a named colour with `colour_frac`.

@@ -28,10 +28,19 @@ class DetectorScenes:
 
 
 def make_scenes(
-    book: SpriteBook, vae: AutoencoderKL, *, categories: list[str], num_scenes: int, further_frac: float,
-    colour_frac: float, image_size: int, reconstructed_frac: float, latent_noise: float, seed: int,
+    book: SpriteBook,
+    vae: AutoencoderKL,
+    *,
+    categories: list[str],
+    num_scenes: int,
+    further_frac: float,
+    colour_frac: float,
+    image_size: int,
+    reconstructed_frac: float,
+    latent_noise: float,
+    seed: int,
     device: torch.device,
-) -> DetectorScenes:  # fmt: skip
+) -> DetectorScenes:
     """One to three objects a scene, in turn; the first `reconstructed_frac` of them become VAE reconstructions.
 
     `categories`: class i + 1 is categories[i]; all concepts of `book`.
@@ -41,9 +50,14 @@ def make_scenes(
     labels = np.zeros((num_scenes, 3), dtype=np.int64)
     for i in tqdm(range(num_scenes), desc="scenes", mininterval=10):
         scene = sample_scene(
-            book, seed=seed, index=i, num_objects=1 + i % 3, further_frac=further_frac, colour_frac=colour_frac,
+            book,
+            seed=seed,
+            index=i,
+            num_objects=1 + i % 3,
+            further_frac=further_frac,
+            colour_frac=colour_frac,
             image_size=image_size,
-        )  # fmt: skip
+        )
         images[i] = scene.image
         for k, (mask, sprite) in enumerate(zip(scene.masks, scene.sprites, strict=True)):
             index_maps[i][mask] = k + 1

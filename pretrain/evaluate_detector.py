@@ -57,9 +57,11 @@ def main() -> None:
         device=pick_device(),
     )
     scores = score_detector(
-        detector, vocabulary=load_vocabulary("pascal", unseen=()), score_threshold=p["score_threshold"],
+        detector,
+        vocabulary=load_vocabulary("pascal", unseen=()),
+        score_threshold=p["score_threshold"],
         batch_size=p["batch_size"],
-    )  # fmt: skip
+    )
     report = {
         "mask_ap50": round(scores.ap50, 4),
         "mask_ap50_per_category": {name: round(value, 4) for name, value in scores.ap50_per_category.items()},

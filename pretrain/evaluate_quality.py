@@ -54,17 +54,25 @@ def generate(generator: Generator, asked: Sequence[Asked], *, p: dict[str, Any])
     for start in tqdm(range(0, len(asked), p["batch_size"]), desc="generated", mininterval=10):
         batch = asked[start : start + p["batch_size"]]
         samples = generator.sample(
-            [wish.prompt for wish in batch], [wish.seed for wish in batch], num_steps=p["num_steps"],
-            guidance_scale=p["guidance_scale"], tapped_step=1,
-        )  # fmt: skip
+            [wish.prompt for wish in batch],
+            [wish.seed for wish in batch],
+            num_steps=p["num_steps"],
+            guidance_scale=p["guidance_scale"],
+            tapped_step=1,
+        )
         parts.append(samples.images)
     return np.concatenate(parts)
 
 
 def look_at(
-    images: np.ndarray, asked: Sequence[Asked], *, detector: Detector, judge: Judge, score_threshold: float,
+    images: np.ndarray,
+    asked: Sequence[Asked],
+    *,
+    detector: Detector,
+    judge: Judge,
+    score_threshold: float,
     presence_threshold: float,
-) -> list[Outcome]:  # fmt: skip
+) -> list[Outcome]:
     """What detector and judge see in images uint8 (N, S, S, 3), one a prompt."""
     names = {concept: COCO_NAMES.get(concept, concept) for concept in judge.concepts}
     verdicts = judge.look_at(images, threshold=presence_threshold)
@@ -72,10 +80,15 @@ def look_at(
     for start in tqdm(range(0, len(images), _BATCH_SIZE), desc="detected", mininterval=10):
         for i, instances in enumerate(detector.detect(images[start : start + _BATCH_SIZE]), start=start):
             found = oracle_masks(instances, asked[i].categories, detector_names=names, score_threshold=score_threshold)
-            outcomes.append(Outcome(
-                asked=asked[i], detected=frozenset(found), judged=verdicts[i].concepts, colour=verdicts[i].colour,
-                place=verdicts[i].place,
-            ))  # fmt: skip
+            outcomes.append(
+                Outcome(
+                    asked=asked[i],
+                    detected=frozenset(found),
+                    judged=verdicts[i].concepts,
+                    colour=verdicts[i].colour,
+                    place=verdicts[i].place,
+                )
+            )
     return outcomes
 
 
@@ -96,9 +109,14 @@ def through_autoencoder(generator: Generator, images: np.ndarray) -> np.ndarray:
 
 
 def check_copies(
-    images: np.ndarray, fresh: np.ndarray, *, book: SpriteBook, generator: Generator, backbone: ResNetBackbone,
+    images: np.ndarray,
+    fresh: np.ndarray,
+    *,
+    book: SpriteBook,
+    generator: Generator,
+    backbone: ResNetBackbone,
     params: dict[str, Any],
-) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:  # fmt: skip
+) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     """How close generated images come to the training scenes, and how close fresh scenes and planted copies of training
     scenes do, both passed through the autoencoder, which blurs as it does in generated images.
 
@@ -110,10 +128,14 @@ def check_copies(
     def render(index: int) -> np.ndarray:
         return training_scene(book, params, index)[0].image
 
-    keys = np.concatenate([
-        backbone_features(backbone, np.stack([render(i) for i in range(start, min(start + _BATCH_SIZE, num_train))]))
-        for start in tqdm(range(0, num_train, _BATCH_SIZE), desc="training scenes", mininterval=10)
-    ])  # fmt: skip
+    keys = np.concatenate(
+        [
+            backbone_features(
+                backbone, np.stack([render(i) for i in range(start, min(start + _BATCH_SIZE, num_train))])
+            )
+            for start in tqdm(range(0, num_train, _BATCH_SIZE), desc="training scenes", mininterval=10)
+        ]
+    )
     planted = np.stack([render(int(i)) for i in np.linspace(0, num_train - 1, len(images))])
     sets = {
         "generated": images,
@@ -185,9 +207,15 @@ def main() -> None:
     )
     backbone = ResNetBackbone.from_pretrained(MODELS / "backbone").float().to(device).eval()
     asked = quality_prompts(
-        book, per_category=e["per_category"], per_pair=e["per_pair"], per_further=p["per_further"],
-        num_further_pairs=p["num_further_pairs"], per_colour=p["per_colour"], per_place=p["per_place"], seed=e["seed"],
-    )  # fmt: skip
+        book,
+        per_category=e["per_category"],
+        per_pair=e["per_pair"],
+        per_further=p["per_further"],
+        num_further_pairs=p["num_further_pairs"],
+        per_colour=p["per_colour"],
+        per_place=p["per_place"],
+        seed=e["seed"],
+    )
     images = generate(generator, asked, p=e)
     (real_asked, real), (_, other_real) = (
         real_scenes(
@@ -198,35 +226,47 @@ def main() -> None:
     presence_threshold = judge.calibrate(other_real, num_concepts=sum(len(wish.categories) for wish in asked))
     outcomes, real_outcomes = (
         look_at(
-            part, wishes, detector=detector, judge=judge, score_threshold=e["score_threshold"],
+            part,
+            wishes,
+            detector=detector,
+            judge=judge,
+            score_threshold=e["score_threshold"],
             presence_threshold=presence_threshold,
         )
         for part, wishes in ((images, asked), (real, real_asked))
-    )  # fmt: skip
+    )
     real_features = backbone_features(backbone, real)
     some = np.linspace(0, len(asked) - 1, p["num_neighbours"]).astype(int)
     copies, scenes, distances = check_copies(
         images[some], real[some], book=book, generator=generator, backbone=backbone, params=params
     )
     seen = rates(outcomes, pascal=PASCAL_CATEGORIES)
-    write_metrics("mini_quality", {
-        "num_prompts": len(asked),
-        "judge_threshold": presence_threshold,
-        "generated": seen,
-        "real": rates(real_outcomes, pascal=PASCAL_CATEGORIES),
-        "frechet_distance": frechet_distance(backbone_features(backbone, images), real_features),
-        "frechet_distance_real": frechet_distance(backbone_features(backbone, other_real), real_features),
-        "neighbours": copies,
-    }, folder=_METRICS)  # fmt: skip
+    write_metrics(
+        "mini_quality",
+        {
+            "num_prompts": len(asked),
+            "judge_threshold": presence_threshold,
+            "generated": seen,
+            "real": rates(real_outcomes, pascal=PASCAL_CATEGORIES),
+            "frechet_distance": frechet_distance(backbone_features(backbone, images), real_features),
+            "frechet_distance_real": frechet_distance(backbone_features(backbone, other_real), real_features),
+            "neighbours": copies,
+        },
+        folder=_METRICS,
+    )
     real_val = json.loads((_LOGS / "detector_val.json").read_text())
-    write_metrics("mini_diffusion", {
-        "num_prompts": seen["num_prompts"]["pascal_one_object"] + seen["num_prompts"]["pascal_two_objects"],
-        "one_object_found": seen["detector"]["pascal_one_object_found"],
-        "two_objects_found": seen["detector"]["pascal_two_objects_found"],
-        "real_val_found": real_val["all_found_frac"]["1"],
-        "real_val_two_objects_found": real_val["all_found_frac"]["2"],
-        "detector_mask_ap50": real_val["mask_ap50"],
-    }, folder=_METRICS)  # fmt: skip
+    write_metrics(
+        "mini_diffusion",
+        {
+            "num_prompts": seen["num_prompts"]["pascal_one_object"] + seen["num_prompts"]["pascal_two_objects"],
+            "one_object_found": seen["detector"]["pascal_one_object_found"],
+            "two_objects_found": seen["detector"]["pascal_two_objects_found"],
+            "real_val_found": real_val["all_found_frac"]["1"],
+            "real_val_two_objects_found": real_val["all_found_frac"]["2"],
+            "detector_mask_ap50": real_val["mask_ap50"],
+        },
+        folder=_METRICS,
+    )
     write_categories(outcomes)
     draw_samples(asked, images).save(MODELS / "samples.png", optimize=True)
     draw_neighbours([asked[i] for i in some], images[some], scenes, distances).save(

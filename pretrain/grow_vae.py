@@ -36,13 +36,20 @@ def make_scenes(vae: AutoencoderKL, params: dict) -> tuple[np.ndarray, Tensor]:
     """Scenes uint8 (N, S, S, 3) and their moments by the base autoencoder `vae`, float32 (N, 2C, h, w)."""
     p, world = params["grow"], params["scenes"]
     book = read_book()
-    images = np.stack([
-        sample_scene(
-            book, seed=params["seed"] + 4, index=i, num_objects=1 + i % 3, further_frac=world["further_frac"],
-            colour_frac=world["colour_frac"], image_size=params["image_size"],
-        ).image
-        for i in tqdm(range(p["num_scenes"]), desc="scenes", mininterval=10)
-    ])  # fmt: skip
+    images = np.stack(
+        [
+            sample_scene(
+                book,
+                seed=params["seed"] + 4,
+                index=i,
+                num_objects=1 + i % 3,
+                further_frac=world["further_frac"],
+                colour_frac=world["colour_frac"],
+                image_size=params["image_size"],
+            ).image
+            for i in tqdm(range(p["num_scenes"]), desc="scenes", mininterval=10)
+        ]
+    )
     return images, torch.cat([scene_moments(images[i : i + 128], vae) for i in range(0, len(images), 128)])
 
 
@@ -65,12 +72,18 @@ def main() -> None:
     base = load_base_vae(device)
     images, moments = make_scenes(base, params)
     vae = AutoencoderKL(
-        in_channels=3, out_channels=3, latent_channels=moments.shape[1] // 2,
-        block_out_channels=p["block_out_channels"], layers_per_block=1, norm_num_groups=16,
+        in_channels=3,
+        out_channels=3,
+        latent_channels=moments.shape[1] // 2,
+        block_out_channels=p["block_out_channels"],
+        layers_per_block=1,
+        norm_num_groups=16,
         down_block_types=["DownEncoderBlock2D"] * len(p["block_out_channels"]),
         up_block_types=["UpDecoderBlock2D"] * len(p["block_out_channels"]),
-        sample_size=params["image_size"], mid_block_add_attention=False, scaling_factor=base.config.scaling_factor,
-    ).to(device)  # fmt: skip
+        sample_size=params["image_size"],
+        mid_block_add_attention=False,
+        scaling_factor=base.config.scaling_factor,
+    ).to(device)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=p["learning_rate"], betas=(0.9, 0.99), weight_decay=1e-4)
     state = TrainingState(STATE, vae, optimizer, ema_decay=p["ema_decay"])
     log = TrainingLog(HERE / "logs" / "grow_vae.jsonl")

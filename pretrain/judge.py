@@ -47,9 +47,11 @@ class Judge(nn.Module):
         super().__init__()
         self.concepts, self.colours, self.places = tuple(concepts), (None, *colours), tuple(places)
         self._input_size = input_size
-        self.resnet = ResNetModel(ResNetConfig(
-            embedding_size=embedding_size, hidden_sizes=list(hidden_sizes), depths=list(depths), layer_type="basic"
-        ))  # fmt: skip
+        self.resnet = ResNetModel(
+            ResNetConfig(
+                embedding_size=embedding_size, hidden_sizes=list(hidden_sizes), depths=list(depths), layer_type="basic"
+            )
+        )
         dim = 2 * hidden_sizes[-1]
         self.concept = nn.Linear(dim, len(self.concepts))
         self.colour = nn.Linear(dim, len(self.colours))

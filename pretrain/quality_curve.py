@@ -52,11 +52,14 @@ def found_rates(generator: Generator, detector: Detector, params: dict[str, Any]
     asked = [Asked(prompt=record.prompt, categories=record.categories, seed=record.seed) for record in chosen]
     instances = detector.detect(generate(generator, asked, p=p))
     held = [
-        len(oracle_masks(
-            found, wish.categories, detector_names=vocabulary.detector_names, score_threshold=p["score_threshold"]
-        )) == len(wish.categories)
+        len(
+            oracle_masks(
+                found, wish.categories, detector_names=vocabulary.detector_names, score_threshold=p["score_threshold"]
+            )
+        )
+        == len(wish.categories)
         for found, wish in zip(instances, asked, strict=True)
-    ]  # fmt: skip
+    ]
     return {
         f"{name}_found": share(h for h, wish in zip(held, asked, strict=True) if len(wish.categories) == num)
         for num, name in ((1, "one_object"), (2, "two_objects"))
@@ -88,9 +91,11 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     log = [json.loads(line) for line in (HERE / "logs" / "diffusion.jsonl").read_text().splitlines()]
     detector = load_detector(
-        backend="torchvision", checkpoint=str(MODELS / "detector"), device=device,
+        backend="torchvision",
+        checkpoint=str(MODELS / "detector"),
+        device=device,
         mask_threshold=params["evaluation"]["mask_threshold"],
-    )  # fmt: skip
+    )
     for folder in folders:
         step = int(folder.name)
         record = [record for record in log if record["step"] <= step][-1]

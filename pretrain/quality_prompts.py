@@ -17,9 +17,16 @@ from diffground.vocabulary import PHRASES, load_vocabulary, photograph_of
 
 
 def quality_prompts(
-    book: SpriteBook, *, per_category: int, per_pair: int, per_further: int, num_further_pairs: int, per_colour: int,
-    per_place: int, seed: int,
-) -> list[Asked]:  # fmt: skip
+    book: SpriteBook,
+    *,
+    per_category: int,
+    per_pair: int,
+    per_further: int,
+    num_further_pairs: int,
+    per_colour: int,
+    per_place: int,
+    seed: int,
+) -> list[Asked]:
     """Plain prompts of the 20 categories and their co-appearing pairs as in Protocol I, then those of `book.further`
     and of pairs with one of them, then prompts with a colour word and with a place.
 
@@ -74,9 +81,12 @@ def real_scenes(
         rng = np.random.default_rng([seed, i])
         sprites = [artworks[c][rng.integers(len(artworks[c]))] for c in wish.categories]
         scene = compose_scene(
-            rng, sprites=sprites, colours=(wish.colour,) * len(sprites), image_size=image_size,
+            rng,
+            sprites=sprites,
+            colours=(wish.colour,) * len(sprites),
+            image_size=image_size,
             mirrored_frac=mirrored_frac,
-        )  # fmt: skip
+        )
         place = scene.place if wish.place else None
         shown.append(replace(wish, prompt=_prompt(wish.categories, wish.colour, place), place=place))
         images.append(scene.image)

@@ -64,10 +64,15 @@ def main() -> None:
         book, concepts=concepts, num_scenes=p["num_scenes"], image_size=params["image_size"], seed=params["seed"] + 8
     )
     config = ResNetConfig(
-        embedding_size=p["embedding_size"], hidden_sizes=p["hidden_sizes"], depths=p["depths"], layer_type="basic",
-        out_features=[f"stage{i + 1}" for i in range(len(p["depths"]))], num_labels=len(concepts),
-        id2label=dict(enumerate(concepts)), label2id={concept: i for i, concept in enumerate(concepts)},
-    )  # fmt: skip
+        embedding_size=p["embedding_size"],
+        hidden_sizes=p["hidden_sizes"],
+        depths=p["depths"],
+        layer_type="basic",
+        out_features=[f"stage{i + 1}" for i in range(len(p["depths"]))],
+        num_labels=len(concepts),
+        id2label=dict(enumerate(concepts)),
+        label2id={concept: i for i, concept in enumerate(concepts)},
+    )
     model = ResNetForImageClassification(config).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=p["learning_rate"], weight_decay=p["weight_decay"])
     generator = torch.Generator().manual_seed(params["seed"])
@@ -78,9 +83,12 @@ def main() -> None:
             group["lr"] = p["learning_rate"] * min(1.0, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * progress))
         chosen = torch.randint(len(scenes), (p["batch_size"],), generator=generator)
         images = random_crops(
-            scenes[chosen], centres[chosen], crop_px=p["crop_px"], scales=(p["min_scale"], p["max_scale"]),
+            scenes[chosen],
+            centres[chosen],
+            crop_px=p["crop_px"],
+            scales=(p["min_scale"], p["max_scale"]),
             generator=generator,
-        ).to(device)  # fmt: skip
+        ).to(device)
         target = classes[chosen].to(device)
         with mixed_precision(device):
             logits = model((images - 0.5) / 0.25).logits.float()

@@ -40,11 +40,18 @@ def main() -> None:
     concepts = [*book.train, *book.further]
     vae = AutoencoderKL.from_pretrained(MODELS / "diffusion" / "vae", torch_dtype=torch.float32).to(device).eval()
     scenes = make_scenes(
-        book, vae, categories=concepts, num_scenes=p["num_scenes"], further_frac=p["further_frac"],
-        colour_frac=p["colour_frac"], image_size=params["image_size"],
-        reconstructed_frac=p["reconstructed_frac"], latent_noise=p["latent_noise"],
-        seed=params["seed"] + 7, device=device,
-    )  # fmt: skip
+        book,
+        vae,
+        categories=concepts,
+        num_scenes=p["num_scenes"],
+        further_frac=p["further_frac"],
+        colour_frac=p["colour_frac"],
+        image_size=params["image_size"],
+        reconstructed_frac=p["reconstructed_frac"],
+        latent_noise=p["latent_noise"],
+        seed=params["seed"] + 7,
+        device=device,
+    )
     trunk = {key: params["backbone"][key] for key in ("embedding_size", "hidden_sizes", "depths")}
     model_config = {"num_categories": len(concepts), "image_size": params["image_size"], **trunk, **p["model"]}
     model = build_small_mask_rcnn(**model_config)
@@ -77,9 +84,7 @@ def main() -> None:
         losses.append({name.removeprefix("loss_"): float(value.detach()) for name, value in parts.items()})
         if state.step % 100 == 0:
             means = {name: float(np.mean([part[name] for part in losses])) for name in losses[0]}
-            log.write(
-                step=state.step, **means, elapsed_s=state.elapsed_s, images_seen=state.step * p["batch_size"]
-            )  # fmt: skip
+            log.write(step=state.step, **means, elapsed_s=state.elapsed_s, images_seen=state.step * p["batch_size"])
             losses = []
         if state.elapsed_s - last_save > p["save_every_s"]:
             state.save()

@@ -54,14 +54,19 @@ def build_unet(
 ) -> UNet2DConditionModel:
     coarse = len(channels) - 1
     unet = UNet2DConditionModel(
-        sample_size=latent_size, in_channels=latent_channels, out_channels=latent_channels,
-        block_out_channels=channels, layers_per_block=layers,
+        sample_size=latent_size,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        block_out_channels=channels,
+        layers_per_block=layers,
         down_block_types=["CrossAttnDownBlock2D"] * coarse + ["DownBlock2D"],
         up_block_types=["UpBlock2D"] + ["CrossAttnUpBlock2D"] * coarse,
         # at full latent size self-attention costs as much as all the rest on a CPU: words are attended to twice instead
         only_cross_attention=[True] + [False] * coarse,
-        cross_attention_dim=text_dim, attention_head_dim=4, norm_num_groups=16,
-    )  # fmt: skip
+        cross_attention_dim=text_dim,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
     unet.set_attn_processor(AttnProcessor())  # the fused CPU kernel's backward pass is several times slower
     return unet
 
@@ -84,10 +89,16 @@ def carry_over_unet(unet: UNet2DConditionModel, folder: Path) -> None:
 
 def build_scheduler() -> DDIMScheduler:
     return DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
-        clip_sample=False, set_alpha_to_one=True, steps_offset=1, timestep_spacing="trailing",
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=1,
+        timestep_spacing="trailing",
         rescale_betas_zero_snr=True,
-    )  # fmt: skip
+    )
 
 
 def encode_scenes(
@@ -130,9 +141,12 @@ def main() -> None:
     text_encoder = build_text_encoder(tokenizer, dim=p["text_dim"], layers=p["text_layers"]).to(device)
     latents, captions = encode_scenes(book, vae, params, device)
     unet = build_unet(
-        p["block_out_channels"], layers=p["layers_per_block"], latent_channels=latents.shape[1],
-        latent_size=latents.shape[-1], text_dim=p["text_dim"],
-    ).to(device)  # fmt: skip
+        p["block_out_channels"],
+        layers=p["layers_per_block"],
+        latent_channels=latents.shape[1],
+        latent_size=latents.shape[-1],
+        text_dim=p["text_dim"],
+    ).to(device)
     token_ids = tokenizer(
         ["", *captions], padding="max_length", max_length=p["max_tokens"], truncation=True, return_tensors="pt"
     ).input_ids.to(device)
@@ -176,9 +190,12 @@ def main() -> None:
         running, num_running = running + v_losses.detach().mean(), num_running + 1
         if state.step % _LOG_EVERY_STEPS == 0:
             log.write(
-                step=state.step, v_loss=float(running / num_running), elapsed_s=state.elapsed_s, learning_rate=rate,
+                step=state.step,
+                v_loss=float(running / num_running),
+                elapsed_s=state.elapsed_s,
+                learning_rate=rate,
                 batch_size=p["batch_size"],
-            )  # fmt: skip
+            )
             running, num_running = torch.zeros_like(running), 0
         if state.elapsed_s - last_save > p["save_every_s"]:
             save()
@@ -189,9 +206,13 @@ def main() -> None:
 
 
 def denoising_losses(
-    denoise: UNet2DConditionModel, scheduler: DDIMScheduler, clean: Tensor, text_encoder: CLIPTextModel,
-    token_ids: Tensor, generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    denoise: UNet2DConditionModel,
+    scheduler: DDIMScheduler,
+    clean: Tensor,
+    text_encoder: CLIPTextModel,
+    token_ids: Tensor,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
     """v-prediction error of each sample, float32 (B,), at random timesteps, int64 (B,), which are returned with it.
 
     `clean`: scaled latents (B, C, h, w); `token_ids` (B, L); `generator` lives on their device.
@@ -228,12 +249,22 @@ def _export(
     config_path.write_text(json.dumps(config, indent=2) + "\n")
     tokenizer.save_pretrained(folder / "tokenizer")
     scheduler.save_pretrained(folder / "scheduler")
-    parts = {"vae": ["diffusers", "AutoencoderKL"], "unet": ["diffusers", "UNet2DConditionModel"],
-             "scheduler": ["diffusers", "DDIMScheduler"], "text_encoder": ["transformers", "CLIPTextModel"],
-             "tokenizer": ["transformers", "CLIPTokenizer"], "safety_checker": [None, None],
-             "feature_extractor": [None, None], "image_encoder": [None, None]}  # fmt: skip
-    index = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": diffusers.__version__,
-             "requires_safety_checker": False, **parts}  # fmt: skip
+    parts = {
+        "vae": ["diffusers", "AutoencoderKL"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "safety_checker": [None, None],
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+    }
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "requires_safety_checker": False,
+        **parts,
+    }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 

@@ -56,10 +56,14 @@ class JudgeScenes:
 def build_judge(book: SpriteBook, p: dict[str, Any]) -> Judge:
     """Random weights; the concepts in the order of `book`. `p`: section judge of params.yaml."""
     return Judge(
-        concepts=[*book.train, *book.further], colours=list(COLOURS), places=list(PLACES),
-        input_size=p["input_size"], embedding_size=p["embedding_size"], hidden_sizes=p["hidden_sizes"],
+        concepts=[*book.train, *book.further],
+        colours=list(COLOURS),
+        places=list(PLACES),
+        input_size=p["input_size"],
+        embedding_size=p["embedding_size"],
+        hidden_sizes=p["hidden_sizes"],
         depths=p["depths"],
-    )  # fmt: skip
+    )
 
 
 def load_judge(book: SpriteBook, p: dict[str, Any], device: torch.device) -> Judge:
@@ -77,9 +81,16 @@ def load_judge(book: SpriteBook, p: dict[str, Any], device: torch.device) -> Jud
 
 
 def make_scenes(
-    book: SpriteBook, varied: SpriteBook, vae: AutoencoderKL, judge: Judge, *, p: dict[str, Any], image_size: int,
-    seed: int, device: torch.device,
-) -> JudgeScenes:  # fmt: skip
+    book: SpriteBook,
+    varied: SpriteBook,
+    vae: AutoencoderKL,
+    judge: Judge,
+    *,
+    p: dict[str, Any],
+    image_size: int,
+    seed: int,
+    device: torch.device,
+) -> JudgeScenes:
     """Scenes in turn of artworks as they are and of varied ones; the first of them become VAE reconstructions.
 
     A varied artwork may have any colour, so that of one object it is only known which word it was repainted in.
@@ -90,9 +101,14 @@ def make_scenes(
     colours, places = torch.full((num,), _UNKNOWN), torch.zeros(num, dtype=torch.int64)
     for i in tqdm(range(num), desc="scenes", mininterval=10):
         scene = sample_scene(
-            varied if i % 2 else book, seed=seed, index=i, num_objects=1 + i // 2 % 3, further_frac=p["further_frac"],
-            colour_frac=p["colour_frac"], image_size=image_size,
-        )  # fmt: skip
+            varied if i % 2 else book,
+            seed=seed,
+            index=i,
+            num_objects=1 + i // 2 % 3,
+            further_frac=p["further_frac"],
+            colour_frac=p["colour_frac"],
+            image_size=image_size,
+        )
         images[i] = scene.image
         present[i, [judge.concepts.index(sprite.category) for sprite in scene.sprites]] = True
         if len(scene.sprites) == 1 and (scene.colours[0] is not None or not i % 2):
@@ -146,9 +162,15 @@ def main() -> None:
     judge = build_judge(book, p).to(device).train()
     vae = AutoencoderKL.from_pretrained(MODELS / "diffusion" / "vae", torch_dtype=torch.float32).to(device).eval()
     scenes = make_scenes(
-        book, vary_book(book, num_copies=p["copies_per_artwork"], seed=seed), vae, judge, p=p,
-        image_size=params["image_size"], seed=seed, device=device,
-    )  # fmt: skip
+        book,
+        vary_book(book, num_copies=p["copies_per_artwork"], seed=seed),
+        vae,
+        judge,
+        p=p,
+        image_size=params["image_size"],
+        seed=seed,
+        device=device,
+    )
     optimizer = torch.optim.AdamW(judge.parameters(), lr=p["learning_rate"], weight_decay=p["weight_decay"])
     state = TrainingState(STATE, judge, optimizer, ema_decay=p["ema_decay"])
     log = TrainingLog(HERE / "logs" / "judge.jsonl")

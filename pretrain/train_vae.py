@@ -43,12 +43,17 @@ def main() -> None:
     held = to_tensor(images[:64]).to(device)
     data = to_tensor(images[64:])
     vae = AutoencoderKL(
-        in_channels=3, out_channels=3, latent_channels=p["latent_channels"],
-        block_out_channels=p["block_out_channels"], layers_per_block=1, norm_num_groups=16,
+        in_channels=3,
+        out_channels=3,
+        latent_channels=p["latent_channels"],
+        block_out_channels=p["block_out_channels"],
+        layers_per_block=1,
+        norm_num_groups=16,
         down_block_types=["DownEncoderBlock2D"] * len(p["block_out_channels"]),
         up_block_types=["UpDecoderBlock2D"] * len(p["block_out_channels"]),
-        sample_size=p["image_size"], mid_block_add_attention=False,
-    ).to(device)  # fmt: skip
+        sample_size=p["image_size"],
+        mid_block_add_attention=False,
+    ).to(device)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=p["learning_rate"], betas=(0.9, 0.99), weight_decay=1e-4)
     generator = torch.Generator().manual_seed(params["seed"])
     log = TrainingLog(HERE / "logs" / "vae.jsonl")

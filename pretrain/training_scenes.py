@@ -18,9 +18,15 @@ def training_scene(book: SpriteBook, params: dict[str, Any], index: int) -> tupl
     choice = np.random.default_rng([params["seed"], 2, index])
     num_objects = int(choice.choice(1 + np.arange(len(p["num_objects_share"])), p=p["num_objects_share"]))
     scene = sample_scene(
-        book, seed=params["seed"] + 3, index=index, num_objects=num_objects, further_frac=p["further_frac"],
-        colour_frac=p["colour_frac"], mirrored_frac=p["mirrored_frac"], image_size=params["image_size"],
-    )  # fmt: skip
+        book,
+        seed=params["seed"] + 3,
+        index=index,
+        num_objects=num_objects,
+        further_frac=p["further_frac"],
+        colour_frac=p["colour_frac"],
+        mirrored_frac=p["mirrored_frac"],
+        image_size=params["image_size"],
+    )
     with_place = choice.random() < p["place_frac"]
     phrases = PHRASES | COCO_NAMES if choice.random() < p["coco_names_frac"] else PHRASES
     return scene, caption(scene, phrases=phrases, with_place=with_place)

@@ -54,8 +54,17 @@ def carry_over_words(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, fold
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer, *, dim: int, layers: int) -> CLIPTextModel:
-    return CLIPTextModel(CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=dim, intermediate_size=4 * dim, num_hidden_layers=layers,
-        num_attention_heads=4, max_position_embeddings=tokenizer.model_max_length, projection_dim=dim,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    ))  # fmt: skip
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=dim,
+            intermediate_size=4 * dim,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
+            max_position_embeddings=tokenizer.model_max_length,
+            projection_dim=dim,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )

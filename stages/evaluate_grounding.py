@@ -42,18 +42,22 @@ def main(params: Params, run: TrackingRun) -> None:
     )
     methods: dict[str, MaskMethod] = {
         "grounding": GroundingMethod(
-            grounder=grounder, phrases=vocabulary.phrases, image_size=p.image_size,
+            grounder=grounder,
+            phrases=vocabulary.phrases,
+            image_size=p.image_size,
             mask_threshold=params.grounding.mask_threshold,
         ),
         "foreground_only": foreground_method,
-    }  # fmt: skip
+    }
     d = params.detector
     mirrored = MirroredDetector(
         detector=load_detector(
             backend=d.backend, checkpoint=d.checkpoint, mask_threshold=d.mask_threshold, device=device
         ),
-        detector_names=vocabulary.detector_names, score_threshold=d.score_threshold, batch_size=d.batch_size,
-    )  # fmt: skip
+        detector_names=vocabulary.detector_names,
+        score_threshold=d.score_threshold,
+        batch_size=d.batch_size,
+    )
     real = None
     with make_workers(params.runtime, device) as workers:
         daam = calibrate_daam(

@@ -36,11 +36,13 @@ def main(params: Params, run: TrackingRun) -> None:
                 description=f"generate {name}",
                 workers=workers,
             )
-            run.log_metrics({
-                f"generate/{name}/num_images": len(records),
-                f"generate/{name}/num_shards_written": num_shards,
-                f"generate/{name}/time_s": time.perf_counter() - start,
-            })  # fmt: skip
+            run.log_metrics(
+                {
+                    f"generate/{name}/num_images": len(records),
+                    f"generate/{name}/num_shards_written": num_shards,
+                    f"generate/{name}/time_s": time.perf_counter() - start,
+                }
+            )
 
 
 if __name__ == "__main__":

@@ -19,31 +19,50 @@ def main(params: Params, run: TrackingRun) -> None:
     categories = table_categories(params.vocabulary.name)
     if p.source == "stickers":
         counts = compose_dataset(
-            paths.REAL, categories=categories, num_train=p.num_train, num_val=p.num_val, image_size=p.image_size,
+            paths.REAL,
+            categories=categories,
+            num_train=p.num_train,
+            num_val=p.num_val,
+            image_size=p.image_size,
             seed=p.seed,
-        )  # fmt: skip
-        run.log_metrics({
-            f"prepare_data/{name}/least_shown_category_num_images": min(by_category.values())
-            for name, by_category in counts.items()
-        })  # fmt: skip
+        )
+        run.log_metrics(
+            {
+                f"prepare_data/{name}/least_shown_category_num_images": min(by_category.values())
+                for name, by_category in counts.items()
+            }
+        )
     elif p.source == "voc":
         nums = prepare_voc(
-            Path(p.root), paths.REAL, train_list=p.train_list, val_list=p.val_list, label_folder=p.label_folder,
+            Path(p.root),
+            paths.REAL,
+            train_list=p.train_list,
+            val_list=p.val_list,
+            label_folder=p.label_folder,
             num_categories=len(categories),
-        )  # fmt: skip
+        )
         run.log_metrics({f"prepare_data/{name}/num_images": num for name, num in nums.items()})
     else:
         summaries = prepare_coco(
-            Path(p.root), paths.REAL, train_list=p.train_list, val_list=p.val_list, num_train=p.num_train,
-            num_val=p.num_val, seed=p.seed, annotations=p.annotations, vocabulary=params.vocabulary.name,
-        )  # fmt: skip
+            Path(p.root),
+            paths.REAL,
+            train_list=p.train_list,
+            val_list=p.val_list,
+            num_train=p.num_train,
+            num_val=p.num_val,
+            seed=p.seed,
+            annotations=p.annotations,
+            vocabulary=params.vocabulary.name,
+        )
         for name, summary in summaries.items():
             print(f"prepare_data: list '{name}': {summary}")
-            run.log_metrics({
-                f"prepare_data/{name}/num_images": summary.num_images,
-                f"prepare_data/{name}/num_empty": summary.num_empty,
-                f"prepare_data/{name}/num_pairs": len(summary.pairs),
-            })  # fmt: skip
+            run.log_metrics(
+                {
+                    f"prepare_data/{name}/num_images": summary.num_images,
+                    f"prepare_data/{name}/num_empty": summary.num_empty,
+                    f"prepare_data/{name}/num_pairs": len(summary.pairs),
+                }
+            )
 
 
 if __name__ == "__main__":

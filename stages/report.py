@@ -49,10 +49,14 @@ def main(params: Params, run: TrackingRun) -> None:
     named, first = next(iter(segmenters.items()))
     draw_gallery(paths.FIGURES / "failures.png", failure_rows(real, first, num_columns=8))
     write_page(
-        PAGE, tables=tables, figures=sorted(paths.FIGURES.glob("*.png")), params=params, experiments=experiments,
+        PAGE,
+        tables=tables,
+        figures=sorted(paths.FIGURES.glob("*.png")),
+        params=params,
+        experiments=experiments,
         trends=[trend.sentence() for trend in trends_of(metrics, params, experiments)],
         notes={**notes_of(metrics, params), "failures": f"Here it is the {named}."},
-    )  # fmt: skip
+    )
 
     # stages that DVC took from its cache logged nothing themselves
     for stage, values in metrics.items():

@@ -53,9 +53,14 @@ def main(params: Params, run: TrackingRun) -> None:
         from diffground.runtime.device import setup
 
         longer = apply_contexts(
-            sets["synthesis"], vocabulary, contexts=p.contexts, frac=p.context_frac, seed=p.seed,
-            generator=params.generator.checkpoint, device=setup(params.runtime),
-        )  # fmt: skip
+            sets["synthesis"],
+            vocabulary,
+            contexts=p.contexts,
+            frac=p.context_frac,
+            seed=p.seed,
+            generator=params.generator.checkpoint,
+            device=setup(params.runtime),
+        )
         sets["synthesis"], bank, contexts = longer.records, longer.bank, longer.metrics
     write_bank(paths.CONTEXTS, bank)
     metrics: dict[str, Any] = {"num_pairs": len(vocabulary.pairs), "paper_num_pairs": paper_num_pairs}

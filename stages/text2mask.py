@@ -25,17 +25,21 @@ def main(params: Params, run: TrackingRun) -> None:
     vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
     generator = Generator.load(g.checkpoint, device=device, dtype=pick_dtype(g.dtype, device), image_size=g.image_size)
     method = Text2Mask(
-        generator=generator, noise_frac=p.noise_frac, word_sizes=p.word_sizes, num_noises=p.num_noises, power=p.power,
+        generator=generator,
+        noise_frac=p.noise_frac,
+        word_sizes=p.word_sizes,
+        num_noises=p.num_noises,
+        power=p.power,
         max_affinity_size=p.max_affinity_size,
-    )  # fmt: skip
+    )
     crf = DenseCrf(
-        iterations=p.crf_iterations, appearance_weight=p.crf_weight, position_frac=p.crf_position_frac,
+        iterations=p.crf_iterations,
+        appearance_weight=p.crf_weight,
+        position_frac=p.crf_position_frac,
         colour_scale=p.crf_colour_scale,
-    )  # fmt: skip
+    )
     real = VocDataset(paths.REAL, params.data.train_list, num_categories=len(vocabulary.categories))
-    images = plan_weak_images(
-        real, vocabulary=vocabulary, tokenizer=generator.tokenizer, num_images=p.num_images
-    )  # fmt: skip
+    images = plan_weak_images(real, vocabulary=vocabulary, tokenizer=generator.tokenizer, num_images=p.num_images)
     threshold = p.threshold
     with make_workers(params.runtime, device) as workers:
         if images.images and p.threshold_from == "generated":

@@ -46,9 +46,14 @@ def main(params: Params, run: TrackingRun) -> None:
         start = time.perf_counter()
         unfinished = Unfinished(states / name, fingerprint, params.runtime.checkpoint_every_s)
         segmenter, curve = fit_segmenter(
-            source, categories=vocabulary.categories, config=p, device=device, description=f"train_maskformer {name}",
-            unfinished=unfinished, on_point=partial(_log_loss, run, f"train_maskformer/{name}/loss"),
-        )  # fmt: skip
+            source,
+            categories=vocabulary.categories,
+            config=p,
+            device=device,
+            description=f"train_maskformer {name}",
+            unfinished=unfinished,
+            on_point=partial(_log_loss, run, f"train_maskformer/{name}/loss"),
+        )
         if not is_main_process():
             continue
         card = segmenter_card(

@@ -38,38 +38,50 @@ def _parser() -> argparse.ArgumentParser:
         "-c", "--category", action="append", required=True, metavar="WORDS", help="words of the prompt; may be repeated"
     )
     ground.add_argument(
-        "--word", action="append", default=[], metavar="[WORD=]FILE",
+        "--word",
+        action="append",
+        default=[],
+        metavar="[WORD=]FILE",
         help="a word of one's own: a textual inversion (safetensors), and how the prompt writes it where not as the "
         "file says; may be repeated",
-    )  # fmt: skip
+    )
     ground.add_argument("--seed", type=int, default=0, help="seed of the image's noise")
     ground.add_argument(
-        "--method", choices=("grounding", "daam"), default="grounding",
+        "--method",
+        choices=("grounding", "daam"),
+        default="grounding",
         help="what finds the words: the grounding module (default), or the baseline DAAM, which needs none",
-    )  # fmt: skip
+    )
     ground.add_argument(
-        "--grounding", type=Path, default=paths.GROUNDING_MODEL, metavar="FOLDER",
+        "--grounding",
+        type=Path,
+        default=paths.GROUNDING_MODEL,
+        metavar="FOLDER",
         help=f"grounding module, e.g. of import-released; default: {paths.GROUNDING_MODEL}",
-    )  # fmt: skip
+    )
     ground.add_argument(
         "--allow-other-generator",
         action="store_true",
         help="use a grounding module that was trained on another generator",
     )
     ground.add_argument(
-        "--threshold", type=float, metavar="SCORE",
+        "--threshold",
+        type=float,
+        metavar="SCORE",
         help="from which a pixel belongs to a word, 0..1; default: grounding.mask_threshold, for DAAM the one that "
         "evaluate_grounding chose",
-    )  # fmt: skip
+    )
     ground.add_argument("-o", "--out", type=Path, default=Path("ground.png"), help="overlay image (PNG)")
     ground.set_defaults(run=_ground)
 
     _add_experiments(commands.add_parser("experiments", help="rows of the paper's tables: list, run or collect them"))
     compare = commands.add_parser("compare", help="scores of several runs side by side, with differences to the first")
     compare.add_argument(
-        "names", nargs="+", metavar="RUN",
+        "names",
+        nargs="+",
+        metavar="RUN",
         help="'here' (reports/metrics), a record of reports/experiments, a DVC experiment, or an MLflow parent run",
-    )  # fmt: skip
+    )
     compare.add_argument("--csv", action="store_true", help="comma-separated values instead of a Markdown table")
     compare.set_defaults(run=_compare)
 
@@ -81,7 +93,9 @@ def _parser() -> argparse.ArgumentParser:
 
     verify = commands.add_parser("verify", help="compare all outputs here with those of the last commit")
     verify.add_argument(
-        "--record", action="store_true", help="write this machine to reports/machine.json, to be committed with dvc.lock"
+        "--record",
+        action="store_true",
+        help="write this machine to reports/machine.json, to be committed with dvc.lock",
     )
     verify.set_defaults(run=_verify)
 

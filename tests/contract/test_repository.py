@@ -100,10 +100,17 @@ def test_readme_repeats_how_good_the_mini_checkpoints_are():
     ):
         assert said in readme
     quality = read_metrics("mini_quality", folder=ROOT / "reports/metrics")
-    generated, real = ({name: f"{100 * value:.1f} %" for name, value in {
-        **quality[of]["detector"], "colours_obeyed": quality[of]["colours_obeyed"],
-        "places_obeyed": quality[of]["places_obeyed"],
-    }.items()} for of in ("generated", "real"))  # fmt: skip
+    generated, real = (
+        {
+            name: f"{100 * value:.1f} %"
+            for name, value in {
+                **quality[of]["detector"],
+                "colours_obeyed": quality[of]["colours_obeyed"],
+                "places_obeyed": quality[of]["places_obeyed"],
+            }.items()
+        }
+        for of in ("generated", "real")
+    )
     copies = quality["neighbours"]
     for said in (
         f"A colour word is obeyed in {generated['colours_obeyed']} of the images",

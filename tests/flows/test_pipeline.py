@@ -13,9 +13,14 @@ from flows.places import PRETRAIN, ROOT
 def repro(project, stage):
     outcome = Outcome()
     done = subprocess.run(
-        repro_command(stage), cwd=project.root, env=project.environment, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, check=False,
-    )  # fmt: skip
+        repro_command(stage),
+        cwd=project.root,
+        env=project.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     for line in done.stdout.splitlines():
         outcome.read(line)
     return done.returncode, outcome

@@ -114,9 +114,11 @@ def test_a_run_that_is_ended_leaves_nothing_running_and_dvc_goes_on(project, num
     env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"}
     settings = prefect.settings.get_current_settings().to_environment_variables(exclude_unset=True)
     process = subprocess.Popen(
-        [sys.executable, str(script)], cwd=ROOT, env={**env, **settings},
+        [sys.executable, str(script)],
+        cwd=ROOT,
+        env={**env, **settings},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell in the background has it ignored
-    )  # fmt: skip
+    )
     pids = project.root / "pids"
     deadline = time.monotonic() + DEADLINE_S
     while not (pids.is_file() and len(pids.read_text().split()) == 2):

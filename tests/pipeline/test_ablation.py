@@ -29,9 +29,21 @@ def ablated(tmp_path_factory, components):
     repository.run("dvc", "repro", "sample_prompts")
     repository.commit("the default run")
     process = repository.start(
-        "python", "-m", "flows", "ablate", "--profile", "smoke", *MATRIX, "--target", "sample_prompts",
-        "--num-parallel", "2", "--retries", "0", CUDA_VISIBLE_DEVICES="0,1",
-    )  # fmt: skip
+        "python",
+        "-m",
+        "flows",
+        "ablate",
+        "--profile",
+        "smoke",
+        *MATRIX,
+        "--target",
+        "sample_prompts",
+        "--num-parallel",
+        "2",
+        "--retries",
+        "0",
+        CUDA_VISIBLE_DEVICES="0,1",
+    )
     repository.gpus = watch_gpus(process)
     repository.output, _ = process.communicate()
     assert process.returncode == 0, repository.output[-6000:]

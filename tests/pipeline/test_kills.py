@@ -6,9 +6,14 @@ from tests.pipeline.conftest import smoke_repository
 NUM_TRIALS = 20
 # more work than profile smoke has, so that there is something to kill
 OVERRIDES = (
-    "tracking.enabled=false", "runtime.checkpoint_every_s=0.2", "generator.shard_size=3", "generator.num_steps=12",
-    "grounding.iterations=150", "segmenter.iterations=20", "segmenter.training_sets=[synthetic,real_seen_only]",
-)  # fmt: skip
+    "tracking.enabled=false",
+    "runtime.checkpoint_every_s=0.2",
+    "generator.shard_size=3",
+    "generator.num_steps=12",
+    "grounding.iterations=150",
+    "segmenter.iterations=20",
+    "segmenter.training_sets=[synthetic,real_seen_only]",
+)
 
 
 def test_a_stage_that_is_killed_at_any_moment_goes_on_and_ends_the_same(tmp_path, components):

@@ -35,11 +35,14 @@ CPU = torch.device("cpu")
 CATEGORIES = ("person", "cat")
 """What the prompts name; both are seen in the paper's first split."""
 ONE_STEP = (
-    "generator.num_steps=1", "generator.tapped_step=1", "generator.batch_size=1", "grounding.iterations=1",
+    "generator.num_steps=1",
+    "generator.tapped_step=1",
+    "generator.batch_size=1",
+    "grounding.iterations=1",
     "segmenter.iterations=1",
     # random weights: whatever is found counts
     "detector.score_threshold=0.0",
-)  # fmt: skip
+)
 Shapes = list[tuple[tuple[int, ...], ...]]
 
 
@@ -74,20 +77,36 @@ def run_method(generator: Generator, *, detector: Detector, params: Params, fold
     }
     generate_shards([_record("train", 0)], out_dir=folder / "generated", generator=generator, **sampler)
     detect_shards(
-        folder / "generated", folder / "oracle", detector=detector, detector_id="random",
-        detector_names=vocabulary.detector_names, score_threshold=params.detector.score_threshold,
-        mask_threshold=params.detector.mask_threshold, batch_size=params.detector.batch_size, description="detect",
-    )  # fmt: skip
+        folder / "generated",
+        folder / "oracle",
+        detector=detector,
+        detector_id="random",
+        detector_names=vocabulary.detector_names,
+        score_threshold=params.detector.score_threshold,
+        mask_threshold=params.detector.mask_threshold,
+        batch_size=params.detector.batch_size,
+        description="detect",
+    )
     fitted = fit_grounding(
-        [(folder / "generated", folder / "oracle")], generator=generator, vocabulary=vocabulary,
-        config=params.grounding, sampling=Sampling(50, 5.0, 5), feature_batch_size=1, device=CPU,
-    )  # fmt: skip
+        [(folder / "generated", folder / "oracle")],
+        generator=generator,
+        vocabulary=vocabulary,
+        config=params.grounding,
+        sampling=Sampling(50, 5.0, 5),
+        feature_batch_size=1,
+        device=CPU,
+    )
     save_grounding(folder / "grounding", fitted.module, fitted.spec, card="")
     synthesize_shards(
-        [_record("synthesis", 1)], out_dir=folder / "synthetic", generator=generator,
-        grounder=Grounder.load(folder / "grounding", generator=generator, device=CPU), grounder_id="one step",
-        vocabulary=vocabulary, mask_threshold=params.grounding.mask_threshold, **sampler,
-    )  # fmt: skip
+        [_record("synthesis", 1)],
+        out_dir=folder / "synthetic",
+        generator=generator,
+        grounder=Grounder.load(folder / "grounding", generator=generator, device=CPU),
+        grounder_id="one step",
+        vocabulary=vocabulary,
+        mask_threshold=params.grounding.mask_threshold,
+        **sampler,
+    )
     source = ShardSource(folder / "synthetic")
     assert len(source) == 1
     image, label = source[0]
@@ -102,9 +121,13 @@ def run_method(generator: Generator, *, detector: Detector, params: Params, fold
 
 def _record(name: str, seed: int) -> PromptRecord:
     return PromptRecord(
-        id=f"{name}-000000", prompt=photograph_of(*CATEGORIES), categories=CATEGORIES, group="two_seen", seed=seed,
+        id=f"{name}-000000",
+        prompt=photograph_of(*CATEGORIES),
+        categories=CATEGORIES,
+        group="two_seen",
+        seed=seed,
         source="template",
-    )  # fmt: skip
+    )
 
 
 @torch.no_grad()

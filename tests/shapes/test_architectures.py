@@ -22,10 +22,20 @@ from tests.unit.diffusion.architectures import IMAGE_SIZE, build_sd2, build_sdxl
 def build_detector() -> MaskRcnnDetector:
     torch.manual_seed(0)
     model = build_small_mask_rcnn(
-        num_categories=2, image_size=IMAGE_SIZE, embedding_size=8, hidden_sizes=[8, 8, 16], depths=[1, 1, 1],
-        fpn_channels=8, anchor_sizes=[[16], [32]], anchor_ratios=[1.0], box_head_dim=16, mask_head_channels=8,
-        mask_head_layers=1, score_threshold=0.0, max_instances=20,
-    )  # fmt: skip
+        num_categories=2,
+        image_size=IMAGE_SIZE,
+        embedding_size=8,
+        hidden_sizes=[8, 8, 16],
+        depths=[1, 1, 1],
+        fpn_channels=8,
+        anchor_sizes=[[16], [32]],
+        anchor_ratios=[1.0],
+        box_head_dim=16,
+        mask_head_channels=8,
+        mask_head_layers=1,
+        score_threshold=0.0,
+        max_instances=20,
+    )
     favour(model, [1, 2])
     return MaskRcnnDetector(model, category_names=["background", *CATEGORIES], mask_threshold=0.5, device=CPU)
 
@@ -49,11 +59,21 @@ def test_the_method_runs_on_it(
     build_backbone().save_pretrained(tmp_path / "backbone")
     generator = Generator.load(str(tmp_path / "pipeline"), device=CPU, dtype=torch.float32, image_size=IMAGE_SIZE)
     params = paper_params(
-        tmp_path, f"generator.image_size={IMAGE_SIZE}", f"grounding.reduced_channels={reduced_channels}",
-        f"grounding.tokens_at={tokens_at}", "grounding.embed_dim=32", "grounding.ffn_dim=32", "grounding.batch_size=2",
-        f"segmenter.backbone={tmp_path / 'backbone'}", "segmenter.image_size=64", "segmenter.hidden_dim=32",
-        "segmenter.num_queries=5", "segmenter.decoder_layers=2", "segmenter.ffn_dim=16", "segmenter.batch_size=2",
-    )  # fmt: skip
+        tmp_path,
+        f"generator.image_size={IMAGE_SIZE}",
+        f"grounding.reduced_channels={reduced_channels}",
+        f"grounding.tokens_at={tokens_at}",
+        "grounding.embed_dim=32",
+        "grounding.ffn_dim=32",
+        "grounding.batch_size=2",
+        f"segmenter.backbone={tmp_path / 'backbone'}",
+        "segmenter.image_size=64",
+        "segmenter.hidden_dim=32",
+        "segmenter.num_queries=5",
+        "segmenter.decoder_layers=2",
+        "segmenter.ffn_dim=16",
+        "segmenter.batch_size=2",
+    )
     with recorded_shapes(Fusion) as shapes:
         run = run_method(generator, detector=build_detector(), params=params, folder=tmp_path / "data")
     dim, num_words = sum(reduced_channels), len(CATEGORIES)

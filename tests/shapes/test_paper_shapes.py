@@ -48,22 +48,41 @@ def build_sd1() -> StableDiffusionPipeline:
     tokenizer.model_max_length = 77
     # diffusers' defaults are the UNet of Stable Diffusion 1.x, but for these
     unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
-    text_encoder = CLIPTextModel(CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=768, intermediate_size=3072, num_hidden_layers=2, num_attention_heads=12,
-        max_position_embeddings=77, projection_dim=768, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    ))  # fmt: skip
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=768,
+            intermediate_size=3072,
+            num_hidden_layers=2,
+            num_attention_heads=12,
+            max_position_embeddings=77,
+            projection_dim=768,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
     vae = AutoencoderKL(
-        block_out_channels=(16, 16, 16, 16), down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=1, latent_channels=4, norm_num_groups=4,
-    )  # fmt: skip
+        block_out_channels=(16, 16, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+    )
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
     )
     return StableDiffusionPipeline(
-        vae=vae, unet=unet, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=scheduler,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
+        vae=vae,
+        unet=unet,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -162,11 +181,17 @@ def test_every_stage_has_the_paper_s_shapes(generator: Generator, params: Params
 def test_tokens_of_the_whole_image_are_sixteen_thousand(generator: Generator, params: Params) -> None:
     config = replace(params.grounding, tokens_at="image")
     module = GroundingModule(
-        feature_channels=generator.feature_channels(config.branches), text_dim=generator.text_dim,
-        num_attention_maps=0, reduced_channels=config.reduced_channels, embed_dim=config.embed_dim,
-        num_layers=config.num_layers, num_heads=config.num_heads, ffn_dim=config.ffn_dim,
-        patch_size=config.patch_size, tokens_at=config.tokens_at,
-    ).eval()  # fmt: skip
+        feature_channels=generator.feature_channels(config.branches),
+        text_dim=generator.text_dim,
+        num_attention_maps=0,
+        reduced_channels=config.reduced_channels,
+        embed_dim=config.embed_dim,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        ffn_dim=config.ffn_dim,
+        patch_size=config.patch_size,
+        tokens_at=config.tokens_at,
+    ).eval()
     maps = {size: torch.randn(1, width, size, size) for size, width in generator.feature_channels("both").items()}
     with recorded_shapes(Fusion) as shapes:
         logits = module(maps, torch.randn(1, 2, 768), None, image_size=512)

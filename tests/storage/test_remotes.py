@@ -77,9 +77,13 @@ def origin(tmp_path_factory):
     """A repository whose pipeline has run and is committed."""
     repository = repository_at(tmp_path_factory.mktemp("storage") / "origin")
     for name, text in (
-        ("dvc.yaml", PIPELINE), ("generate.py", GENERATE), ("count.py", COUNT), ("params.yaml", "num_samples: 10\n"),
-        (".gitignore", "/data/\n__pycache__/\n"), (".dvcignore", "__pycache__/\n"),
-    ):  # fmt: skip
+        ("dvc.yaml", PIPELINE),
+        ("generate.py", GENERATE),
+        ("count.py", COUNT),
+        ("params.yaml", "num_samples: 10\n"),
+        (".gitignore", "/data/\n__pycache__/\n"),
+        (".dvcignore", "__pycache__/\n"),
+    ):
         (repository.root / name).write_text(textwrap.dedent(text).lstrip())
     repository.initialise()
     repository.run("dvc", "init", "--quiet")
@@ -102,9 +106,12 @@ def s3():
     host, port = server.get_host_and_port()
     endpoint = f"http://{host}:{port}"
     client = boto3.client(
-        "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id=PLACEHOLDER,
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=PLACEHOLDER,
         aws_secret_access_key=PLACEHOLDER,
-    )  # fmt: skip
+    )
     client.create_bucket(Bucket="diffground")
     yield client, endpoint
     server.stop()

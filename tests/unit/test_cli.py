@@ -23,8 +23,12 @@ def call(folder, *arguments):
     env = {**os.environ, "PYTHONPATH": str(Path(diffground.__file__).parents[1])}
     return subprocess.run(
         [sys.executable, "-m", "diffground", *arguments],
-        cwd=folder, env=env, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_profile_mini_writes_the_committed_params(clone):

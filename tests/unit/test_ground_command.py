@@ -35,16 +35,32 @@ def place(checkpoint: Path, generator: Generator, tmp_path: Path, monkeypatch: p
     """A current directory with params.yaml, a grounding module with random weights, and my-cat.safetensors."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["generator"] |= {
-        "checkpoint": str(checkpoint), "image_size": IMAGE_SIZE, "num_steps": 3, "tapped_step": 1, "dtype": "float32",
-    }  # fmt: skip
+        "checkpoint": str(checkpoint),
+        "image_size": IMAGE_SIZE,
+        "num_steps": 3,
+        "tapped_step": 1,
+        "dtype": "float32",
+    }
     params["runtime"] |= {"device": "cpu", "num_threads": 1}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     spec = GroundingSpec(
-        feature_channels=generator.feature_channels(), text_dim=generator.text_dim,
-        num_attention_maps=generator.num_attention_maps, reduced_channels=(4, 4, 8), embed_dim=16, num_layers=1,
-        num_heads=2, ffn_dim=16, patch_size=1, tokens_at="features", branches="conditional", gain_timesteps=(),
-        generator_id=generator.generator_id, image_size=IMAGE_SIZE, timestep=1, sampling=Sampling(3, 3.0, 1),
-    )  # fmt: skip
+        feature_channels=generator.feature_channels(),
+        text_dim=generator.text_dim,
+        num_attention_maps=generator.num_attention_maps,
+        reduced_channels=(4, 4, 8),
+        embed_dim=16,
+        num_layers=1,
+        num_heads=2,
+        ffn_dim=16,
+        patch_size=1,
+        tokens_at="features",
+        branches="conditional",
+        gain_timesteps=(),
+        generator_id=generator.generator_id,
+        image_size=IMAGE_SIZE,
+        timestep=1,
+        sampling=Sampling(3, 3.0, 1),
+    )
     torch.manual_seed(0)
     save_grounding(tmp_path / "models/grounding", spec.build(), spec, card="")
     save_file({"<my-cat>": VECTOR}, tmp_path / "my-cat.safetensors")
@@ -70,9 +86,13 @@ def test_each_pixel_goes_to_the_likelier_word_from_the_threshold_on(
     samples = generator.sample(
         [prompt], [3], num_steps=3, guidance_scale=params["generator"]["guidance_scale"], tapped_step=1
     )
-    probs = Grounder.load(Path("models/grounding"), generator=generator, device=torch.device("cpu")).probs(
-        latents=samples.latents, prompts=[prompt], words=[words], timestep=samples.timestep, image_size=IMAGE_SIZE
-    )[0].numpy()  # fmt: skip
+    probs = (
+        Grounder.load(Path("models/grounding"), generator=generator, device=torch.device("cpu"))
+        .probs(
+            latents=samples.latents, prompts=[prompt], words=[words], timestep=samples.timestep, image_size=IMAGE_SIZE
+        )[0]
+        .numpy()
+    )
     names = {"u.png", "u.image.png", "u.dog.png", "u.potted_plant.png"}
     middle = float(np.median(probs.max(axis=0)))
     for threshold, options in ((params["grounding"]["mask_threshold"], []), (middle, ["--threshold", repr(middle)])):
@@ -104,9 +124,15 @@ def test_a_word_of_several_vectors_is_written_as_one(place: Path, capsys: pytest
     contents = []
     for written in ("<my-cat>", whole):
         code, _, errors = ground(
-            capsys, f"a photograph of a {written} and a dog", "--word", "<my-cat>=three.safetensors", "-c", written,
-            "-o", "u.png",
-        )  # fmt: skip
+            capsys,
+            f"a photograph of a {written} and a dog",
+            "--word",
+            "<my-cat>=three.safetensors",
+            "-c",
+            written,
+            "-o",
+            "u.png",
+        )
         assert (code, errors) == (0, [])
         contents.append(Path("u.png").read_bytes())
     assert contents[0] == contents[1]
@@ -155,9 +181,13 @@ def test_daam_needs_no_grounding_module(place: Path, capsys: pytest.CaptureFixtu
     pipeline = StableDiffusionPipeline.from_pretrained(params["checkpoint"], safety_checker=None)
     pipeline.load_textual_inversion(VECTOR, token="<my-cat>")
     heat = daam_maps(
-        Generator(pipeline, image_size=IMAGE_SIZE, generator_id=""), [PROMPT], [3], [words],
-        num_steps=3, guidance_scale=params["guidance_scale"],
-    )[0]  # fmt: skip
+        Generator(pipeline, image_size=IMAGE_SIZE, generator_id=""),
+        [PROMPT],
+        [3],
+        [words],
+        num_steps=3,
+        guidance_scale=params["guidance_scale"],
+    )[0]
     for q, word in enumerate(words):
         expected = (heat[q] >= 0.4) & ((heat[q] > heat[1 - q]) | ((heat[q] == heat[1 - q]) & (q == 0)))
         assert expected.any()

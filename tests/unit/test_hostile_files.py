@@ -80,9 +80,20 @@ def test_a_long_name_in_two_parts_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "kind",
-    [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE,
-     tarfile.CONTTYPE, tarfile.GNUTYPE_SPARSE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE],
-)  # fmt: skip
+    [
+        tarfile.SYMTYPE,
+        tarfile.LNKTYPE,
+        tarfile.CHRTYPE,
+        tarfile.BLKTYPE,
+        tarfile.FIFOTYPE,
+        tarfile.DIRTYPE,
+        tarfile.CONTTYPE,
+        tarfile.GNUTYPE_SPARSE,
+        tarfile.GNUTYPE_LONGNAME,
+        tarfile.XHDTYPE,
+        tarfile.XGLTYPE,
+    ],
+)
 def test_links_devices_folders_and_extended_headers_are_refused(tmp_path, kind):
     info = tarfile.TarInfo("train-000001.image.png")
     info.type, info.linkname = kind, "/etc/passwd"
@@ -203,10 +214,23 @@ def test_a_pickled_language_model_is_refused(tmp_path, canary):
 
 def save_tiny_grounding(folder, components):
     spec = GroundingSpec(
-        feature_channels={4: 8}, text_dim=5, num_attention_maps=0, reduced_channels=(4,), embed_dim=8, num_layers=1,
-        num_heads=2, ffn_dim=16, patch_size=2, tokens_at="features", branches="conditional", gain_timesteps=(),
-        generator_id="abc", image_size=32, timestep=1, sampling=Sampling(3, 3.0, 1),
-    )  # fmt: skip
+        feature_channels={4: 8},
+        text_dim=5,
+        num_attention_maps=0,
+        reduced_channels=(4,),
+        embed_dim=8,
+        num_layers=1,
+        num_heads=2,
+        ffn_dim=16,
+        patch_size=2,
+        tokens_at="features",
+        branches="conditional",
+        gain_timesteps=(),
+        generator_id="abc",
+        image_size=32,
+        timestep=1,
+        sampling=Sampling(3, 3.0, 1),
+    )
     save_grounding(folder, spec.build(), spec, card="")
 
 

@@ -3,10 +3,16 @@ import pytest
 from diffground.prompts import PromptFile, PromptRecord, prompts_digest, read_prompts, write_prompts
 
 RECORDS = [
-    PromptRecord(id=f"train-{i:06d}", prompt=f"a dog {i} \u2028é" * i, categories=("dog",), group="one_seen", seed=i,
-                 source="template")
+    PromptRecord(
+        id=f"train-{i:06d}",
+        prompt=f"a dog {i} \u2028é" * i,
+        categories=("dog",),
+        group="one_seen",
+        seed=i,
+        source="template",
+    )
     for i in range(7)
-]  # fmt: skip
+]
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def daam_maps(
     recorder = WordMaps(generator.token_weights(prompts, phrases))
     generator.sample(
         prompts, seeds, num_steps=num_steps, guidance_scale=guidance_scale, tapped_step=1, recorder=recorder
-    )  # fmt: skip
+    )
     maps = recorder.resized(recorder.finest_size, mode="bicubic").clamp(min=0).mean(dim=2)  # (B, Q, s, s)
     size = (generator.image_size, generator.image_size)
     maps = F.interpolate(maps, size=size, mode="bicubic", align_corners=False)  # (B, Q, H, W)

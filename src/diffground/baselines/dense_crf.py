@@ -46,9 +46,11 @@ class DenseCrf:
         """
         unary = torch.from_numpy(probs).to(device).float().clamp(min=1e-6).log()  # (L, H, W)
         appearance = _Bilateral.of(
-            torch.from_numpy(image).to(device), position_px=self.position_frac * max(image.shape[:2]),
-            colour_scale=self.colour_scale, max_sources=self.max_sources,
-        )  # fmt: skip
+            torch.from_numpy(image).to(device),
+            position_px=self.position_frac * max(image.shape[:2]),
+            colour_scale=self.colour_scale,
+            max_sources=self.max_sources,
+        )
         smoothness = _Gaussian(unary.shape[1:], scale_px=self.smoothness_px, device=device)
         marginals = unary.softmax(dim=0)
         for _ in range(self.iterations):

@@ -88,9 +88,7 @@ class LabelRule:
         return marginals[1:] / (marginals[:1] + marginals[1:]).clip(min=1e-12)
 
 
-def plan_weak_images(
-    dataset: VocDataset, *, vocabulary: Vocabulary, tokenizer: Any, num_images: int
-) -> WeakImages:  # fmt: skip
+def plan_weak_images(dataset: VocDataset, *, vocabulary: Vocabulary, tokenizer: Any, num_images: int) -> WeakImages:
     """The first `num_images` images that show a used category, or all if there are fewer.
 
     Of a label map only the categories that occur in it are taken. Those that are not used are taken too: they stand in
@@ -198,14 +196,19 @@ def pseudo_label_shards(
             "used": sorted(used),
         },
         process=_LabelShard(
-            dataset=dataset, method=method, rule=rule, names=names, phrases=_phrases(vocabulary),
-            hidden=tuple(value for value, name in names.items() if name not in used), settings=settings,
+            dataset=dataset,
+            method=method,
+            rule=rule,
+            names=names,
+            phrases=_phrases(vocabulary),
+            hidden=tuple(value for value, name in names.items() if name not in used),
+            settings=settings,
             batch_size=batch_size,
         ),
         description="text2mask",
         num_samples=len(images.images),
         workers=workers,
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class Text2Mask:
 
     def _mean_attention(
         self, images: Sequence[np.ndarray], phrases: Sequence[Sequence[str]], seeds: Sequence[int]
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         """Refined attention, mean over the noise draws, float32 (B, Q, s, s); Q is the most that an image has."""
         prompts = [photograph_of(*of_image) for of_image in phrases]
         weights = self.generator.token_weights(prompts, phrases)
@@ -99,9 +99,13 @@ class Text2Mask:
         """Refined attention of one pass, float32 (B, Q, s, s); s is the side of the largest cross-attention used."""
         words, affinity = WordMaps(weights), PixelAffinity(batch_size=len(noisy))
         self.generator.denoise(
-            noisy, prompts, timestep=timestep, recorder=words, affinity=affinity if self.power else None,
+            noisy,
+            prompts,
+            timestep=timestep,
+            recorder=words,
+            affinity=affinity if self.power else None,
             max_affinity_size=self.max_affinity_size,
-        )  # fmt: skip
+        )
         used = [i for i, size in enumerate(words.sizes) if not self.word_sizes or size in self.word_sizes]
         if not used:
             there = ", ".join(map(str, sorted(set(words.sizes))))
@@ -124,9 +128,7 @@ class Text2Mask:
         return F.interpolate(refined, size=maps.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def label_map(
-    maps: np.ndarray, labels: Sequence[int], *, threshold: float, uncertain_band: float = 0.0
-) -> np.ndarray:  # fmt: skip
+def label_map(maps: np.ndarray, labels: Sequence[int], *, threshold: float, uncertain_band: float = 0.0) -> np.ndarray:
     """Give a pixel to its likeliest category, or to the background where that stays below `threshold`.
 
     Args:
@@ -166,9 +168,7 @@ def _competing(maps: np.ndarray, labels: Sequence[int], label: np.ndarray) -> li
     """Each map where it is the likeliest, -1 elsewhere, and its category's true pixels; both of the scored pixels."""
     scored = label != IGNORE
     likeliest = maps.argmax(axis=0) if len(maps) else None
-    return [
-        (np.where(likeliest == q, maps[q], -1)[scored], label[scored] == value) for q, value in enumerate(labels)
-    ]  # fmt: skip
+    return [(np.where(likeliest == q, maps[q], -1)[scored], label[scored] == value) for q, value in enumerate(labels)]
 
 
 def _squared(image: np.ndarray, side: int) -> np.ndarray:

@@ -76,9 +76,15 @@ class LanguageModel:
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             torch.manual_seed(seed)
             outputs = self._model.generate(
-                ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=_TEMPERATURE, top_p=_TOP_P,
-                num_return_sequences=num, max_new_tokens=_MAX_NEW_TOKENS, pad_token_id=self._padding(),
-            )  # fmt: skip
+                ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=True,
+                temperature=_TEMPERATURE,
+                top_p=_TOP_P,
+                num_return_sequences=num,
+                max_new_tokens=_MAX_NEW_TOKENS,
+                pad_token_id=self._padding(),
+            )
         # decoded with what they continue: some tokenizers drop a space at the start
         told = len(self._tokenizer.decode(ids[0], skip_special_tokens=True))
         return [self._tokenizer.decode(output, skip_special_tokens=True)[told:] for output in outputs]

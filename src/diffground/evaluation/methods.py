@@ -54,10 +54,13 @@ class DaamMaps:
 
     def of(self, samples: Sequence[LabelledSample]) -> np.ndarray:
         return daam_maps(
-            self.generator, [s.prompt for s in samples], [s.seed for s in samples],
+            self.generator,
+            [s.prompt for s in samples],
+            [s.seed for s in samples],
             [[self.phrases[c] for c in s.categories] for s in samples],
-            num_steps=self.num_steps, guidance_scale=self.guidance_scale,
-        )  # fmt: skip
+            num_steps=self.num_steps,
+            guidance_scale=self.guidance_scale,
+        )
 
     def __call__(self, samples: Sequence[LabelledSample], advance: Advance) -> np.ndarray:
         """The same, as the work of a worker."""
@@ -123,9 +126,11 @@ class MirroredDetector:
             images = np.stack([sample.image()[:, ::-1] for sample in batch])
             for sample, instances in zip(batch, self.detector.detect(images), strict=True):
                 found = oracle_masks(
-                    instances, sample.categories, detector_names=self.detector_names,
+                    instances,
+                    sample.categories,
+                    detector_names=self.detector_names,
                     score_threshold=self.score_threshold,
-                )  # fmt: skip
+                )
                 nothing = np.zeros(images.shape[1:3], dtype=bool)
                 masks.append({c: found[c].mask[:, ::-1] if c in found else nothing for c in sample.categories})
         return masks

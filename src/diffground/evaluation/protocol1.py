@@ -135,10 +135,15 @@ class Protocol1Result:
         }
         nmi = {m: {group: percent(s.mean_nmi(group)) for group in self.num_images} for m, s in self.scores.items()}
         return {
-            **miou, "boundary_miou": boundary_miou, "nmi": nmi, "num_images": self.num_images,
-            "num_rejected": self.num_rejected, "num_rejected_per_category": self.num_rejected_per_category,
-            "num_reviewed": self.num_reviewed, "per_category": per_category,
-        }  # fmt: skip
+            **miou,
+            "boundary_miou": boundary_miou,
+            "nmi": nmi,
+            "num_images": self.num_images,
+            "num_rejected": self.num_rejected,
+            "num_rejected_per_category": self.num_rejected_per_category,
+            "num_reviewed": self.num_reviewed,
+            "per_category": per_category,
+        }
 
 
 def run_protocol1(

@@ -36,9 +36,7 @@ class PseudoLabelScores:
         return {**kept, "undecided_frac": self.undecided_frac}
 
 
-def score_pseudo_labels(
-    pairs: Iterable[tuple[np.ndarray, np.ndarray]], *, vocabulary: Vocabulary
-) -> PseudoLabelScores:  # fmt: skip
+def score_pseudo_labels(pairs: Iterable[tuple[np.ndarray, np.ndarray]], *, vocabulary: Vocabulary) -> PseudoLabelScores:
     """Count over (pseudo label, true label), uint8 (H, W) each, 0 background, 1..K, 255 none.
 
     True pixels of categories that are not used are not scored.

@@ -100,9 +100,13 @@ class Clone:
     def _write_params(self) -> None:
         arguments = ["-m", "diffground", "profile", self.profile, *self.experiment.overrides]
         done = subprocess.run(
-            [sys.executable, *arguments], cwd=self.path, env=self._environment(), capture_output=True, text=True,
+            [sys.executable, *arguments],
+            cwd=self.path,
+            env=self._environment(),
+            capture_output=True,
+            text=True,
             check=False,
-        )  # fmt: skip
+        )
         if done.returncode:
             said = done.stderr.strip().splitlines() or [""]
             raise UserError(f"{said[-1].removeprefix('error: ')} (conf/ of the last commit)")

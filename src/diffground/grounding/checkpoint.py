@@ -78,11 +78,18 @@ class GroundingSpec:
         architecture.
         """
         return GroundingModule(
-            feature_channels=self.feature_channels, text_dim=self.text_dim,
-            num_attention_maps=self.num_attention_maps, reduced_channels=self.reduced_channels,
-            embed_dim=self.embed_dim, num_layers=self.num_layers, num_heads=self.num_heads, ffn_dim=self.ffn_dim,
-            patch_size=self.patch_size, tokens_at=self.tokens_at, architecture=self.architecture,
-        )  # fmt: skip
+            feature_channels=self.feature_channels,
+            text_dim=self.text_dim,
+            num_attention_maps=self.num_attention_maps,
+            reduced_channels=self.reduced_channels,
+            embed_dim=self.embed_dim,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+            ffn_dim=self.ffn_dim,
+            patch_size=self.patch_size,
+            tokens_at=self.tokens_at,
+            architecture=self.architecture,
+        )
 
 
 def save_grounding(folder: Path, module: GroundingModule, spec: GroundingSpec, *, card: str) -> None:

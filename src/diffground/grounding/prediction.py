@@ -118,10 +118,15 @@ class Grounder:
         for phrase in sorted({word for of_sample in words for word in of_sample} - set(self._embeddings)):
             self._embeddings[phrase] = self._generator.category_embedding(phrase).float()
         features = read_features(
-            self._generator, latents=latents, prompts=prompts, words=words, timestep=timestep,
-            branches=self._branches, with_attention=self._module.attention_branch is not None,
+            self._generator,
+            latents=latents,
+            prompts=prompts,
+            words=words,
+            timestep=timestep,
+            branches=self._branches,
+            with_attention=self._module.attention_branch is not None,
             gain_timesteps=self._gain_timesteps,
-        )  # fmt: skip
+        )
         text, exists = stack_queries(words, self._embeddings)
         logits = self._module(features.maps, text, features.attention, image_size=image_size, exists=exists)
         probs = logits.float().sigmoid().cpu()

@@ -71,10 +71,15 @@ def line_chart(path: Path, lines: Sequence[Line], *, title: str, x: str, y: str)
     figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
     for line in lines:
         axes.plot(
-            [point[0] for point in line.points], [point[1] for point in line.points], label=line.name,
-            color=COLOURS[line.colour % len(COLOURS)], linewidth=1.4, marker=".",
-            linestyle="--" if line.dashed else "-", alpha=0.6 if line.dashed else 1,
-        )  # fmt: skip
+            [point[0] for point in line.points],
+            [point[1] for point in line.points],
+            label=line.name,
+            color=COLOURS[line.colour % len(COLOURS)],
+            linewidth=1.4,
+            marker=".",
+            linestyle="--" if line.dashed else "-",
+            alpha=0.6 if line.dashed else 1,
+        )
     axes.set_xlabel(x, fontsize=8)
     axes.set_ylabel(y, fontsize=8)
     axes.set_ylim(0, 105)

@@ -81,10 +81,12 @@ def write_page(
             mixed = experiments.note(EXPERIMENTS_IN.get(table or figure, ()))
             sections.append(
                 Section(
-                    heading, " ".join(filter(None, [text, added, here, mixed])), tables.get(table),
+                    heading,
+                    " ".join(filter(None, [text, added, here, mixed])),
+                    tables.get(table),
                     [links[figure]] if figure in links else [],
                 )
-            )  # fmt: skip
+            )
     found = " ".join(filter(None, [here, experiments.note(["*"])]))
     sections.insert(-1, Section("What the paper found, and whether it holds here", found, lines=trends))
     if experiments.left_out:

@@ -190,9 +190,7 @@ def _of_table1(splits: Mapping[str, Scores], *, dataset: str) -> Iterator[Trend]
 def _of_ablations(metrics: Scores, experiments: Experiments) -> Iterator[Trend]:
     paper = {(row["table"], row["setting"]): row for row in read_paper_table("paper_ablations.csv")}
     for statement, table, (better, ours), (worse, theirs), keys, strict in _ABLATIONS:
-        a, b = (
-            _grounding_scores(experiments.metrics.get(name, {}) if name else metrics) for name in (ours, theirs)
-        )  # fmt: skip
+        a, b = (_grounding_scores(experiments.metrics.get(name, {}) if name else metrics) for name in (ours, theirs))
         yield Trend(
             statement,
             _pairs(a, b, keys),
@@ -228,9 +226,7 @@ def _of_seen_categories(metrics: Scores, experiments: Experiments, *, num_seen: 
     )
 
 
-def _of_timesteps(
-    metrics: Scores, experiments: Experiments, *, num_steps: int, tapped_step: int
-) -> Iterator[Trend]:  # fmt: skip
+def _of_timesteps(metrics: Scores, experiments: Experiments, *, num_steps: int, tapped_step: int) -> Iterator[Trend]:
     points = curve_points(metrics, experiments, prefix="timestep", default=tapped_step)
     means = {step: mean_of(score_of(scores, group) for group in GROUPS) for step, scores in points.items()}
     place = max(1, round(_BEST_STEP_FRAC * num_steps))

@@ -90,9 +90,15 @@ def vary(experiment: Experiment | None, overrides: Sequence[str], *, target: str
     Its name tells them, with a digest, so that different overrides never share a name.
     """
     base = experiment or Experiment(
-        name="default", source="the default run", command="", target=target, profiles="all", time="", expected="",
+        name="default",
+        source="the default run",
+        command="",
+        target=target,
+        profiles="all",
+        time="",
+        expected="",
         overrides=(),
-    )  # fmt: skip
+    )
     if not overrides:
         return base
     settings = [override.rpartition("=") for override in overrides]

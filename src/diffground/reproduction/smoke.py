@@ -47,29 +47,56 @@ def build_components(folder: Path) -> None:
 def build_pipeline() -> StableDiffusionPipeline:
     """A Stable Diffusion pipeline of 0.2 M weights at IMAGE_SIZE, in the architecture of the mini one."""
     tokenizer = build_tokenizer()
-    text_encoder = CLIPTextModel(CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=TEXT_DIM, intermediate_size=64, num_hidden_layers=1,
-        num_attention_heads=4, max_position_embeddings=MAX_TOKENS, projection_dim=TEXT_DIM,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    ))  # fmt: skip
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_DIM,
+            intermediate_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            max_position_embeddings=MAX_TOKENS,
+            projection_dim=TEXT_DIM,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
     unet = UNet2DConditionModel(
-        sample_size=IMAGE_SIZE // 4, in_channels=4, out_channels=4, block_out_channels=[8, 16, 16], layers_per_block=1,
+        sample_size=IMAGE_SIZE // 4,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=[8, 16, 16],
+        layers_per_block=1,
         down_block_types=["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
         up_block_types=["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
-        cross_attention_dim=TEXT_DIM, attention_head_dim=2, norm_num_groups=4,
-    )  # fmt: skip
+        cross_attention_dim=TEXT_DIM,
+        attention_head_dim=2,
+        norm_num_groups=4,
+    )
     vae = AutoencoderKL(
-        in_channels=3, out_channels=3, latent_channels=4, sample_size=IMAGE_SIZE, block_out_channels=[8, 8, 8],
-        down_block_types=["DownEncoderBlock2D"] * 3, up_block_types=["UpDecoderBlock2D"] * 3,
-        layers_per_block=1, norm_num_groups=4,
-    )  # fmt: skip
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        sample_size=IMAGE_SIZE,
+        block_out_channels=[8, 8, 8],
+        down_block_types=["DownEncoderBlock2D"] * 3,
+        up_block_types=["UpDecoderBlock2D"] * 3,
+        layers_per_block=1,
+        norm_num_groups=4,
+    )
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
     )
     return StableDiffusionPipeline(
-        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
 
 
 def build_tokenizer() -> CLIPTokenizer:
@@ -81,20 +108,34 @@ def build_tokenizer() -> CLIPTokenizer:
 
 def build_backbone() -> ResNetModel:
     """A ResNet of one basic block a stage, strides 4 to 32."""
-    return ResNetModel(ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], layer_type="basic",
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    ))  # fmt: skip
+    return ResNetModel(
+        ResNetConfig(
+            embedding_size=8,
+            hidden_sizes=[8, 8, 16, 16],
+            depths=[1, 1, 1, 1],
+            layer_type="basic",
+            out_features=["stage1", "stage2", "stage3", "stage4"],
+        )
+    )
 
 
 def _save_detector(folder: Path) -> None:
     names = [COCO_NAMES.get(category, category) for category in PASCAL_CATEGORIES]
     settings: dict[str, Any] = {
-        "num_categories": len(names), "image_size": IMAGE_SIZE, "embedding_size": 8,
-        "hidden_sizes": [8, 16, 16], "depths": [1, 1, 1], "fpn_channels": 16, "anchor_sizes": [[8, 12], [16, 20]],
-        "anchor_ratios": [1.0], "box_head_dim": 32, "mask_head_channels": 8, "mask_head_layers": 1,
-        "score_threshold": 0.0, "max_instances": 100,
-    }  # fmt: skip
+        "num_categories": len(names),
+        "image_size": IMAGE_SIZE,
+        "embedding_size": 8,
+        "hidden_sizes": [8, 16, 16],
+        "depths": [1, 1, 1],
+        "fpn_channels": 16,
+        "anchor_sizes": [[8, 12], [16, 20]],
+        "anchor_ratios": [1.0],
+        "box_head_dim": 32,
+        "mask_head_channels": 8,
+        "mask_head_layers": 1,
+        "score_threshold": 0.0,
+        "max_instances": 100,
+    }
     model = build_small_mask_rcnn(**settings).eval()
     images = list(torch.rand(8, 3, IMAGE_SIZE, IMAGE_SIZE))
     _spread(model, model.roi_heads.box_predictor.cls_score, images, std=2.0)

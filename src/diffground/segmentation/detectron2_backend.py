@@ -24,9 +24,12 @@ INSTALL = (
     "put the clone on PYTHONPATH"
 )
 _DEPTHS = {
-    ("basic", (2, 2, 2, 2)): 18, ("basic", (3, 4, 6, 3)): 34, ("bottleneck", (3, 4, 6, 3)): 50,
-    ("bottleneck", (3, 4, 23, 3)): 101, ("bottleneck", (3, 8, 36, 3)): 152,
-}  # fmt: skip
+    ("basic", (2, 2, 2, 2)): 18,
+    ("basic", (3, 4, 6, 3)): 34,
+    ("bottleneck", (3, 4, 6, 3)): 50,
+    ("bottleneck", (3, 4, 23, 3)): 101,
+    ("bottleneck", (3, 8, 36, 3)): 152,
+}
 _DATA_SET = "diffground"  # MaskFormer looks up what detectron2 knows of it, which is nothing
 
 

@@ -127,13 +127,21 @@ def build_maskformer(
     config = MaskFormerConfig(
         backbone_config=pretrained.config,
         decoder_config=DetrConfig(
-            backbone_config=pretrained.config, num_queries=num_labels if matching == "fixed" else num_queries,
-            d_model=hidden_dim, encoder_layers=0,
-            decoder_layers=decoder_layers, decoder_ffn_dim=ffn_dim, encoder_ffn_dim=ffn_dim,
-            encoder_attention_heads=8, decoder_attention_heads=8, dropout=0.1,
+            backbone_config=pretrained.config,
+            num_queries=num_labels if matching == "fixed" else num_queries,
+            d_model=hidden_dim,
+            encoder_layers=0,
+            decoder_layers=decoder_layers,
+            decoder_ffn_dim=ffn_dim,
+            encoder_ffn_dim=ffn_dim,
+            encoder_attention_heads=8,
+            decoder_attention_heads=8,
+            dropout=0.1,
         ),
-        fpn_feature_size=hidden_dim, mask_feature_size=hidden_dim, num_labels=num_labels,
-    )  # fmt: skip
+        fpn_feature_size=hidden_dim,
+        mask_feature_size=hidden_dim,
+        num_labels=num_labels,
+    )
     model = MaskFormerForInstanceSegmentation(config)
     if matching == "fixed":
         model.criterion.matcher = FixedMatcher()
@@ -192,9 +200,11 @@ def _load_backbone(name: str) -> ResNetBackbone:
         if config.model_type != "resnet":
             raise UserError(f"{key} must be a ResNet, got model type '{config.model_type}'")
         return ResNetBackbone.from_pretrained(
-            name, out_features=[f"stage{i + 1}" for i in range(len(config.depths))],
-            use_safetensors=True, dtype=torch.float32,
-        )  # fmt: skip
+            name,
+            out_features=[f"stage{i + 1}" for i in range(len(config.depths))],
+            use_safetensors=True,
+            dtype=torch.float32,
+        )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = in_one_line(error)
         raise UserError(f"{key} does not load as a transformers ResNet: {reason}") from error

@@ -31,9 +31,13 @@ _METADATA = {"sem_seg_head": {"version": 2}}
 _INPUT = {"INPUT.FORMAT": "RGB", "MODEL.RESNETS.RES4_DILATION": 1, "MODEL.RESNETS.RES5_DILATION": 1}
 """Settings of ours that official_settings leaves at detectron2's, and what reads the images."""
 _UNSEEN_IN_WEIGHTS = (
-    "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.RESNETS.STRIDE_IN_1X1", "MODEL.MASK_FORMER.NHEADS",
-    "MODEL.MASK_FORMER.PRE_NORM", *_INPUT,
-)  # fmt: skip
+    "MODEL.PIXEL_MEAN",
+    "MODEL.PIXEL_STD",
+    "MODEL.RESNETS.STRIDE_IN_1X1",
+    "MODEL.MASK_FORMER.NHEADS",
+    "MODEL.MASK_FORMER.PRE_NORM",
+    *_INPUT,
+)
 """Settings that change what a network predicts, but no name or shape of its weights."""
 
 
@@ -148,16 +152,24 @@ def _config_of(file: Path, state: Mapping[str, Tensor]) -> MaskFormerConfig:
         out_features=["stage1", "stage2", "stage3", "stage4"],
     )
     decoder = DetrConfig(
-        backbone_config=backbone, num_queries=num_queries, d_model=width, encoder_layers=0,
+        backbone_config=backbone,
+        num_queries=num_queries,
+        d_model=width,
+        encoder_layers=0,
         decoder_layers=count(rf"{re.escape(_PREDICTOR)}\.transformer\.decoder\.layers\.(\d+)\."),
-        decoder_ffn_dim=ffn_dim, encoder_ffn_dim=ffn_dim, encoder_attention_heads=_HEADS,
-        decoder_attention_heads=_HEADS, dropout=0.1,
-    )  # fmt: skip
+        decoder_ffn_dim=ffn_dim,
+        encoder_ffn_dim=ffn_dim,
+        encoder_attention_heads=_HEADS,
+        decoder_attention_heads=_HEADS,
+        dropout=0.1,
+    )
     return MaskFormerConfig(
-        backbone_config=backbone, decoder_config=decoder, fpn_feature_size=fpn_width,
+        backbone_config=backbone,
+        decoder_config=decoder,
+        fpn_feature_size=fpn_width,
         mask_feature_size=shape("sem_seg_head.pixel_decoder.mask_features.weight")[0],
         num_labels=shape(f"{_PREDICTOR}.class_embed.weight")[0] - 1,
-    )  # fmt: skip
+    )
 
 
 def _check_settings(file: Path, settings: Mapping[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from diffground.vocabulary import Vocabulary
 
 def training_source(
     name: str, *, synthetic: Path, pseudo: Path, real: VocDataset, vocabulary: Vocabulary
-) -> SegmentationSource:  # fmt: skip
+) -> SegmentationSource:
     """The images of a training set, one of those of params.yaml, segmenter.training_sets.
 
     'synthetic': this method, no real image. 'synthetic_and_real_seen': with real images beside, in which nobody
@@ -55,15 +55,25 @@ def fit_segmenter(
     """
     torch.manual_seed(config.seed)
     model = build_maskformer(
-        backbone=config.backbone, num_labels=1 + len(categories), matching=config.matching,
-        hidden_dim=config.hidden_dim, num_queries=config.num_queries,
-        decoder_layers=config.decoder_layers, ffn_dim=config.ffn_dim,
-    )  # fmt: skip
+        backbone=config.backbone,
+        num_labels=1 + len(categories),
+        matching=config.matching,
+        hidden_dim=config.hidden_dim,
+        num_queries=config.num_queries,
+        decoder_layers=config.decoder_layers,
+        ffn_dim=config.ffn_dim,
+    )
     segmenter = MaskFormerSegmenter(model, categories=categories, image_size=config.image_size, device=device)
     curve = train_segmenter(
-        segmenter, source, iterations=config.iterations, batch_size=config.batch_size,
-        learning_rate=config.learning_rate, backbone_lr_factor=config.backbone_lr_factor,
-        weight_decay=config.weight_decay, seed=config.seed, description=description,
+        segmenter,
+        source,
+        iterations=config.iterations,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        backbone_lr_factor=config.backbone_lr_factor,
+        weight_decay=config.weight_decay,
+        seed=config.seed,
+        description=description,
         execution=Execution(config.mixed_precision, config.gradient_accumulation_steps, unfinished, on_point),
-    )  # fmt: skip
+    )
     return segmenter, curve

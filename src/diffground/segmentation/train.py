@@ -77,8 +77,9 @@ def train_segmenter(
     heads = [weight for weight in model.parameters() if all(weight is not other for other in backbone)]
     optimizer = torch.optim.AdamW(
         [{"params": heads, "factor": 1.0}, {"params": backbone, "factor": backbone_lr_factor}],
-        lr=learning_rate, weight_decay=weight_decay,
-    )  # fmt: skip
+        lr=learning_rate,
+        weight_decay=weight_decay,
+    )
 
     def set_rates(iteration: int) -> None:
         remaining = 1 - (iteration - 1) / iterations
@@ -86,10 +87,18 @@ def train_segmenter(
             group["lr"] = group["factor"] * learning_rate * min(1.0, iteration / _WARMUP) * remaining**0.9
 
     return train(
-        SegmenterTask(segmenter, source), optimizer, set_rates=set_rates, num_samples=len(source),
-        iterations=iterations, batch_size=batch_size, seed=seed, device=segmenter.device, description=description,
-        max_gradient_norm=_MAX_GRADIENT_NORM, execution=execution,
-    )  # fmt: skip
+        SegmenterTask(segmenter, source),
+        optimizer,
+        set_rates=set_rates,
+        num_samples=len(source),
+        iterations=iterations,
+        batch_size=batch_size,
+        seed=seed,
+        device=segmenter.device,
+        description=description,
+        max_gradient_norm=_MAX_GRADIENT_NORM,
+        execution=execution,
+    )
 
 
 def load_batch(source: SegmentationSource, indices: list[int], *, image_size: int) -> tuple[Tensor, Tensor]:

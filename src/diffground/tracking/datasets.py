@@ -37,10 +37,15 @@ def datasets_of(stage: str, params: Params, *, root: Path = Path()) -> list[dict
         digest = _digest(path, locked.get(source, ""))
         for name, context, num in _parts(path, source.removeprefix(_DATA), pipeline.get("params", []), params):
             profile = json.dumps({"num_files" if path.name == name.split("/")[-1] else "num_images": num})
-            found.append({
-                "name": name, "source": json.dumps({"uri": source}), "digest": digest, "context": context,
-                "profile": profile,
-            })  # fmt: skip
+            found.append(
+                {
+                    "name": name,
+                    "source": json.dumps({"uri": source}),
+                    "digest": digest,
+                    "context": context,
+                    "profile": profile,
+                }
+            )
     return found
 
 

@@ -154,13 +154,16 @@ def _log_batches(
 def _log_inputs(client: Any, run_id: str, datasets: list[dict[str, str]]) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    client.log_inputs(run_id, [
-        DatasetInput(
-            Dataset(d["name"], d["digest"], "local", d["source"], profile=d["profile"]),
-            tags=[InputTag("mlflow.data.context", d["context"])],
-        )
-        for d in datasets
-    ])  # fmt: skip
+    client.log_inputs(
+        run_id,
+        [
+            DatasetInput(
+                Dataset(d["name"], d["digest"], "local", d["source"], profile=d["profile"]),
+                tags=[InputTag("mlflow.data.context", d["context"])],
+            )
+            for d in datasets
+        ],
+    )
 
 
 def _is_refusal(error: Exception) -> bool:

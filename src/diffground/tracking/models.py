@@ -55,10 +55,14 @@ def grounding_entry(folder: Path, params: Params) -> ModelEntry:
     p = params.generator
     config = {
         "generator": p.checkpoint,
-        "image_size": p.image_size, "num_steps": p.num_steps, "guidance_scale": p.guidance_scale,
-        "tapped_step": p.tapped_step, "dtype": p.dtype, "device": params.runtime.device,
+        "image_size": p.image_size,
+        "num_steps": p.num_steps,
+        "guidance_scale": p.guidance_scale,
+        "tapped_step": p.tapped_step,
+        "dtype": p.dtype,
+        "device": params.runtime.device,
         "mask_threshold": params.grounding.mask_threshold,
-    }  # fmt: skip
+    }
     return ModelEntry(GROUNDING, folder, "grounding", config, {"diffground.generator": p.checkpoint})
 
 
@@ -138,11 +142,16 @@ def save_model(
 
     signature, example = _SIGNATURES[values["registered"]]()
     mlflow.pyfunc.save_model(
-        path, python_model=str(SCRIPTS[values["registered"]]), artifacts={"model": str(folder)},
+        path,
+        python_model=str(SCRIPTS[values["registered"]]),
+        artifacts={"model": str(folder)},
         mlflow_model=Model(run_id=run_id, model_id=model_id, model_uuid=model_id),
-        model_config=dict(values["config"]), metadata=dict(values["tags"]),
-        signature=signature, input_example=example, pip_requirements=[_requirement()],
-    )  # fmt: skip
+        model_config=dict(values["config"]),
+        metadata=dict(values["tags"]),
+        signature=signature,
+        input_example=example,
+        pip_requirements=[_requirement()],
+    )
     saved = Model.load(str(path))
     flavor = saved.flavors[mlflow.pyfunc.FLAVOR_NAME]
     # places of this machine, of which MLflow reads nothing but the file's name
@@ -198,10 +207,13 @@ def _grounding_signature() -> tuple[Any, Any]:
     from mlflow.types import ColSpec, DataType, Schema
     from mlflow.types.schema import Array
 
-    inputs = Schema([
-        ColSpec(DataType.string, "prompt"), ColSpec(Array(DataType.string), "categories"),
-        ColSpec(DataType.long, "seed"),
-    ])  # fmt: skip
+    inputs = Schema(
+        [
+            ColSpec(DataType.string, "prompt"),
+            ColSpec(Array(DataType.string), "categories"),
+            ColSpec(DataType.long, "seed"),
+        ]
+    )
     return ModelSignature(inputs=inputs), [{"prompt": "a photograph of a dog", "categories": ["dog"], "seed": 0}]
 
 

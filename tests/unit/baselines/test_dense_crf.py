@@ -14,9 +14,13 @@ from diffground.baselines.dense_crf import DenseCrf
 CPU = torch.device("cpu")
 HEIGHT, WIDTH = 5, 7
 SETTINGS = {
-    "iterations": 3, "appearance_weight": 2.0, "position_frac": 0.3, "colour_scale": 40.0, "smoothness_weight": 0.7,
+    "iterations": 3,
+    "appearance_weight": 2.0,
+    "position_frac": 0.3,
+    "colour_scale": 40.0,
+    "smoothness_weight": 0.7,
     "smoothness_px": 1.5,
-}  # fmt: skip
+}
 Pixel = tuple[int, int]
 
 

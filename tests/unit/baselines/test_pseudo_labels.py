@@ -70,20 +70,31 @@ def method(generator: Generator) -> Text2Mask:
 
 
 def plan(dataset: VocDataset, generator: Generator, num_images: int = 100) -> WeakImages:
-    return plan_weak_images(
-        dataset, vocabulary=VOCABULARY, tokenizer=generator.tokenizer, num_images=num_images
-    )  # fmt: skip
+    return plan_weak_images(dataset, vocabulary=VOCABULARY, tokenizer=generator.tokenizer, num_images=num_images)
 
 
 def write(
-    dataset: VocDataset, out_dir: Path, method: Text2Mask, *, num_images: int = 100, batch_size: int = 4,
-    shard_size: int = 4, seed: int = 0, rule: LabelRule | None = None,
-) -> int:  # fmt: skip
+    dataset: VocDataset,
+    out_dir: Path,
+    method: Text2Mask,
+    *,
+    num_images: int = 100,
+    batch_size: int = 4,
+    shard_size: int = 4,
+    seed: int = 0,
+    rule: LabelRule | None = None,
+) -> int:
     return pseudo_label_shards(
-        dataset, plan(dataset, method.generator, num_images), out_dir=out_dir, method=method,
-        rule=rule or LabelRule(threshold=0.5, uncertain_band=0.0), vocabulary=VOCABULARY, seed=seed,
-        batch_size=batch_size, shard_size=shard_size,
-    )  # fmt: skip
+        dataset,
+        plan(dataset, method.generator, num_images),
+        out_dir=out_dir,
+        method=method,
+        rule=rule or LabelRule(threshold=0.5, uncertain_band=0.0),
+        vocabulary=VOCABULARY,
+        seed=seed,
+        batch_size=batch_size,
+        shard_size=shard_size,
+    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -96,8 +107,12 @@ def test_images_without_a_used_category_and_with_too_many_are_left_out(
     # "c" shows a cow alone, which is not used, "d" nothing; the prompt of "f" is longer than 24 tokens
     weak = plan(dataset, generator)
     assert [(image.id, image.labels) for image in weak.images] == [
-        ("a", (CAT,)), ("b", (BUS, DOG)), ("e", (COW, DOG)), ("g", (DOG, PLANT)), ("h", (BUS,)),
-    ]  # fmt: skip
+        ("a", (CAT,)),
+        ("b", (BUS, DOG)),
+        ("e", (COW, DOG)),
+        ("g", (DOG, PLANT)),
+        ("h", (BUS,)),
+    ]
     assert weak.counts() == {"num_images": 5, "num_images_without": 2, "num_images_with_too_many": 1}
     assert [dataset.ids[image.index] for image in weak.images] == ["a", "b", "e", "g", "h"]
     assert [image.id for image in plan(dataset, generator, 2).images] == ["a", "b"]
@@ -235,9 +250,7 @@ def test_the_threshold_fits_the_detectors_masks(method: Text2Mask) -> None:
     ]
     assert chosen == pytest.approx([0.3] * 3, abs=0.0101)
     with pytest.raises(UserError, match=r"text2mask\.num_calibration: no mask"):
-        calibrate_threshold(
-            method, samples[2:], vocabulary=VOCABULARY, num_calibration=9, seed=4, batch_size=1
-        )  # fmt: skip
+        calibrate_threshold(method, samples[2:], vocabulary=VOCABULARY, num_calibration=9, seed=4, batch_size=1)
 
 
 def test_pixels_of_two_masks_do_not_count_for_the_threshold(method: Text2Mask) -> None:
@@ -247,9 +260,7 @@ def test_pixels_of_two_masks_do_not_count_for_the_threshold(method: Text2Mask) -
     low = maps.max(axis=0) < 0.2
     masks = {"bus": (label == 1) | low, "cat": (label == 2) | low}
     sample = generated("a", image, masks, ("bus", "cat"))
-    threshold = calibrate_threshold(
-        method, [sample], vocabulary=VOCABULARY, num_calibration=1, seed=0, batch_size=1
-    )  # fmt: skip
+    threshold = calibrate_threshold(method, [sample], vocabulary=VOCABULARY, num_calibration=1, seed=0, batch_size=1)
     assert threshold == pytest.approx(0.4, abs=0.0101)
 
 

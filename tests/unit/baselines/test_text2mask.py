@@ -32,9 +32,7 @@ def images() -> list[np.ndarray]:
 
 @pytest.fixture
 def method(generator: Generator) -> Text2Mask:
-    return Text2Mask(
-        generator=generator, noise_frac=0.3, word_sizes=(), num_noises=2, power=2, max_affinity_size=8
-    )  # fmt: skip
+    return Text2Mask(generator=generator, noise_frac=0.3, word_sizes=(), num_noises=2, power=2, max_affinity_size=8)
 
 
 def test_maps_of_a_batch_equal_those_one_by_one(method: Text2Mask, images: list[np.ndarray]) -> None:
@@ -101,9 +99,13 @@ def test_a_personal_word_has_a_map_of_its_own(images: list[np.ndarray], tmp_path
     save_file({"emb_params": torch.linspace(-20, 20, 16)}, tmp_path / "rex.safetensors")
     phrase = add_textual_inversion(pipeline, tmp_path / "rex.safetensors", token="<rex>")
     method = Text2Mask(
-        generator=Generator(pipeline, image_size=IMAGE_SIZE, generator_id=""), noise_frac=0.1, word_sizes=(),
-        num_noises=1, power=1, max_affinity_size=8,
-    )  # fmt: skip
+        generator=Generator(pipeline, image_size=IMAGE_SIZE, generator_id=""),
+        noise_frac=0.1,
+        word_sizes=(),
+        num_noises=1,
+        power=1,
+        max_affinity_size=8,
+    )
     maps = method.maps(images[:1], [[phrase, "dog"]], [0])[0]
     assert np.ptp(maps[0]) == pytest.approx(1, abs=1e-6)
     assert not np.allclose(maps[0], maps[1], atol=0.05)

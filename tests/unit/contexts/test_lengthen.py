@@ -48,8 +48,10 @@ def test_the_same_seed_gives_the_same_prompts_another_seed_others():
 def test_a_record_without_contexts_stays():
     bank = replace(BANK, contexts={"dog": ("asleep",)})
     assert Counter((r.categories, r.source) for r in longer(1.0, bank=bank) if len(r.categories) == 1) == {
-        (("dog",), "scene"): 12, (("cat",), "template"): 12, (("person",), "template"): 12
-    }  # fmt: skip
+        (("dog",), "scene"): 12,
+        (("cat",), "template"): 12,
+        (("person",), "template"): 12,
+    }
 
 
 def test_a_prompt_of_too_many_tokens_is_refused():

@@ -27,8 +27,11 @@ def test_a_line_is_for_the_set_of_categories_that_it_names(tmp_path):
     # categories in the order of the prompt, whatever that of the record
     [pair] = lines.options(record("dog", "bus"))
     assert (pair.prompt, pair.categories, pair.id, pair.seed) == (
-        "on the bus, a dog", ("bus", "dog"), "synthesis-000003", 7
-    )  # fmt: skip
+        "on the bus, a dog",
+        ("bus", "dog"),
+        "synthesis-000003",
+        7,
+    )
     assert len(lines.options(record("pottedplant"))) == 1
     assert lines.options(record("cat")) == []
     assert lines.num_unused([record("dog"), record("cat")]) == 2

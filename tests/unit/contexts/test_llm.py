@@ -44,9 +44,13 @@ NUM_ANSWERS = 4
 def test_what_passes_the_check(answer, context):
     others = [category for category in VOCABULARY.categories if category != "dog"]
     checked = check_continuation(
-        answer, beginning="a photograph of a dog", words="dog", others=others,
-        longest="a photograph of a cat and a person", limit=LIMIT,
-    )  # fmt: skip
+        answer,
+        beginning="a photograph of a dog",
+        words="dog",
+        others=others,
+        longest="a photograph of a cat and a person",
+        limit=LIMIT,
+    )
     assert checked == context
 
 
@@ -58,9 +62,17 @@ def build_model():
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<end>")
     torch.manual_seed(0)
     config = GPT2Config(
-        vocab_size=len(tokenizer), n_positions=1024, n_embd=32, n_layer=1, n_head=2, eos_token_id=len(alphabet),
-        bos_token_id=len(alphabet), attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        n_positions=1024,
+        n_embd=32,
+        n_layer=1,
+        n_head=2,
+        eos_token_id=len(alphabet),
+        bos_token_id=len(alphabet),
+        attn_pdrop=0.0,
+        embd_pdrop=0.0,
+        resid_pdrop=0.0,
+    )
     return GPT2LMHeadModel(config), tokenizer
 
 
@@ -92,9 +104,14 @@ def test_random_weights_leave_every_prompt_to_the_template(random_model, tmp_pat
     build_tokenizer().save_pretrained(tmp_path / "generator/tokenizer")
     records = sample_synthesis_prompts(VOCABULARY, per_category=2, per_pair=1, seed=0)
     result = apply_contexts(
-        records, VOCABULARY, contexts=f"llm:{random_model}", frac=1.0, seed=0, generator=str(tmp_path / "generator"),
+        records,
+        VOCABULARY,
+        contexts=f"llm:{random_model}",
+        frac=1.0,
+        seed=0,
+        generator=str(tmp_path / "generator"),
         device=CPU,
-    )  # fmt: skip
+    )
     assert result.records == records
     assert result.metrics == {"num_contexts": 0, "num_dropped_answers": 12 * 4}
 

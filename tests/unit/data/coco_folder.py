@@ -21,12 +21,18 @@ def write_split(root, split, num, *, seed):
         Image.fromarray(pixels).save(root / split / f"{i:012d}.jpg")
         images.append({"id": i, "file_name": f"{i:012d}.jpg", "height": SIZE, "width": SIZE})
         for k, (name, x) in enumerate([("person", 0), (NAMES[i % len(NAMES)], 8)]):
-            annotations.append({
-                "id": 10 * i + k, "image_id": i, "category_id": NAMES.index(name) + 1, "iscrowd": 0,
-                "segmentation": [[x, 2, x + 6, 2, x + 6, 12, x, 12]],
-            })  # fmt: skip
+            annotations.append(
+                {
+                    "id": 10 * i + k,
+                    "image_id": i,
+                    "category_id": NAMES.index(name) + 1,
+                    "iscrowd": 0,
+                    "segmentation": [[x, 2, x + 6, 2, x + 6, 12, x, 12]],
+                }
+            )
     content = {
-        "images": images, "annotations": annotations,
+        "images": images,
+        "annotations": annotations,
         "categories": [{"id": i + 1, "name": name} for i, name in enumerate(NAMES)],
-    }  # fmt: skip
+    }
     (root / f"annotations/instances_{split}.json").write_text(json.dumps(content))

@@ -24,9 +24,14 @@ DOG = np.eye(4, dtype=bool)
 
 def write_generated(folder: Path, keys: list[str], name: str = "000000") -> None:
     meta = {
-        "id": "x", "prompt": "a photograph of a dog and a cat", "categories": ["dog", "cat"], "group": "two_seen",
-        "seed": 7, "source": "template", "timestep": 49,
-    }  # fmt: skip
+        "id": "x",
+        "prompt": "a photograph of a dog and a cat",
+        "categories": ["dog", "cat"],
+        "group": "two_seen",
+        "seed": 7,
+        "source": "template",
+        "timestep": 49,
+    }
     members = {
         "image.png": encode_png(np.full((4, 4, 3), 9, dtype=np.uint8)),
         "latent.npy": encode_array(np.ones((2, 1, 1), dtype=np.float16)),

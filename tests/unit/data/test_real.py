@@ -19,9 +19,15 @@ def coco(tmp_path):
 
 def prepare(coco, root, **changes):
     settings = {
-        "train_list": "train", "val_list": "val", "num_train": 0, "num_val": 0, "seed": 0,
-        "annotations": "instances", "vocabulary": "coco", **changes,
-    }  # fmt: skip
+        "train_list": "train",
+        "val_list": "val",
+        "num_train": 0,
+        "num_val": 0,
+        "seed": 0,
+        "annotations": "instances",
+        "vocabulary": "coco",
+        **changes,
+    }
     return prepare_coco(coco, root, **settings)
 
 

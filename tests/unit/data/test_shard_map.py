@@ -38,9 +38,13 @@ class Counted:
 
 def run(out_dir, process=samples, *, items=ITEMS, fingerprint=None):
     return map_shards(
-        shard_jobs(items, shard_size=4), out_dir=out_dir, fingerprint=fingerprint or {"checkpoint": "a"},
-        process=process, description="test", num_samples=len(items),
-    )  # fmt: skip
+        shard_jobs(items, shard_size=4),
+        out_dir=out_dir,
+        fingerprint=fingerprint or {"checkpoint": "a"},
+        process=process,
+        description="test",
+        num_samples=len(items),
+    )
 
 
 def digest(folder):
@@ -61,8 +65,11 @@ def test_jobs_are_consecutive_items():
 def test_every_item_is_in_its_shard(tmp_path):
     assert run(tmp_path / "out") == 3
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "000000.tar", "000001.tar", "000002.tar", "fingerprint.json",
-    ]  # fmt: skip
+        "000000.tar",
+        "000001.tar",
+        "000002.tar",
+        "fingerprint.json",
+    ]
     assert list(read_shard(tmp_path / "out/000002.tar")) == list(samples([8, 9]))
 
 
@@ -208,6 +215,11 @@ class Elsewhere(Workers):
 def test_shards_on_another_machine_s_disk_are_missed(tmp_path):
     with pytest.raises(UserError, match=r"out/000000\.tar was written on another machine; put .* on a filesystem"):
         map_shards(
-            shard_jobs(ITEMS, shard_size=4), out_dir=tmp_path / "out", fingerprint={}, process=samples,
-            description="test", num_samples=10, workers=Elsewhere(),
-        )  # fmt: skip
+            shard_jobs(ITEMS, shard_size=4),
+            out_dir=tmp_path / "out",
+            fingerprint={},
+            process=samples,
+            description="test",
+            num_samples=10,
+            workers=Elsewhere(),
+        )

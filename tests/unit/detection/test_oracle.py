@@ -36,8 +36,11 @@ def _instances(*entries: tuple[str, float, str]) -> Instances:
             _instances(("dog", 0.9, "##./..."), ("dog", 0.6, "..#/..#")),
             {"dog": ("###/..#", 0.9, 2)},
         ),
-        ("below the threshold is not used", _instances(("dog", 0.9, "##./..."), ("dog", 0.49, "..#/..#")),
-         {"dog": ("##./...", 0.9, 1)}),
+        (
+            "below the threshold is not used",
+            _instances(("dog", 0.9, "##./..."), ("dog", 0.49, "..#/..#")),
+            {"dog": ("##./...", 0.9, 1)},
+        ),
         ("at the threshold is used", _instances(("dog", 0.5, "##./...")), {"dog": ("##./...", 0.5, 1)}),
         ("another label is not used", _instances(("cat", 0.9, "##./...")), {}),
         ("detector's own name counts", _instances(("motorcycle", 0.8, "#../...")), {"motorbike": ("#../...", 0.8, 1)}),
@@ -45,7 +48,7 @@ def _instances(*entries: tuple[str, float, str]) -> Instances:
         ("an empty mask is not found", _instances(("dog", 0.9, ".../...")), {}),
         ("no instance", _instances(), {}),
     ],
-)  # fmt: skip
+)
 def test_oracle_is_the_union_of_instances_above_the_score(
     reason: str, instances: Instances, expected: dict[str, tuple[str, float, int]]
 ) -> None:
@@ -87,9 +90,16 @@ def _write_generated(folder: Path, num: int) -> None:
 
 def _detect(tmp_path: Path, *, batch_size: int = 8, name: str = "oracle") -> int:
     return detect_shards(
-        tmp_path / "generated", tmp_path / name, detector=_BrightPixels(), detector_id="bright", detector_names=NAMES,
-        score_threshold=0.5, mask_threshold=0.5, batch_size=batch_size, description="detect",
-    )  # fmt: skip
+        tmp_path / "generated",
+        tmp_path / name,
+        detector=_BrightPixels(),
+        detector_id="bright",
+        detector_names=NAMES,
+        score_threshold=0.5,
+        mask_threshold=0.5,
+        batch_size=batch_size,
+        description="detect",
+    )
 
 
 def test_each_input_shard_gets_one_shard_of_masks_and_scores(tmp_path: Path) -> None:

@@ -34,27 +34,53 @@ SIZE = 384
 
 def _backbone() -> ResNetConfig:
     return ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], layer_type="basic",
+        embedding_size=8,
+        hidden_sizes=[8, 8, 16, 16],
+        depths=[1, 1, 1, 1],
+        layer_type="basic",
         out_features=["stage1", "stage2", "stage3", "stage4"],
-    )  # fmt: skip
+    )
 
 
 def _mask2former() -> Mask2FormerForUniversalSegmentation:
-    return Mask2FormerForUniversalSegmentation(Mask2FormerConfig(
-        backbone_config=_backbone(), feature_size=32, mask_feature_size=32, hidden_dim=32, num_attention_heads=2,
-        encoder_feedforward_dim=16, encoder_layers=1, decoder_layers=2, dim_feedforward=16, num_queries=NUM_QUERIES,
-        id2label=NAMES,
-    ))  # fmt: skip
+    return Mask2FormerForUniversalSegmentation(
+        Mask2FormerConfig(
+            backbone_config=_backbone(),
+            feature_size=32,
+            mask_feature_size=32,
+            hidden_dim=32,
+            num_attention_heads=2,
+            encoder_feedforward_dim=16,
+            encoder_layers=1,
+            decoder_layers=2,
+            dim_feedforward=16,
+            num_queries=NUM_QUERIES,
+            id2label=NAMES,
+        )
+    )
 
 
 def _maskformer() -> MaskFormerForInstanceSegmentation:
     decoder = DetrConfig(
-        backbone_config=_backbone(), num_queries=NUM_QUERIES, d_model=32, encoder_layers=0, decoder_layers=1,
-        decoder_ffn_dim=16, encoder_ffn_dim=16, decoder_attention_heads=2, encoder_attention_heads=2,
-    )  # fmt: skip
-    return MaskFormerForInstanceSegmentation(MaskFormerConfig(
-        backbone_config=_backbone(), decoder_config=decoder, fpn_feature_size=32, mask_feature_size=32, id2label=NAMES
-    ))  # fmt: skip
+        backbone_config=_backbone(),
+        num_queries=NUM_QUERIES,
+        d_model=32,
+        encoder_layers=0,
+        decoder_layers=1,
+        decoder_ffn_dim=16,
+        encoder_ffn_dim=16,
+        decoder_attention_heads=2,
+        encoder_attention_heads=2,
+    )
+    return MaskFormerForInstanceSegmentation(
+        MaskFormerConfig(
+            backbone_config=_backbone(),
+            decoder_config=decoder,
+            fpn_feature_size=32,
+            mask_feature_size=32,
+            id2label=NAMES,
+        )
+    )
 
 
 def _vary(model: PreTrainedModel) -> PreTrainedModel:

@@ -55,9 +55,14 @@ def test_sampling_equals_the_diffusers_pipeline(
     pipeline = build()
     pipeline.set_progress_bar_config(disable=True)
     expected = pipeline(
-        PROMPTS, num_inference_steps=2, guidance_scale=guidance_scale, height=IMAGE_SIZE, width=IMAGE_SIZE,
-        generator=[torch.Generator().manual_seed(seed) for seed in SEEDS], output_type="np",
-    ).images  # fmt: skip
+        PROMPTS,
+        num_inference_steps=2,
+        guidance_scale=guidance_scale,
+        height=IMAGE_SIZE,
+        width=IMAGE_SIZE,
+        generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
+        output_type="np",
+    ).images
     images = generator.sample(PROMPTS, SEEDS, num_steps=2, guidance_scale=guidance_scale, tapped_step=1).images
     assert expected.std() > 0.04
     assert np.abs(images.astype(int) - (expected * 255).round().astype(int)).max() <= 1

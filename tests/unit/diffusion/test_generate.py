@@ -22,11 +22,15 @@ def records() -> list[PromptRecord]:
     names = ["dog", "cat", "bus", "dog", "cat"]
     return [
         PromptRecord(
-            id=f"test-{i:06d}", prompt=f"a photograph of a {name}", categories=(name,), group="one_seen", seed=100 + i,
+            id=f"test-{i:06d}",
+            prompt=f"a photograph of a {name}",
+            categories=(name,),
+            group="one_seen",
+            seed=100 + i,
             source="template",
         )
         for i, name in enumerate(names)
-    ]  # fmt: skip
+    ]
 
 
 def test_shards_hold_image_latent_and_record(generator: Generator, records: list[PromptRecord], tmp_path: Path) -> None:
@@ -34,8 +38,9 @@ def test_shards_hold_image_latent_and_record(generator: Generator, records: list
     assert [path.name for path in list_shards(tmp_path)] == ["000000.tar", "000001.tar"]
     samples = list(read_samples(tmp_path))
     assert [sample.key for sample in samples] == [record.id for record in records]
-    expected = generator.sample([r.prompt for r in records], [r.seed for r in records], num_steps=3, guidance_scale=3.0,
-                                tapped_step=1)  # fmt: skip
+    expected = generator.sample(
+        [r.prompt for r in records], [r.seed for r in records], num_steps=3, guidance_scale=3.0, tapped_step=1
+    )
     for i, (record, sample) in enumerate(zip(records, samples, strict=True)):
         assert set(sample.members) == {"image.png", "latent.npy", "meta.json"}
         image, latent = decode_png(sample.members["image.png"]), decode_array(sample.members["latent.npy"])

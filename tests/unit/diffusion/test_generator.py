@@ -40,9 +40,15 @@ def test_sampling_equals_the_diffusers_pipeline(checkpoint: Path, samples: Sampl
     noise = [torch.Generator().manual_seed(seed) for seed in SEEDS]
     entering = {}
     output = pipeline(
-        PROMPTS, num_inference_steps=4, guidance_scale=4.0, height=32, width=32, generator=noise, output_type="np",
+        PROMPTS,
+        num_inference_steps=4,
+        guidance_scale=4.0,
+        height=32,
+        width=32,
+        generator=noise,
+        output_type="np",
         callback_on_step_end=lambda pipe, step, timestep, kwargs: entering.update({step + 1: kwargs["latents"]}) or {},
-    )  # fmt: skip
+    )
     expected = (output.images * 255).round().astype(np.uint8)
     assert expected.std() > 10
     assert np.abs(samples.images.astype(int) - expected.astype(int)).max() <= 1
@@ -57,9 +63,14 @@ def test_sampling_without_guidance_equals_the_diffusers_pipeline(checkpoint: Pat
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     output = pipeline(
-        PROMPTS[0], num_inference_steps=3, guidance_scale=1.0, height=32, width=32,
-        latents=generator.noise(SEEDS[:1]), output_type="np",
-    )  # fmt: skip
+        PROMPTS[0],
+        num_inference_steps=3,
+        guidance_scale=1.0,
+        height=32,
+        width=32,
+        latents=generator.noise(SEEDS[:1]),
+        output_type="np",
+    )
     images = generator.sample(PROMPTS[:1], SEEDS[:1], num_steps=3, guidance_scale=1.0, tapped_step=1).images
     expected = (output.images * 255).round()
     assert np.abs(images - expected).max() <= 1

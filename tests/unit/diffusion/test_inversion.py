@@ -41,9 +41,13 @@ def build() -> Build:
         torch.manual_seed(1)
         pipeline = smoke.build_pipeline()
         pipeline.scheduler = DDIMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
-            prediction_type=prediction_type, **{"clip_sample": False, **schedule},
-        )  # fmt: skip
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            steps_offset=1,
+            prediction_type=prediction_type,
+            **{"clip_sample": False, **schedule},
+        )
         return Generator(pipeline, image_size=smoke.IMAGE_SIZE, generator_id="tiny")
 
     return make
@@ -138,9 +142,7 @@ def test_the_round_trip_error_falls_with_fixed_point_iterations(
 def test_four_at_once_equal_four_times_one(build: Build, prediction_type: str, guidance_scale: float) -> None:
     generator = build(prediction_type, LEADING)
     clean = clean_latents(generator)
-    settings = {
-        "num_steps": 6, "tapped_step": 3, "fixed_point_iterations": 2, "guidance_scale": guidance_scale
-    }  # fmt: skip
+    settings = {"num_steps": 6, "tapped_step": 3, "fixed_point_iterations": 2, "guidance_scale": guidance_scale}
     together = invert_latents(generator, clean, PROMPTS, **settings)
     assert together.shape == (4, 4, 8, 8)
     assert together.dtype == torch.float32

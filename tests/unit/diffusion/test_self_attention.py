@@ -71,10 +71,15 @@ def test_layers_above_the_largest_size_are_left_out(unet: UNet2DConditionModel) 
 def test_attention_without_words_of_an_attention_block_is_observed_too() -> None:
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
-        sample_size=8, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, cross_attention_dim=16,
+        sample_size=8,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        cross_attention_dim=16,
         down_block_types=("AttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "AttnUpBlock2D"), attention_head_dim=4,
-    ).eval()  # fmt: skip
+        up_block_types=("CrossAttnUpBlock2D", "AttnUpBlock2D"),
+        attention_head_dim=4,
+    ).eval()
     plain, sizes = run(unet), []
     with observe_self_attention(unet, lambda layer, probs: sizes.append(probs.shape[-1]), max_size=16):
         assert torch.equal(run(unet), plain)
@@ -131,9 +136,7 @@ def test_reads_the_generators_unet_in_its_own_precision(generator: Generator) ->
     affinity = PixelAffinity(batch_size=1)
     noise = generator.noise([0])
     plain = generator.denoise(noise, ["a photograph of a dog"], timestep=100)
-    watched = generator.denoise(
-        noise, ["a photograph of a dog"], timestep=100, affinity=affinity, max_affinity_size=8
-    )  # fmt: skip
+    watched = generator.denoise(noise, ["a photograph of a dog"], timestep=100, affinity=affinity, max_affinity_size=8)
     assert torch.equal(plain, watched)
     finest = affinity.finest()
     assert finest is not None and finest.shape == (1, 64, 64)

@@ -102,8 +102,10 @@ def test_boundary_iou_and_nmi_worked_by_hand() -> None:
     one = normalized_mutual_info_score(LEFT.ravel(), HALF_LEFT.ravel())
     two = normalized_mutual_info_score((LEFT + 2 * RIGHT).ravel(), (HALF_LEFT + 2 * RIGHT).ravel())
     assert metrics["nmi"]["half"] == {
-        "one_seen": pytest.approx(100 * one), "one_unseen": None, "two_seen": pytest.approx(100 * two)
-    }  # fmt: skip
+        "one_seen": pytest.approx(100 * one),
+        "one_unseen": None,
+        "two_seen": pytest.approx(100 * two),
+    }
 
 
 def test_nothing_to_judge_scores_nothing() -> None:

@@ -100,9 +100,12 @@ def test_scores_are_those_of_torchmetrics() -> None:
     scores = ZeroShotScores(categories=CATEGORIES, seen=["bird", "cat"], unseen=["dog"])
     for label, choice in zip(labels, chosen, strict=True):
         scores.update(label=label, scores=np.moveaxis(np.eye(4, dtype=np.float32)[choice], -1, 0))
-    iou = multiclass_jaccard_index(
-        torch.from_numpy(chosen), torch.from_numpy(labels).long(), num_classes=4, ignore_index=255, average=None
-    ).double() * 100  # fmt: skip
+    iou = (
+        multiclass_jaccard_index(
+            torch.from_numpy(chosen), torch.from_numpy(labels).long(), num_classes=4, ignore_index=255, average=None
+        ).double()
+        * 100
+    )
     table = scores.table_with_background()
     assert table.background == pytest.approx(iou[0].item(), abs=1e-3)
     assert table.seen == pytest.approx(iou[1:3].mean().item(), abs=1e-3)

@@ -80,9 +80,7 @@ def test_an_experiment_changes_what_its_name_says(name):
 
 
 def test_no_experiment_is_without_a_test():
-    of_paper_profiles = {
-        *(f"seen_{number:02d}" for number in COCO_SEEN), *(f"timestep_{step}" for step in PAPER_STEPS)
-    }  # fmt: skip
+    of_paper_profiles = {*(f"seen_{number:02d}" for number in COCO_SEEN), *(f"timestep_{step}" for step in PAPER_STEPS)}
     assert set(CATALOGUE) == {*EXPECTED, *WITH_OTHER_STAGES, *of_paper_profiles}
 
 

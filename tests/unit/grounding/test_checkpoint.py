@@ -12,10 +12,23 @@ from diffground.errors import UserError
 from diffground.grounding.checkpoint import GroundingSpec, Sampling, load_grounding, save_grounding
 
 SPEC = GroundingSpec(
-    feature_channels={4: 8, 8: 6}, text_dim=5, num_attention_maps=3, reduced_channels=(4, 8), embed_dim=8,
-    num_layers=1, num_heads=2, ffn_dim=16, patch_size=2, tokens_at="features", branches="conditional",
-    gain_timesteps=(500, 700), generator_id="abc", image_size=32, timestep=1, sampling=Sampling(3, 3.0, 1),
-)  # fmt: skip
+    feature_channels={4: 8, 8: 6},
+    text_dim=5,
+    num_attention_maps=3,
+    reduced_channels=(4, 8),
+    embed_dim=8,
+    num_layers=1,
+    num_heads=2,
+    ffn_dim=16,
+    patch_size=2,
+    tokens_at="features",
+    branches="conditional",
+    gain_timesteps=(500, 700),
+    generator_id="abc",
+    image_size=32,
+    timestep=1,
+    sampling=Sampling(3, 3.0, 1),
+)
 
 
 @pytest.fixture

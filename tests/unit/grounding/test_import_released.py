@@ -49,8 +49,11 @@ def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": str(Path(diffground.__file__).parents[1])}
     return subprocess.run(
         [sys.executable, "-m", "diffground", "import-released", *map(str, arguments)],
-        env=env, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_the_command_makes_a_folder_that_loads_with_the_published_weights(
@@ -127,9 +130,13 @@ def test_other_contents_are_one_line(
 def test_damaged_files_are_one_line(file: Path, tmp_path: Path) -> None:
     content = file.read_bytes()
     broken = {
-        "empty": b"", "text": b"<!DOCTYPE html>\n", "half": content[: len(content) // 2],
-        "end": content[-4096:], "zeros": bytes(1000), "pickle": pickle.dumps([1, 2])[:-1],
-    }  # fmt: skip
+        "empty": b"",
+        "text": b"<!DOCTYPE html>\n",
+        "half": content[: len(content) // 2],
+        "end": content[-4096:],
+        "zeros": bytes(1000),
+        "pickle": pickle.dumps([1, 2])[:-1],
+    }
     for name, damaged in broken.items():
         path = tmp_path / f"{name}.pth"
         path.write_bytes(damaged)

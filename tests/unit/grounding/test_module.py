@@ -114,13 +114,24 @@ def test_the_released_settings_give_the_released_shapes() -> None:
     channels = {8: 15360, 16: 14080, 32: 8320, 64: 5120}
     with torch.device("meta"):
         module = GroundingModule(
-            feature_channels=channels, text_dim=768, num_attention_maps=0, reduced_channels=(16, 32, 64, 128),
-            embed_dim=512, num_layers=3, num_heads=8, ffn_dim=2048, patch_size=4, tokens_at="features",
-        )  # fmt: skip
+            feature_channels=channels,
+            text_dim=768,
+            num_attention_maps=0,
+            reduced_channels=(16, 32, 64, 128),
+            embed_dim=512,
+            num_layers=3,
+            num_heads=8,
+            ffn_dim=2048,
+            patch_size=4,
+            tokens_at="features",
+        )
     encoder, fusion = module.visual_encoder, module.fusion
     assert [tuple(r.weight.shape) for r in encoder.reductions] == [
-        (16, 15360, 1, 1), (32, 14080, 1, 1), (64, 8320, 1, 1), (128, 5120, 1, 1),
-    ]  # fmt: skip
+        (16, 15360, 1, 1),
+        (32, 14080, 1, 1),
+        (64, 8320, 1, 1),
+        (128, 5120, 1, 1),
+    ]
     assert [tuple(m.conv1.weight.shape) for m in encoder.mixers] == [(48, 48, 3, 3), (112, 112, 3, 3), (240, 240, 3, 3)]
     assert tuple(fusion.to_k.weight.shape) == (512, 3840)
     assert tuple(fusion.to_q.weight.shape) == (512, 768)
@@ -154,8 +165,16 @@ def test_one_feature_size_needs_no_mixing() -> None:
 )
 def test_sizes_that_do_not_fit_are_named(change: dict, message: str) -> None:
     settings = {
-        "feature_channels": {4: 8, 8: 8}, "text_dim": 8, "num_attention_maps": 0, "reduced_channels": (8, 8),
-        "embed_dim": 32, "num_layers": 1, "num_heads": 4, "ffn_dim": 8, "patch_size": 1, "tokens_at": "features",
-    } | change  # fmt: skip
+        "feature_channels": {4: 8, 8: 8},
+        "text_dim": 8,
+        "num_attention_maps": 0,
+        "reduced_channels": (8, 8),
+        "embed_dim": 32,
+        "num_layers": 1,
+        "num_heads": 4,
+        "ffn_dim": 8,
+        "patch_size": 1,
+        "tokens_at": "features",
+    } | change
     with pytest.raises(UserError, match=message):
         GroundingModule(**settings)

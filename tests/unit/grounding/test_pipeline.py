@@ -34,12 +34,30 @@ from diffground.vocabulary import load_vocabulary, photograph_of
 
 VOCABULARY = load_vocabulary("pascal", unseen=["dog"])
 CONFIG = GroundingConfig(
-    reduced_channels=(4, 4, 8), embed_dim=16, num_layers=1, num_heads=2, ffn_dim=16, patch_size=1,
-    tokens_at="features", branches="conditional", word_attention=True, gain_timesteps=(500,), query_noise=0.1,
-    text_drop=0.2, training_data="sim", training_type="without_zero_masks", iterations=3, batch_size=4,
-    gradient_accumulation_steps=1, mixed_precision="none",
-    learning_rate=1e-3, weight_decay=0.0, decay_frac=0.0, mask_threshold=0.5, seed=0,
-)  # fmt: skip
+    reduced_channels=(4, 4, 8),
+    embed_dim=16,
+    num_layers=1,
+    num_heads=2,
+    ffn_dim=16,
+    patch_size=1,
+    tokens_at="features",
+    branches="conditional",
+    word_attention=True,
+    gain_timesteps=(500,),
+    query_noise=0.1,
+    text_drop=0.2,
+    training_data="sim",
+    training_type="without_zero_masks",
+    iterations=3,
+    batch_size=4,
+    gradient_accumulation_steps=1,
+    mixed_precision="none",
+    learning_rate=1e-3,
+    weight_decay=0.0,
+    decay_frac=0.0,
+    mask_threshold=0.5,
+    seed=0,
+)
 SAMPLER = {"num_steps": 3, "guidance_scale": 2.0, "tapped_step": 1}
 CHOICES = [("cat",), ("bus", "cat"), ("pottedplant",), ("cat", "pottedplant"), ("bus",)]
 CPU = torch.device("cpu")
@@ -48,11 +66,15 @@ CPU = torch.device("cpu")
 def records() -> list[PromptRecord]:
     return [
         PromptRecord(
-            id=f"train-{i}", prompt=photograph_of(*(VOCABULARY.phrases[c] for c in categories)), categories=categories,
-            group="one_seen" if len(categories) == 1 else "two_seen", seed=i, source="template",
+            id=f"train-{i}",
+            prompt=photograph_of(*(VOCABULARY.phrases[c] for c in categories)),
+            categories=categories,
+            group="one_seen" if len(categories) == 1 else "two_seen",
+            seed=i,
+            source="template",
         )
         for i, categories in enumerate(CHOICES)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +98,14 @@ def shards(generator: Generator, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def fit(shards: Path, generator: Generator) -> Callable[[GroundingConfig], FittedGrounding]:
     def run(config: GroundingConfig) -> FittedGrounding:
         return fit_grounding(
-            [(shards / "generated", shards / "oracle")], generator=generator, vocabulary=VOCABULARY,
-            config=config, sampling=Sampling(3, 3.0, 1), feature_batch_size=2, device=CPU,
-        )  # fmt: skip
+            [(shards / "generated", shards / "oracle")],
+            generator=generator,
+            vocabulary=VOCABULARY,
+            config=config,
+            sampling=Sampling(3, 3.0, 1),
+            feature_batch_size=2,
+            device=CPU,
+        )
 
     return run
 
@@ -131,9 +158,14 @@ def test_a_detector_that_finds_nothing_stops_training(shards: Path, generator: G
         write_shard(tmp_path / path.name, [without_masks(s) for s in read_shard(path)])
     with pytest.raises(UserError, match=r"may miss at most 95% of the named objects, it missed 7 of 7"):
         fit_grounding(
-            [(shards / "generated", tmp_path)], generator=generator, vocabulary=VOCABULARY,
-            config=CONFIG, sampling=Sampling(3, 3.0, 1), feature_batch_size=2, device=CPU,
-        )  # fmt: skip
+            [(shards / "generated", tmp_path)],
+            generator=generator,
+            vocabulary=VOCABULARY,
+            config=CONFIG,
+            sampling=Sampling(3, 3.0, 1),
+            feature_batch_size=2,
+            device=CPU,
+        )
 
 
 def test_a_detector_that_finds_nothing_is_not_hidden_by_another_source(
@@ -143,9 +175,13 @@ def test_a_detector_that_finds_nothing_is_not_hidden_by_another_source(
         write_shard(tmp_path / path.name, [without_masks(s) for s in read_shard(path)])
     good, bad = (shards / "generated", shards / "oracle"), (shards / "generated", tmp_path)
     arguments = {
-        "generator": generator, "vocabulary": VOCABULARY, "config": CONFIG, "sampling": Sampling(3, 3.0, 1),
-        "feature_batch_size": 2, "device": CPU
-    }  # fmt: skip
+        "generator": generator,
+        "vocabulary": VOCABULARY,
+        "config": CONFIG,
+        "sampling": Sampling(3, 3.0, 1),
+        "feature_batch_size": 2,
+        "device": CPU,
+    }
     twice = fit_grounding([good, good], **arguments)
     assert twice.counts.num_samples == 10
     for sources in ([good, bad], [bad, good]):
@@ -184,10 +220,17 @@ def test_synthesize_writes_images_and_labels_that_do_not_depend_on_the_batch(
 ) -> None:
     for batch_size in (1, 3):
         num_shards = synthesize_shards(
-            records(), out_dir=tmp_path / str(batch_size), generator=generator,
-            grounder=Grounder.load(model_folder, generator=generator, device=CPU), grounder_id="g",
-            vocabulary=VOCABULARY, mask_threshold=0.5, batch_size=batch_size, shard_size=3, **SAMPLER,
-        )  # fmt: skip
+            records(),
+            out_dir=tmp_path / str(batch_size),
+            generator=generator,
+            grounder=Grounder.load(model_folder, generator=generator, device=CPU),
+            grounder_id="g",
+            vocabulary=VOCABULARY,
+            mask_threshold=0.5,
+            batch_size=batch_size,
+            shard_size=3,
+            **SAMPLER,
+        )
         assert num_shards == 2
     single, triple = (list(read_samples(tmp_path / str(n))) for n in (1, 3))
     assert [s.key for s in single] == [s.key for s in triple] == [f"train-{i}" for i in range(5)]

@@ -38,16 +38,39 @@ from diffground.prompts import PromptRecord
 from tests.unit.grounding.toy_devkit import CAT, DOG, LABELS, SHEEP, VOCABULARY, write_devkit
 
 SETTINGS = {
-    "num_images": 9, "min_area_frac": 0.01, "num_steps": 4, "tapped_step": 2, "fixed_point_iterations": 1,
-    "batch_size": 2, "shard_size": 2,
-}  # fmt: skip
+    "num_images": 9,
+    "min_area_frac": 0.01,
+    "num_steps": 4,
+    "tapped_step": 2,
+    "fixed_point_iterations": 1,
+    "batch_size": 2,
+    "shard_size": 2,
+}
 CONFIG = GroundingConfig(
-    reduced_channels=(4, 4, 8), embed_dim=16, num_layers=1, num_heads=2, ffn_dim=16, patch_size=1,
-    tokens_at="features", branches="conditional", word_attention=False, gain_timesteps=(), query_noise=0.0,
-    text_drop=0.0, training_data="real", training_type="without_zero_masks", iterations=3, batch_size=4,
-    gradient_accumulation_steps=1, mixed_precision="none",
-    learning_rate=1e-3, weight_decay=0.0, decay_frac=0.0, mask_threshold=0.5, seed=0,
-)  # fmt: skip
+    reduced_channels=(4, 4, 8),
+    embed_dim=16,
+    num_layers=1,
+    num_heads=2,
+    ffn_dim=16,
+    patch_size=1,
+    tokens_at="features",
+    branches="conditional",
+    word_attention=False,
+    gain_timesteps=(),
+    query_noise=0.0,
+    text_drop=0.0,
+    training_data="real",
+    training_type="without_zero_masks",
+    iterations=3,
+    batch_size=4,
+    gradient_accumulation_steps=1,
+    mixed_precision="none",
+    learning_rate=1e-3,
+    weight_decay=0.0,
+    decay_frac=0.0,
+    mask_threshold=0.5,
+    seed=0,
+)
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +126,19 @@ def test_a_generator_that_cannot_be_inverted_may_be_left_alone(
 def test_labels_of_unseen_categories_reach_no_training_shard(
     devkit: Path, generator: Generator, folder: Path, tmp_path: Path, poison: int
 ) -> None:
-    write_voc(tmp_path / "devkit", "train", (
-        VocItem(
-            id=id_, image=devkit / f"JPEGImages/{id_}.jpg", label=np.where(label == DOG, np.uint8(poison), label),
-            objects=label,
-        )
-        for id_, label in LABELS.items()
-    ))  # fmt: skip
+    write_voc(
+        tmp_path / "devkit",
+        "train",
+        (
+            VocItem(
+                id=id_,
+                image=devkit / f"JPEGImages/{id_}.jpg",
+                label=np.where(label == DOG, np.uint8(poison), label),
+                objects=label,
+            )
+            for id_, label in LABELS.items()
+        ),
+    )
     write(VocDataset(tmp_path / "devkit", "train"), tmp_path, generator)
     for kind in ("images", "oracle"):
         shards = list_shards(folder / kind)
@@ -189,19 +218,28 @@ def test_grounding_trains_on_real_images_and_on_both(
         id="train-0", prompt="a photograph of a cat", categories=("cat",), group="one_seen", seed=5, source="template"
     )
     arguments = {
-        "generator": generator, "vocabulary": VOCABULARY, "config": CONFIG, "sampling": Sampling(3, 3.0, 1),
+        "generator": generator,
+        "vocabulary": VOCABULARY,
+        "config": CONFIG,
+        "sampling": Sampling(3, 3.0, 1),
         "feature_batch_size": 2,
         "device": torch.device("cpu"),
-    }  # fmt: skip
+    }
     real_source = (folder / "images", folder / "oracle")
     real = fit_grounding([real_source], **arguments)
     assert (real.counts.num_samples, real.counts.num_queries, real.counts.num_skipped_queries) == (4, 6, 0)
 
     def with_generated(num_steps: int):  # type: ignore[no-untyped-def]
         generate_shards(
-            [record], out_dir=tmp_path / "generated", generator=generator, num_steps=num_steps, guidance_scale=1.0,
-            tapped_step=2, batch_size=1, shard_size=2,
-        )  # fmt: skip
+            [record],
+            out_dir=tmp_path / "generated",
+            generator=generator,
+            num_steps=num_steps,
+            guidance_scale=1.0,
+            tapped_step=2,
+            batch_size=1,
+            shard_size=2,
+        )
         mask = {"mask.cat.png": next(iter(read_samples(folder / "oracle"))).members["mask.cat.png"]}
         write_oracle(tmp_path / "oracle", "train-0", mask)
         return fit_grounding([(tmp_path / "generated", tmp_path / "oracle"), real_source], **arguments)
@@ -225,14 +263,14 @@ def test_real_images_are_scored_in_labelled_pixels(dataset: VocDataset, generato
     scores = score_real_images(
         samples,
         {"all": lambda batch: [dict.fromkeys(s.categories, everywhere) for s in batch], "fg": foreground_method},
-        seen=VOCABULARY.seen, unseen=VOCABULARY.unseen, batch_size=2,
-    )  # fmt: skip
+        seen=VOCABULARY.seen,
+        unseen=VOCABULARY.unseen,
+        batch_size=2,
+    )
     tables = scores.tables
     # rows of 32: a has 2 ignored, e 2. cat: 8 of 30, 10 of 32 and 5 of 32; bus: 6 of 32 (in d it is not named);
     # potted plant: 11 of 32 and 9 of 30; dog: 20 of 32 and 3 of 30
-    expected = {
-        "cat": 100 * 23 / 94, "bus": 100 * 6 / 32, "pottedplant": 100 * 20 / 62, "dog": 100 * 23 / 62
-    }  # fmt: skip
+    expected = {"cat": 100 * 23 / 94, "bus": 100 * 6 / 32, "pottedplant": 100 * 20 / 62, "dog": 100 * 23 / 62}
     assert tables["all"].per_category == pytest.approx(expected)
     seen = (expected["cat"] + expected["bus"] + expected["pottedplant"]) / 3
     assert tables["all"].seen == pytest.approx(seen)
@@ -244,9 +282,9 @@ def test_real_images_are_scored_in_labelled_pixels(dataset: VocDataset, generato
     metrics = scores.metrics()
     assert metrics["num_images"] == {"all": 5, "seen": 4, "unseen": 2}, "image e is in both"
     assert set(metrics) == {"all", "fg", "num_images", "per_category", "absent"}
-    assert metrics["all"] == pytest.approx({
-        "seen": seen, "unseen": expected["dog"], "harmonic": tables["all"].harmonic
-    })  # fmt: skip
+    assert metrics["all"] == pytest.approx(
+        {"seen": seen, "unseen": expected["dog"], "harmonic": tables["all"].harmonic}
+    )
     assert metrics["per_category"]["all"] == pytest.approx(expected)
     assert metrics["absent"] == []
 
@@ -281,10 +319,14 @@ def test_bad_settings_are_refused_before_anything_is_dropped(
 def test_other_labels_start_anew(dataset: VocDataset, generator: Generator, tmp_path: Path) -> None:
     write(dataset, tmp_path, generator)
     root = tmp_path / "devkit"
-    write_voc(root, "train", (
-        VocItem(id=id_, image=dataset[i][0], label=np.where(label == 255, np.uint8(0), label), objects=label)
-        for i, (id_, label) in enumerate(LABELS.items())
-    ))  # fmt: skip
+    write_voc(
+        root,
+        "train",
+        (
+            VocItem(id=id_, image=dataset[i][0], label=np.where(label == 255, np.uint8(0), label), objects=label)
+            for i, (id_, label) in enumerate(LABELS.items())
+        ),
+    )
     write(VocDataset(root, "train"), tmp_path, generator)
     labels = [decode_label(s.members["label.png"]) for s in read_samples(tmp_path / "images")]
     assert not (labels[0] == 255).any()

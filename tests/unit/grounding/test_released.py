@@ -25,9 +25,15 @@ from tests.unit.grounding.toy_world import SIZE, make_toy, toy_miou
 CPU = torch.device("cpu")
 ATOL = 1e-4
 SMALL = replace(
-    RELEASED_SPEC, feature_channels={2: 6, 4: 5, 8: 4, 16: 3}, text_dim=5, reduced_channels=(2, 2, 3, 3), embed_dim=8,
-    num_layers=2, num_heads=2, ffn_dim=12,
-)  # fmt: skip
+    RELEASED_SPEC,
+    feature_channels={2: 6, 4: 5, 8: 4, 16: 3},
+    text_dim=5,
+    reduced_channels=(2, 2, 3, 3),
+    embed_dim=8,
+    num_layers=2,
+    num_heads=2,
+    ffn_dim=12,
+)
 
 
 def published(name: str) -> str:
@@ -63,11 +69,14 @@ def test_names_and_shapes_are_those_of_the_published_file() -> None:
 def test_stable_diffusion_gives_the_features_that_it_reads() -> None:
     with torch.device("meta"):
         unet = UNet2DConditionModel(
-            sample_size=64, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2, cross_attention_dim=768,
+            sample_size=64,
+            block_out_channels=(320, 640, 1280, 1280),
+            layers_per_block=2,
+            cross_attention_dim=768,
             attention_head_dim=8,
             down_block_types=(*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"),
             up_block_types=("UpBlock2D", *["CrossAttnUpBlock2D"] * 3),
-        ).eval()  # fmt: skip
+        ).eval()
         with tap_features(unet) as maps, torch.no_grad():
             unet(torch.zeros(2, 4, 64, 64), torch.tensor(1), encoder_hidden_states=torch.zeros(2, 77, 768))
     grouped = group_by_size(stack_branches(maps))
@@ -129,9 +138,13 @@ def test_a_grounder_gives_the_published_computation_on_both_branches_uncondition
     pipeline = StableDiffusionPipeline.from_pretrained(checkpoint)
     torch.manual_seed(4)
     pipeline.unet = UNet2DConditionModel(
-        sample_size=16, block_out_channels=(8, 8, 16, 16), layers_per_block=1, cross_attention_dim=16,
-        attention_head_dim=2, norm_num_groups=4,
-    )  # fmt: skip
+        sample_size=16,
+        block_out_channels=(8, 8, 16, 16),
+        layers_per_block=1,
+        cross_attention_dim=16,
+        attention_head_dim=2,
+        norm_num_groups=4,
+    )
     generator = Generator(pipeline, image_size=32, generator_id="tiny")
     spec = replace(
         SMALL,
@@ -170,13 +183,28 @@ def test_it_trains_like_any_grounding_module() -> None:
     maps = {size: torch.nn.functional.avg_pool2d(toy.maps[SIZE], SIZE // size) for size in (1, 2, 4, 8)}
     toy = replace(toy, maps=maps)
     module = replace(
-        SMALL, feature_channels={size: values.shape[1] for size, values in maps.items()}, text_dim=8,
-        reduced_channels=(4, 4, 8, 16), embed_dim=32, num_heads=4, ffn_dim=64, patch_size=1,
-    ).build()  # fmt: skip
+        SMALL,
+        feature_channels={size: values.shape[1] for size, values in maps.items()},
+        text_dim=8,
+        reduced_channels=(4, 4, 8, 16),
+        embed_dim=32,
+        num_heads=4,
+        ffn_dim=64,
+        patch_size=1,
+    ).build()
     train_module(
-        module, toy.training_set(with_attention=False), training_type="normal", iterations=60, batch_size=8,
-        learning_rate=2e-3, weight_decay=0.0, decay_frac=0.5, query_noise=0.0, text_drop=0.0, seed=0,
-    )  # fmt: skip
+        module,
+        toy.training_set(with_attention=False),
+        training_type="normal",
+        iterations=60,
+        batch_size=8,
+        learning_rate=2e-3,
+        weight_decay=0.0,
+        decay_frac=0.5,
+        query_noise=0.0,
+        text_drop=0.0,
+        seed=0,
+    )
     assert not module.training
     assert toy_miou(module, toy, num_words=1) > 0.7
 

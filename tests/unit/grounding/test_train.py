@@ -21,9 +21,15 @@ def train(toy: Toy, *, with_attention: bool, iterations: int = 250, seed: int = 
     torch.manual_seed(seed)
     module = make_module(num_attention_maps=NUM_MAPS if with_attention else 0)
     settings = {
-        "training_type": "without_zero_masks", "iterations": iterations, "batch_size": 16, "learning_rate": 3e-3,
-        "weight_decay": 0.0, "decay_frac": 0.3, "query_noise": 0.1, "text_drop": 0.5 if with_attention else 0.0,
-    } | changes  # fmt: skip
+        "training_type": "without_zero_masks",
+        "iterations": iterations,
+        "batch_size": 16,
+        "learning_rate": 3e-3,
+        "weight_decay": 0.0,
+        "decay_frac": 0.3,
+        "query_noise": 0.1,
+        "text_drop": 0.5 if with_attention else 0.0,
+    } | changes
     curve = train_module(module, toy.training_set(with_attention=with_attention), seed=seed, **settings)
     return module, curve
 
@@ -64,10 +70,12 @@ def test_normal_training_learns_empty_masks_where_without_zero_masks_ignores_the
     # beside another word their pixels would be background to either training
     kept = [i for i, words in enumerate(toy.words) if len(words) == 1 or not overlooked & set(words)]
     poor = Toy(
-        words=[toy.words[i] for i in kept], embeddings=toy.embeddings, attention=toy.attention[kept],
+        words=[toy.words[i] for i in kept],
+        embeddings=toy.embeddings,
+        attention=toy.attention[kept],
         maps={size: values[kept] for size, values in toy.maps.items()},
         masks=[{w: mask for w, mask in toy.masks[i].items() if w not in overlooked} for i in kept],
-    )  # fmt: skip
+    )
     shown = make_toy(sorted(overlooked), num_samples=60, seed=2, text_tells=True)
     trusting, _ = train(poor, with_attention=False, training_type="normal", iterations=200)
     ignoring, _ = train(poor, with_attention=False, iterations=200)
@@ -80,9 +88,18 @@ def test_training_without_samples_says_what_is_missing() -> None:
     empty = TrainingSet(samples=[], embeddings={}, features=features, image_size=16)
     with pytest.raises(UserError, match="no training sample has a mask"):
         train_module(
-            make_module(num_attention_maps=0), empty, training_type="normal", iterations=1, batch_size=1,
-            learning_rate=1e-3, weight_decay=0.0, decay_frac=0.0, query_noise=0.0, text_drop=0.0, seed=0,
-        )  # fmt: skip
+            make_module(num_attention_maps=0),
+            empty,
+            training_type="normal",
+            iterations=1,
+            batch_size=1,
+            learning_rate=1e-3,
+            weight_decay=0.0,
+            decay_frac=0.0,
+            query_noise=0.0,
+            text_drop=0.0,
+            seed=0,
+        )
 
 
 def test_masks_are_stacked_in_the_order_of_the_words_with_zeros_for_what_was_not_found() -> None:
@@ -111,9 +128,18 @@ def test_what_stands_in_ignored_pixels_is_not_learned() -> None:
         module = make_module(num_attention_maps=0)
         data = replace(toy.training_set(with_attention=False), samples=toy_samples(toy.words, masks, ignored))
         train_module(
-            module, data, training_type="normal", iterations=5, batch_size=8, learning_rate=1e-3, weight_decay=0.0,
-            decay_frac=0.0, query_noise=0.0, text_drop=0.0, seed=0,
-        )  # fmt: skip
+            module,
+            data,
+            training_type="normal",
+            iterations=5,
+            batch_size=8,
+            learning_rate=1e-3,
+            weight_decay=0.0,
+            decay_frac=0.0,
+            query_noise=0.0,
+            text_drop=0.0,
+            seed=0,
+        )
         return module.state_dict()
 
     right, misled, unmoved = trained(toy.masks, border), trained(wrong, None), trained(wrong, border)

@@ -33,7 +33,11 @@ LABELS = {
 def write_devkit(root: Path) -> None:
     """The images of LABELS as list 'train' of `root`."""
     rng = np.random.default_rng(0)
-    write_voc(root, "train", (
-        VocItem(id=id_, image=rng.integers(0, 256, (32, 32, 3), dtype=np.uint8), label=label, objects=label)
-        for id_, label in LABELS.items()
-    ))  # fmt: skip
+    write_voc(
+        root,
+        "train",
+        (
+            VocItem(id=id_, image=rng.integers(0, 256, (32, 32, 3), dtype=np.uint8), label=label, objects=label)
+            for id_, label in LABELS.items()
+        ),
+    )

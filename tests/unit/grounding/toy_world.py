@@ -85,10 +85,17 @@ def make_toy(words: list[str], *, num_samples: int, seed: int, text_tells: bool)
 
 def make_module(*, num_attention_maps: int, tokens_at: str = "features", patch_size: int = 1) -> GroundingModule:
     return GroundingModule(
-        feature_channels={SIZE // 2: 2 * DIM, SIZE: 2 * DIM}, text_dim=DIM, num_attention_maps=num_attention_maps,
-        reduced_channels=(8, 16), embed_dim=32, num_layers=1, num_heads=4, ffn_dim=64,
-        patch_size=patch_size, tokens_at=tokens_at,
-    )  # fmt: skip
+        feature_channels={SIZE // 2: 2 * DIM, SIZE: 2 * DIM},
+        text_dim=DIM,
+        num_attention_maps=num_attention_maps,
+        reduced_channels=(8, 16),
+        embed_dim=32,
+        num_layers=1,
+        num_heads=4,
+        ffn_dim=64,
+        patch_size=patch_size,
+        tokens_at=tokens_at,
+    )
 
 
 @torch.no_grad()

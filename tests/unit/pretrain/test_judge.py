@@ -15,9 +15,14 @@ CONCEPTS, COLOURS, PLACES = ("dog", "cat", "dragon"), ("red", "blue"), ("at nigh
 def judge() -> Judge:
     torch.manual_seed(0)
     return Judge(
-        concepts=CONCEPTS, colours=COLOURS, places=PLACES, input_size=32, embedding_size=4, hidden_sizes=[4, 8],
+        concepts=CONCEPTS,
+        colours=COLOURS,
+        places=PLACES,
+        input_size=32,
+        embedding_size=4,
+        hidden_sizes=[4, 8],
         depths=[1, 1],
-    ).eval()  # fmt: skip
+    ).eval()
 
 
 @pytest.fixture(scope="module")

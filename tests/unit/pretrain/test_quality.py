@@ -47,9 +47,15 @@ OUTCOMES = [
 def test_found_rates() -> None:
     found = rates(OUTCOMES, pascal=PASCAL)
     assert found["num_prompts"] == {
-        "one_object": 4, "two_objects": 2, "coloured": 3, "placed": 2,
-        "pascal_one_object": 3, "further_one_object": 1, "pascal_two_objects": 1, "further_two_objects": 1,
-    }  # fmt: skip
+        "one_object": 4,
+        "two_objects": 2,
+        "coloured": 3,
+        "placed": 2,
+        "pascal_one_object": 3,
+        "further_one_object": 1,
+        "pascal_two_objects": 1,
+        "further_two_objects": 1,
+    }
     assert found["detector"] == {
         "one_object_found": 2 / 4,
         "two_objects_found": 1 / 2,  # the pair counts, not one of it

@@ -21,9 +21,15 @@ PER_WORD = {"colour": 40, "place": 20}  # 240 prompts of each kind, two rounds
 def asked() -> list[Asked]:
     book = SpriteBook(train={c: [] for c in PASCAL_CATEGORIES}, val={}, further={c: [] for c in FURTHER})
     return quality_prompts(
-        book, per_category=1, per_pair=1, per_further=1, num_further_pairs=0, per_colour=PER_WORD["colour"],
-        per_place=PER_WORD["place"], seed=0,
-    )  # fmt: skip
+        book,
+        per_category=1,
+        per_pair=1,
+        per_further=1,
+        num_further_pairs=0,
+        per_colour=PER_WORD["colour"],
+        per_place=PER_WORD["place"],
+        seed=0,
+    )
 
 
 @pytest.mark.parametrize(("kind", "words"), [("colour", COLOURS), ("place", PLACES)])

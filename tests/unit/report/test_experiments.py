@@ -79,8 +79,9 @@ def test_a_run_without_what_its_experiment_is_about_is_left_out():
 def test_a_record_of_other_code_or_models_stays_and_is_named():
     later = replace(RECORD, experiment="seen_10", commit="fedcba9876543210")
     default = {"generate": "g2", "evaluate_grounding": "e1", "report": "r1"}
-    experiments = comparable([replace(RECORD, inputs={**RECORD.inputs, "generate": "g2"}), later], MINI, DEFAULT,
-                             inputs=default)  # fmt: skip
+    experiments = comparable(
+        [replace(RECORD, inputs={**RECORD.inputs, "generate": "g2"}), later], MINI, DEFAULT, inputs=default
+    )
     assert set(experiments.metrics) == {"seen_05", "seen_10"}
     assert experiments.note(["seen_*"]) == (
         "Run with other code, models or files than the default run: seen_10 (commit fedcba98: generate)."

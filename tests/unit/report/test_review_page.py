@@ -87,6 +87,7 @@ def test_earlier_verdicts_stay_where_the_picture_is_the_same(page, tmp_path):
     write_review_page(page, [changed, *SAMPLES[1:]], read_review(edited))
     assert verdicts(page)["test-000001"] == ("accepted", "fine")
     assert verdicts(page)["test-000000"] == (
-        "accepted", "(reviewed before as rejected, but was reviewed with another image or other masks)"
-    )  # fmt: skip
+        "accepted",
+        "(reviewed before as rejected, but was reviewed with another image or other masks)",
+    )
     assert [path.name for path in sorted(page.parent.iterdir())] == ["review.csv", "review.html"]

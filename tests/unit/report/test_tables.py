@@ -79,8 +79,13 @@ def test_the_papers_rows_are_those_of_the_vocabulary(vocabulary):
     table = protocol1_table(PROTOCOL1, split="2", vocabulary=vocabulary)
     # tables 1 and 2 of the paper, COCO
     assert table.rows[-1] == (
-        "grounding module (paper, Stable Diffusion on COCO, split 2)", 82.83, 74.93, 63.39, 57.18, 42.82
-    )  # fmt: skip
+        "grounding module (paper, Stable Diffusion on COCO, split 2)",
+        82.83,
+        74.93,
+        63.39,
+        57.18,
+        42.82,
+    )
     rows = [row for row in zs3_table(ZS3, vocabulary=vocabulary).rows if "Model" in str(row[0])]
     assert [row[1:] for row in rows] == [(38.3, 38.1, 38.2), (50.0, 38.2, 43.2)]
     assert "Stable Diffusion on COCO)" in str(rows[0][0])

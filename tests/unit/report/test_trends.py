@@ -12,14 +12,20 @@ DAAM, NORMAL, OBJECTS, REAL, QUARTER, QUARTER_ON_REAL, SEEN, BEST_STEP, INNER_ST
     "Features are best where", "Features are best in between",
 )  # fmt: skip
 BOTH_OVER_REAL, SIM_OVER_BOTH, REAL_OVER_SIM, SIM_OVER_REAL, BOTH_OVER_SIM, BOTH_OVER_REAL_UNSEEN = (
-    "Generated and real images together (sim + real) beat", "Generated images alone", "Real images beat",
-    "Generated images beat", "Generated and real images together beat generated ones",
+    "Generated and real images together (sim + real) beat",
+    "Generated images alone",
+    "Real images beat",
+    "Generated images beat",
+    "Generated and real images together beat generated ones",
     "Generated and real images together beat real ones",
-)  # fmt: skip
+)
 MODEL_D, MODEL_D_UNSEEN, MODEL_E, MODEL_B, MODEL_C = (
-    "Real images of seen categories beside", "Real images of seen categories (D against C)", "Longer prompts",
-    "Two objects an image", "A mixture",
-)  # fmt: skip
+    "Real images of seen categories beside",
+    "Real images of seen categories (D against C)",
+    "Longer prompts",
+    "Two objects an image",
+    "A mixture",
+)
 
 
 def trends(default, splits=None, *, num_steps=12, vocabulary="pascal", **experiments):

@@ -68,9 +68,14 @@ def write_all(tmp_path, params, experiments):
         Image.new("RGB", (8, 8)).save(figures / f"{name}.png")
     page = tmp_path / "reports" / "index.html"
     write_page(
-        page, tables=tables, figures=sorted(figures.glob("*.png")), params=params, experiments=experiments,
-        trends=[trend.sentence() for trend in trends_of(METRICS, params, experiments)], notes={"failures": "By C."},
-    )  # fmt: skip
+        page,
+        tables=tables,
+        figures=sorted(figures.glob("*.png")),
+        params=params,
+        experiments=experiments,
+        trends=[trend.sentence() for trend in trends_of(METRICS, params, experiments)],
+        notes={"failures": "By C."},
+    )
     written = {path.stem for path in (tmp_path / "reports" / "tables").iterdir()}
     assert len(list((tmp_path / "reports" / "tables").iterdir())) == 2 * len(written), "csv and md of each"
     return written, {path.stem for path in figures.iterdir()}, page.read_text()
@@ -122,9 +127,14 @@ def test_real_images_have_a_table_and_a_section_where_they_were_scored(params, t
     assert notes_of(metrics, params) == {}, "as good as the reference, and DAAM not far below the paper's"
     real["foreground_only"] = {**scores, "unseen": 52.5}
     write_page(
-        tmp_path / "index.html", tables=tables, figures=[], params=params, experiments=NONE, trends=[],
+        tmp_path / "index.html",
+        tables=tables,
+        figures=[],
+        params=params,
+        experiments=NONE,
+        trends=[],
         notes=notes_of(metrics, params),
-    )  # fmt: skip
+    )
     text = (tmp_path / "index.html").read_text()
     section = text.partition("<h2>Grounding on real images</h2>")[2].partition("<h2>")[0]
     assert "together for each of them: unseen 50.0 against 52.5." in section

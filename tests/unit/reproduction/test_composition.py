@@ -94,14 +94,21 @@ def test_the_readmes_command_for_sticker_coco_changes_table_split_images_and_pro
             "name": "sticker_coco",
             "pairs": "data_val",
             "unseen": [
-                "aeroplane", "train", "cat", "bear", "suitcase", "frisbee", "fork", "sandwich", "hot dog", "toilet"
+                "aeroplane",
+                "train",
+                "cat",
+                "bear",
+                "suitcase",
+                "frisbee",
+                "fork",
+                "sandwich",
+                "hot dog",
+                "toilet",
             ],
         },
         "data": {"num_train": 4500, "num_val": 1500},
-        "prompts": {
-            "test_per_category": 10, "test_per_pair": 1, "synthesis_per_category": 30, "synthesis_per_pair": 1
-        },
-    }  # fmt: skip
+        "prompts": {"test_per_category": 10, "test_per_pair": 1, "synthesis_per_category": 30, "synthesis_per_pair": 1},
+    }
     plain = yaml.safe_load(compose_params("mini", conf=CONF))
     changed = yaml.safe_load(compose_params(profile, conf=CONF, overrides=overrides))
     assert set(changed) == set(plain)

@@ -63,21 +63,30 @@ def call(folder, *arguments, **environment):
     env = {**os.environ, "PYTHONPATH": str(Path(diffground.__file__).parents[1]), **environment}
     return subprocess.run(
         [sys.executable, "-m", "diffground", "fetch", *arguments],
-        cwd=folder, env=env, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_the_plan_of_coco_is_its_three_archives(tmp_path):
     plan = plan_fetch("coco2017", root=tmp_path)
     assert [source.file.url.rpartition("/")[2] for source in plan.sources] == [
-        "annotations_trainval2017.zip", "val2017.zip", "train2017.zip",
-    ]  # fmt: skip
+        "annotations_trainval2017.zip",
+        "val2017.zip",
+        "train2017.zip",
+    ]
     assert all(len(source.file.checksum) == len("sha256:") + 64 for source in plan.sources)
     assert sum(source.file.size_mb for source in plan.sources) == pytest.approx(20_405.35, abs=0.01)
     targets = {member for source in plan.sources for member in source.members}
     assert targets == {
-        "annotations/instances_train2017.json", "annotations/instances_val2017.json", "train2017", "val2017",
-    }  # fmt: skip
+        "annotations/instances_train2017.json",
+        "annotations/instances_val2017.json",
+        "train2017",
+        "val2017",
+    }
     assert all(source.root == tmp_path / "coco2017" for source in plan.sources)
 
 
@@ -93,8 +102,10 @@ def test_what_was_placed_by_hand_is_not_fetched(tmp_path):
     assert [line.split(":")[0] for line in plan_fetch("coco2017_val", root=tmp_path).describe()] == ["there", "there"]
     plan_fetch("coco2017_val", root=tmp_path).run()
     assert [line.split(":")[0] for line in plan_fetch("coco2017", root=tmp_path).describe()] == [
-        "fetch", "there", "fetch",
-    ]  # fmt: skip
+        "fetch",
+        "there",
+        "fetch",
+    ]
 
 
 def test_the_plans_fit_the_paper_profiles():
@@ -213,10 +224,12 @@ class Hub(BaseHTTPRequestHandler):
         path, _, _ = self.path.partition("?")
         headers = {}
         if path.startswith(f"/api/models/{STABLE_DIFFUSION}/tree/"):
-            body = json.dumps([
-                {"type": "file", "path": name, "size": len(name), "oid": hashlib.sha1(name.encode()).hexdigest()}
-                for name in REPOSITORY
-            ]).encode()  # fmt: skip
+            body = json.dumps(
+                [
+                    {"type": "file", "path": name, "size": len(name), "oid": hashlib.sha1(name.encode()).hexdigest()}
+                    for name in REPOSITORY
+                ]
+            ).encode()
         elif path.startswith(f"/api/models/{STABLE_DIFFUSION}"):
             body = json.dumps({"id": STABLE_DIFFUSION, "sha": self.commit, "siblings": []}).encode()
         else:

@@ -65,10 +65,19 @@ def test_processes_end_with_a_killed_parent(tmp_path):
     wait_until(lambda: not any(map(is_alive, pids)))
 
 
-@pytest.mark.parametrize(("asked", "device", "gpus", "expected"), [
-    (0, "cpu", 0, 1), (2, "cpu", 0, 2), (0, "auto", 4, 4), (0, "auto", 3, 2), (0, "auto", 7, 4), (2, "cuda", 4, 2),
-    (0, "cuda:1", 4, 1), (0, "cuda", 1, 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("asked", "device", "gpus", "expected"),
+    [
+        (0, "cpu", 0, 1),
+        (2, "cpu", 0, 2),
+        (0, "auto", 4, 4),
+        (0, "auto", 3, 2),
+        (0, "auto", 7, 4),
+        (2, "cuda", 4, 2),
+        (0, "cuda:1", 4, 1),
+        (0, "cuda", 1, 1),
+    ],
+)
 def test_as_many_processes_as_gpus_that_fit_the_batch_unless_a_number_is_given(
     monkeypatch, asked, device, gpus, expected
 ):

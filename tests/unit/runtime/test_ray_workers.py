@@ -47,9 +47,14 @@ def workers():
 
 def run(out_dir, process=square_samples, workers=None):
     return map_shards(
-        shard_jobs(list(range(10)), shard_size=4), out_dir=out_dir, fingerprint={"checkpoint": "a"}, process=process,
-        description="test", num_samples=10, workers=workers,
-    )  # fmt: skip
+        shard_jobs(list(range(10)), shard_size=4),
+        out_dir=out_dir,
+        fingerprint={"checkpoint": "a"},
+        process=process,
+        description="test",
+        num_samples=10,
+        workers=workers,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -230,10 +235,14 @@ SCRIPT = """
 def test_ctrl_c_ends_all(tmp_path):
     (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
     process = subprocess.Popen(
-        [sys.executable, "script.py"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
         env={**os.environ, "PYTHONPATH": str(Path(diffground.__file__).parents[1])},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    )
     out, deadline = tmp_path / "out", time.monotonic() + 300
     while not ((out / "000000.tar").exists() and len(list(out.glob("*.partial"))) == 2):
         assert process.poll() is None, process.stderr.read()

@@ -66,31 +66,57 @@ class Stages:
         spec = spec_for(self.generator, self.params.grounding, sampling=Sampling(4, 3.0, 1))
         save_grounding(folder / "grounding", spec.build(), spec, card="")
         rng = np.random.default_rng(0)
-        write_voc(folder / "real", "train", (
-            VocItem(id=f"{i}", image=rng.integers(0, 256, (32, 40, 3), dtype=np.uint8), label=label, objects=label)
-            for i in range(5) for label in [np.full((32, 40), self.vocabulary.index("dog") + 1, dtype=np.uint8)]
-        ))  # fmt: skip
+        write_voc(
+            folder / "real",
+            "train",
+            (
+                VocItem(id=f"{i}", image=rng.integers(0, 256, (32, 40, 3), dtype=np.uint8), label=label, objects=label)
+                for i in range(5)
+                for label in [np.full((32, 40), self.vocabulary.index("dog") + 1, dtype=np.uint8)]
+            ),
+        )
 
     def run(self, name, workers):
         """Shards below folder/name; returns their hashes, and the metrics of Protocol I."""
         out = self.folder / name
         generate_shards(
-            self.records, out_dir=out / "generated", generator=self.generator, batch_size=2, shard_size=4,
-            workers=workers, **SAMPLER,
-        )  # fmt: skip
+            self.records,
+            out_dir=out / "generated",
+            generator=self.generator,
+            batch_size=2,
+            shard_size=4,
+            workers=workers,
+            **SAMPLER,
+        )
         detector = load_detector(
             backend="torchvision", checkpoint=str(self.folder / "models/detector"), mask_threshold=0.5, device=CPU
         )
         detect_shards(
-            out / "generated", out / "oracle", detector=detector, detector_id="d",
-            detector_names=self.vocabulary.detector_names, score_threshold=0.0, mask_threshold=0.5, batch_size=2,
-            description="detect", workers=workers,
-        )  # fmt: skip
+            out / "generated",
+            out / "oracle",
+            detector=detector,
+            detector_id="d",
+            detector_names=self.vocabulary.detector_names,
+            score_threshold=0.0,
+            mask_threshold=0.5,
+            batch_size=2,
+            description="detect",
+            workers=workers,
+        )
         grounder = Grounder.load(self.folder / "grounding", generator=self.generator, device=CPU)
         synthesize_shards(
-            self.records, out_dir=out / "synthetic", generator=self.generator, grounder=grounder, grounder_id="g",
-            vocabulary=self.vocabulary, mask_threshold=0.5, batch_size=2, shard_size=4, workers=workers, **SAMPLER,
-        )  # fmt: skip
+            self.records,
+            out_dir=out / "synthetic",
+            generator=self.generator,
+            grounder=grounder,
+            grounder_id="g",
+            vocabulary=self.vocabulary,
+            mask_threshold=0.5,
+            batch_size=2,
+            shard_size=4,
+            workers=workers,
+            **SAMPLER,
+        )
         metrics = {**self.protocol1(out, grounder, workers), "text2mask_threshold": self.text2mask(out, workers)}
         parts = ("generated", "oracle", "synthetic", "pseudo")
         shards = [path for part in parts for path in list_shards(out / part)]
@@ -102,9 +128,7 @@ class Stages:
         shared = {"vocabulary": self.vocabulary, "seed": 0, "batch_size": 2, "workers": workers}
         threshold = calibrate_threshold(method, samples, num_calibration=5, **shared)
         data = VocDataset(self.folder / "real", "train")
-        images = plan_weak_images(
-            data, vocabulary=self.vocabulary, tokenizer=self.generator.tokenizer, num_images=5
-        )  # fmt: skip
+        images = plan_weak_images(data, vocabulary=self.vocabulary, tokenizer=self.generator.tokenizer, num_images=5)
         rule = LabelRule(threshold, uncertain_band=0.0, crf=DenseCrf(1, 3.0, 0.25, 13.0))
         pseudo_label_shards(data, images, out_dir=out / "pseudo", method=method, rule=rule, shard_size=2, **shared)
         return threshold

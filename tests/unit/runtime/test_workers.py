@@ -143,9 +143,14 @@ def started(tmp_path):
     (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
     env = {**os.environ, "PYTHONPATH": str(Path(diffground.__file__).parents[1])}
     process = subprocess.Popen(
-        [sys.executable, "script.py"], cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env=env,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
-    )  # fmt: skip
+    )
 
     def is_in_the_middle():
         assert process.poll() is None, process.stderr.read()

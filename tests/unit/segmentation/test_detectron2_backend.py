@@ -24,9 +24,14 @@ def _segmenter(folder: Path, **resnet: object) -> MaskFormerSegmenter:
     config = ResNetConfig(**{**RESNET18, **resnet}, out_features=["stage1", "stage2", "stage3", "stage4"])
     ResNetBackbone(config).save_pretrained(folder)
     model = build_maskformer(
-        backbone=str(folder), num_labels=4, matching="bipartite", hidden_dim=32, num_queries=5, decoder_layers=2,
+        backbone=str(folder),
+        num_labels=4,
+        matching="bipartite",
+        hidden_dim=32,
+        num_queries=5,
+        decoder_layers=2,
         ffn_dim=16,
-    )  # fmt: skip
+    )
     return MaskFormerSegmenter(model, categories=("red", "green", "blue"), image_size=64, device=CPU)
 
 
@@ -37,13 +42,21 @@ def _settings(folder: Path, **resnet: object) -> dict[str, object]:
 def test_the_settings_are_those_of_our_model(tmp_path: Path) -> None:
     settings = _settings(tmp_path)
     expected = {
-        "MODEL.RESNETS.DEPTH": 18, "MODEL.RESNETS.RES2_OUT_CHANNELS": 64, "MODEL.RESNETS.STEM_OUT_CHANNELS": 64,
-        "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 4, "MODEL.SEM_SEG_HEAD.CONVS_DIM": 32, "MODEL.SEM_SEG_HEAD.MASK_DIM": 32,
-        "MODEL.MASK_FORMER.HIDDEN_DIM": 32, "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": 5,
-        "MODEL.MASK_FORMER.DEC_LAYERS": 2, "MODEL.MASK_FORMER.DIM_FEEDFORWARD": 16, "MODEL.MASK_FORMER.NHEADS": 8,
+        "MODEL.RESNETS.DEPTH": 18,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
+        "MODEL.RESNETS.STEM_OUT_CHANNELS": 64,
+        "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 4,
+        "MODEL.SEM_SEG_HEAD.CONVS_DIM": 32,
+        "MODEL.SEM_SEG_HEAD.MASK_DIM": 32,
+        "MODEL.MASK_FORMER.HIDDEN_DIM": 32,
+        "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": 5,
+        "MODEL.MASK_FORMER.DEC_LAYERS": 2,
+        "MODEL.MASK_FORMER.DIM_FEEDFORWARD": 16,
+        "MODEL.MASK_FORMER.NHEADS": 8,
         # in units of 0 to 255
-        "MODEL.PIXEL_MEAN": [127.5] * 3, "MODEL.PIXEL_STD": [63.75] * 3,
-    }  # fmt: skip
+        "MODEL.PIXEL_MEAN": [127.5] * 3,
+        "MODEL.PIXEL_STD": [63.75] * 3,
+    }
     assert {key: settings[key] for key in expected} == expected
 
 

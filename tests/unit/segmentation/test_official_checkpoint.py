@@ -43,14 +43,24 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """segmenter/, a ResNet-50 of an eighth of the usual width, model.pth and model.yaml, exported from it."""
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
-    ResNetBackbone(ResNetConfig(
-        embedding_size=8, hidden_sizes=[32, 64, 128, 256], depths=[3, 4, 6, 3], layer_type="bottleneck",
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )).save_pretrained(folder / "backbone")  # fmt: skip
+    ResNetBackbone(
+        ResNetConfig(
+            embedding_size=8,
+            hidden_sizes=[32, 64, 128, 256],
+            depths=[3, 4, 6, 3],
+            layer_type="bottleneck",
+            out_features=["stage1", "stage2", "stage3", "stage4"],
+        )
+    ).save_pretrained(folder / "backbone")
     model = build_maskformer(
-        backbone=str(folder / "backbone"), num_labels=21, matching="bipartite", hidden_dim=32, num_queries=7,
-        decoder_layers=2, ffn_dim=48,
-    )  # fmt: skip
+        backbone=str(folder / "backbone"),
+        num_labels=21,
+        matching="bipartite",
+        hidden_dim=32,
+        num_queries=7,
+        decoder_layers=2,
+        ffn_dim=48,
+    )
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if tensor.ndim == 1 and "criterion" not in name:  # norms and biases, which start out all the same
@@ -114,9 +124,7 @@ def test_a_checkpoint_as_training_leaves_it_is_read(place: Path) -> None:
     halved = {name: tensor.half() for name, tensor in state.items()}
     training = {"optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}, "scheduler": {"last_epoch": 9}}
     torch.save({"model": {**halved, **counters}, **training, "iteration": 9}, place / "model_final.pth")
-    told = import_maskformer(
-        place / "model_final.pth", place / "imported", categories=PASCAL_CATEGORIES, image_size=64
-    )  # fmt: skip
+    told = import_maskformer(place / "model_final.pth", place / "imported", categories=PASCAL_CATEGORIES, image_size=64)
     assert "not checked, for there is no config.yaml" in told
     weights = weights_of(place / "imported")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
@@ -261,9 +269,14 @@ def test_what_is_missing_or_taken_is_named(models: Path, place: Path, capsys: py
 
 def test_a_backbone_that_detectron2_does_not_build_is_not_sent(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = build_maskformer(
-        backbone=str(ROOT / "models/mini/backbone"), num_labels=21, matching="fixed", hidden_dim=32, num_queries=21,
-        decoder_layers=1, ffn_dim=16,
-    )  # fmt: skip
+        backbone=str(ROOT / "models/mini/backbone"),
+        num_labels=21,
+        matching="fixed",
+        hidden_dim=32,
+        num_queries=21,
+        decoder_layers=1,
+        ffn_dim=16,
+    )
     MaskFormerSegmenter(model, categories=PASCAL_CATEGORIES, image_size=64, device=CPU).save(Path("mini"), card="")
     code, _, err = call(capsys, "export-maskformer", "mini", "mini.pth")
     assert code == 2

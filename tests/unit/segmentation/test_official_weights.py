@@ -22,17 +22,32 @@ def _build(
 ) -> MaskFormerForInstanceSegmentation:
     torch.manual_seed(0)
     backbone = ResNetConfig(
-        embedding_size=stem, hidden_sizes=[width * 2**i for i in range(4)], depths=list(depths), layer_type=layer_type,
+        embedding_size=stem,
+        hidden_sizes=[width * 2**i for i in range(4)],
+        depths=list(depths),
+        layer_type=layer_type,
         out_features=["stage1", "stage2", "stage3", "stage4"],
-    )  # fmt: skip
+    )
     decoder = DetrConfig(
-        backbone_config=backbone, num_queries=NUM_QUERIES, d_model=WIDTH, encoder_layers=0, decoder_layers=2,
-        decoder_ffn_dim=FFN, encoder_ffn_dim=FFN, decoder_attention_heads=4, encoder_attention_heads=4,
-    )  # fmt: skip
-    model = MaskFormerForInstanceSegmentation(MaskFormerConfig(
-        backbone_config=backbone, decoder_config=decoder, fpn_feature_size=64, mask_feature_size=WIDTH,
-        num_labels=NUM_LABELS,
-    ))  # fmt: skip
+        backbone_config=backbone,
+        num_queries=NUM_QUERIES,
+        d_model=WIDTH,
+        encoder_layers=0,
+        decoder_layers=2,
+        decoder_ffn_dim=FFN,
+        encoder_ffn_dim=FFN,
+        decoder_attention_heads=4,
+        encoder_attention_heads=4,
+    )
+    model = MaskFormerForInstanceSegmentation(
+        MaskFormerConfig(
+            backbone_config=backbone,
+            decoder_config=decoder,
+            fpn_feature_size=64,
+            mask_feature_size=WIDTH,
+            num_labels=NUM_LABELS,
+        )
+    )
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if tensor.ndim == 1:  # norms and biases, which start out all the same

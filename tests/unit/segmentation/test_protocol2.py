@@ -75,9 +75,14 @@ def test_poisoned_labels_of_unseen_categories_change_nothing(
         real = devkit(tmp_path / str(label), unseen_label=label)
         torch.manual_seed(0)
         model = build_maskformer(
-            backbone=str(backbone), num_labels=21, matching="fixed", hidden_dim=32, num_queries=21, decoder_layers=1,
+            backbone=str(backbone),
+            num_labels=21,
+            matching="fixed",
+            hidden_dim=32,
+            num_queries=21,
+            decoder_layers=1,
             ffn_dim=32,
-        )  # fmt: skip
+        )
         segmenter = MaskFormerSegmenter(
             model, categories=VOCABULARY.categories, image_size=64, device=torch.device("cpu")
         )

@@ -78,9 +78,10 @@ def test_pairs_of_coco_images_stand_beside_the_papers(clone):
     write_split(clone / "coco", "train2017", 20, seed=0)
     write_split(clone / "coco", "val2017", 6, seed=1)
     change(
-        clone, data={"source": "coco", "root": "coco", "num_train": 0, "num_val": 0},
+        clone,
+        data={"source": "coco", "root": "coco", "num_train": 0, "num_val": 0},
         vocabulary={"name": "coco", "pairs": "data_val", "unseen": ["bus"]},
-    )  # fmt: skip
+    )
     prepared = call(clone, "prepare_data")
     # a person and another category in each image
     for name, num in (("train", 20), ("val", 6)):

@@ -29,9 +29,11 @@ def outputs(folder):
 def test_a_killed_stage_trains_finished_segmenters_no_second_time_and_ends_with_the_same_bytes(clone):
     build_components(clone / "models/smoke")
     change(
-        clone, data={"num_train": 6, "num_val": 2}, runtime={"checkpoint_every_s": 1e-9},
+        clone,
+        data={"num_train": 6, "num_val": 2},
+        runtime={"checkpoint_every_s": 1e-9},
         segmenter={"training_sets": ["real_seen_only", "real_all"], "iterations": 12},
-    )  # fmt: skip
+    )
     assert call(clone, "prepare_data").returncode == 0
     unfinished = clone / "models/unfinished/train_maskformer"
     env = {**os.environ, "PYTHONPATH": str(Path(diffground.__file__).parents[1])}
@@ -64,19 +66,28 @@ def launch(folder, stage):
     """As README has it, on this machine's processors."""
     env = {**os.environ, "PYTHONPATH": str(Path(diffground.__file__).parents[1])}
     command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1",
-        "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0", f"stages/{stage}.py",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes=2",
+        "--num_machines=1",
+        "--mixed_precision=no",
+        "--dynamo_backend=no",
+        "--main_process_port=0",
+        f"stages/{stage}.py",
+    ]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
 def test_two_processes_train_and_one_error_line_tells_what_is_wrong(clone):
     build_components(clone / "models/smoke")
     change(
-        clone, data={"num_train": 6, "num_val": 2},
+        clone,
+        data={"num_train": 6, "num_val": 2},
         runtime={"num_training_processes": 2, "device": "cpu", "num_threads": 1},
         segmenter={"training_sets": ["real_all"], "iterations": 2},
-    )  # fmt: skip
+    )
     assert call(clone, "prepare_data").returncode == 0
     result = call(clone, "train_maskformer")
     assert result.returncode == 0, result.stderr

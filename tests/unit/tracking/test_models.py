@@ -69,10 +69,16 @@ def test_a_segmenter_that_training_logged_and_evaluation_judged_is_loaded_by_mlf
     judged = client.get_run(runs_of("evaluate_zs3")[0].info.run_id)
     (model,) = client.search_logged_models([judged.info.experiment_id])
     assert [used.model_id for used in judged.inputs.model_inputs] == [model.model_id]
-    assert version.tags.items() >= {
-        "diffground.profile": "smoke", "harmonic": "43.6", "seen": "50.0", "diffground.training_set": "synthetic",
-        "diffground.sha256": checkpoint_fingerprint(Path("synthetic")),
-    }.items()  # fmt: skip
+    assert (
+        version.tags.items()
+        >= {
+            "diffground.profile": "smoke",
+            "harmonic": "43.6",
+            "seen": "50.0",
+            "diffground.training_set": "synthetic",
+            "diffground.sha256": checkpoint_fingerprint(Path("synthetic")),
+        }.items()
+    )
     shutil.rmtree("synthetic")
     mlflow.set_tracking_uri(params.tracking.uri)
     served = mlflow.pyfunc.load_model(f"models:/{SEGMENTER}@champion", suppress_warnings=True)
@@ -103,9 +109,7 @@ def test_a_grounding_module_draws_and_masks(params, components):
 
     p = replace(params.generator, checkpoint=str(components / "diffusion"))
     params = replace(params, generator=p)
-    generator = Generator.load(
-        p.checkpoint, device=torch.device("cpu"), dtype=torch.float32, image_size=p.image_size
-    )  # fmt: skip
+    generator = Generator.load(p.checkpoint, device=torch.device("cpu"), dtype=torch.float32, image_size=p.image_size)
     spec = spec_for(generator, params.grounding, sampling=Sampling(3, 3.0, 1))
     torch.manual_seed(0)
     save_grounding(Path("grounding"), spec.build(), spec, card="card")

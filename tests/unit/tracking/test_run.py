@@ -203,5 +203,7 @@ def test_data_sets_have_the_digests_of_their_shards_and_of_dvc(params, runs_of):
     assert json.loads(inputs["real/train"].dataset.source) == {"uri": "data/real"}
     assert json.loads(inputs["real/train"].dataset.profile) == {"num_images": 2}
     assert {name: i.tags[0].value for name, i in inputs.items()} == {
-        "generated/train": "train", "real/train": "train", "real/val": "val",
-    }  # fmt: skip
+        "generated/train": "train",
+        "real/train": "train",
+        "real/val": "val",
+    }

@@ -24,13 +24,22 @@ from diffground.tracking import absolute_store, find_run, start_run, sync_journa
         *[
             (uri, uri)
             for uri in (
-                "", "http://localhost:5000", "https://example.org/mlflow", "postgresql://user@host:5432/mlflow",
-                "databricks", "databricks://profile", "sqlite:////data/mlflow.db", "sqlite:///:memory:", "sqlite://",
-                "/data/mlruns", "file:///data/mlruns", "file:/data/mlruns",
+                "",
+                "http://localhost:5000",
+                "https://example.org/mlflow",
+                "postgresql://user@host:5432/mlflow",
+                "databricks",
+                "databricks://profile",
+                "sqlite:////data/mlflow.db",
+                "sqlite:///:memory:",
+                "sqlite://",
+                "/data/mlruns",
+                "file:///data/mlruns",
+                "file:/data/mlruns",
             )
         ],
     ],
-)  # fmt: skip
+)
 def test_a_relative_store_lies_in_the_repository_and_any_other_stays(uri, expected):
     assert absolute_store(uri, root=Path("/repository")) == expected
 

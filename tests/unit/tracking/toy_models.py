@@ -9,12 +9,15 @@ from diffground.tracking import benchmark_of, segmenter_entry, start_run
 def save_segmenter(folder, components, *, seed=0):
     torch.manual_seed(seed)
     model = build_maskformer(
-        backbone=str(components / "backbone"), num_labels=4, matching="fixed", hidden_dim=32, num_queries=4,
-        decoder_layers=1, ffn_dim=32,
-    )  # fmt: skip
-    segmenter = MaskFormerSegmenter(
-        model, categories=("a", "b", "c"), image_size=64, device=torch.device("cpu")
-    )  # fmt: skip
+        backbone=str(components / "backbone"),
+        num_labels=4,
+        matching="fixed",
+        hidden_dim=32,
+        num_queries=4,
+        decoder_layers=1,
+        ffn_dim=32,
+    )
+    segmenter = MaskFormerSegmenter(model, categories=("a", "b", "c"), image_size=64, device=torch.device("cpu"))
     segmenter.save(folder, card="card")
     return segmenter
 

@@ -140,9 +140,11 @@ def test_a_fingerprint_tells_parameters_data_code_and_device(tmp_path):
 
     def fingerprint(**changes):
         arguments = {
-            "code": "diffground.grounding.fit", "parameters": {"x": section},
-            "data": [tmp_path], "device": torch.device("cpu"),
-        }  # fmt: skip
+            "code": "diffground.grounding.fit",
+            "parameters": {"x": section},
+            "data": [tmp_path],
+            "device": torch.device("cpu"),
+        }
         return training_fingerprint(**{**arguments, **changes})
 
     before = fingerprint()

@@ -61,9 +61,13 @@ def plain_grounding():
         )
         features = data.features.batch(chosen)
         logits = module(
-            features.maps, text, features.attention[:, : text.shape[1]], image_size=data.image_size, exists=exists,
+            features.maps,
+            text,
+            features.attention[:, : text.shape[1]],
+            image_size=data.image_size,
+            exists=exists,
             text_kept=text_kept,
-        )  # fmt: skip
+        )
         judged = judged_queries(exists=exists, found=found, training_type=p["training_type"])
         loss = grounding_loss(logits, masks, judged=judged)
         optimizer.zero_grad()

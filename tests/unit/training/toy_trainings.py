@@ -28,8 +28,13 @@ GROUNDING = {
     "weight_decay": 1e-3, "decay_frac": 0.5, "query_noise": 0.1, "text_drop": 0.5, "seed": 0,
 }  # fmt: skip
 SEGMENTER = {
-    "iterations": 6, "batch_size": 4, "learning_rate": 2e-3, "weight_decay": 1e-3, "seed": 3, "backbone_lr_factor": 0.5
-}  # fmt: skip
+    "iterations": 6,
+    "batch_size": 4,
+    "learning_rate": 2e-3,
+    "weight_decay": 1e-3,
+    "seed": 3,
+    "backbone_lr_factor": 0.5,
+}
 
 
 class StoppedError(Exception):
@@ -104,9 +109,14 @@ def toy_pictures():
 def toy_segmenter(backbone, *, matching="fixed", dropout=True):
     torch.manual_seed(0)
     model = build_maskformer(
-        backbone=str(backbone), num_labels=4, matching=matching, hidden_dim=32, num_queries=6, decoder_layers=2,
+        backbone=str(backbone),
+        num_labels=4,
+        matching=matching,
+        hidden_dim=32,
+        num_queries=6,
+        decoder_layers=2,
         ffn_dim=32,
-    )  # fmt: skip
+    )
     if not dropout:
         for module in model.modules():
             if isinstance(module, nn.Dropout):
@@ -125,7 +135,7 @@ def train_maskformer(execution, backbone, *, last=0, kills=False, frozen_batch_n
                 module.train = lambda mode=True: None  # it stays so
     curve = train_segmenter(
         segmenter, Deadly(toy_pictures(), last, kills=kills), **{**SEGMENTER, **changes}, execution=execution
-    )  # fmt: skip
+    )
     return segmenter.model, curve
 
 

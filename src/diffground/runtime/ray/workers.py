@@ -241,9 +241,7 @@ class _Round:
         """Passes on how many samples are finished of the items that are worked on."""
         import ray
 
-        calls = [
-            actor.progress.options(concurrency_group=_WATCH).remote() for actor, _ in self.running.values()
-        ]  # fmt: skip
+        calls = [actor.progress.options(concurrency_group=_WATCH).remote() for actor, _ in self.running.values()]
         answered, _ = ray.wait(calls, num_returns=len(calls), timeout=_TICK_S) if calls else ([], [])
         for call in answered:
             try:
