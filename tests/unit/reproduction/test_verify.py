@@ -1,0 +1,119 @@
+"""`diffground verify` in a small repository with git and DVC."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from diffground.cli import main
+from diffground.errors import UserError
+from diffground.reproduction.verify import MACHINE, Difference, Machine, verify
+
+PIPELINE = {
+    "stages": {
+        "second": {"cmd": "python stage.py b", "deps": ["stage.py", "a.txt"], "outs": ["b.txt"]},
+        "first": {"cmd": "python stage.py a", "deps": ["stage.py"], "params": ["seed"], "outs": ["a.txt"]},
+    }
+}
+STAGE = """
+import pathlib, sys, yaml
+seed = yaml.safe_load(open("params.yaml"))["seed"]
+read = pathlib.Path("a.txt").read_text() if sys.argv[1] == "b" else str(seed)
+pathlib.Path(f"{sys.argv[1]}.txt").write_text(sys.argv[1] + read)
+"""
+SETTINGS = [["core", "analytics", "false"], ["core", "check_update", "false"]]
+
+
+def run(folder, *command):
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+
+
+def dvc(folder, *arguments):
+    run(folder, sys.executable, "-m", "dvc", *arguments)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("verify") / "repository"
+    folder.mkdir()
+    run(folder, "git", "init", "-q")
+    for key, value in (("user.name", "t"), ("user.email", "t@example.org")):
+        run(folder, "git", "config", key, value)
+    dvc(folder, "init", "-q")
+    for setting in SETTINGS:
+        dvc(folder, "config", *setting)
+    (folder / "stage.py").write_text(STAGE)
+    (folder / "params.yaml").write_text("seed: 1\n")
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(PIPELINE, sort_keys=False))
+    (folder / "reports").mkdir()
+    dvc(folder, "repro", "-q")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "reproduced")
+    return folder
+
+
+@pytest.fixture
+def repository(made, monkeypatch):
+    """Clean again after each test."""
+    monkeypatch.chdir(made)
+    yield made
+    run(made, "git", "checkout", "-q", ".")
+    run(made, "git", "clean", "-qfd", "reports")
+    dvc(made, "checkout", "-q", "-f")
+
+
+def answer(capsys):
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["verify"])
+    told = capsys.readouterr()
+    return ended.value.code, (told.out + told.err).splitlines()
+
+
+def test_equal_outputs_are_said_to_be_equal(repository, capsys):
+    assert verify() is None
+    assert answer(capsys) == (0, ["all outputs equal the committed ones, byte for byte"])
+
+
+def test_the_first_stage_of_the_pipeline_and_its_parameters_are_named(repository, capsys):
+    (repository / "params.yaml").write_text("seed: 2\n")
+    dvc(repository, "repro", "-q")
+    assert verify() == Difference("first", ("a.txt",), ("seed: 1, here 2",))
+    code, lines = answer(capsys)
+    assert code == 1
+    expected = ["first difference: stage first, a.txt", "seed: 1, here 2", "the committed machine is not recorded"]
+    assert lines == expected
+
+
+def test_what_differs_in_the_machine_is_named(repository, capsys):
+    here = Machine.here()
+    Machine("Model X", here.instruction_set, {**here.versions, "torch": "1.0"}).record(repository / MACHINE)
+    (repository / "stage.py").write_text(STAGE.replace("sys.argv[1] + read", "read"))
+    dvc(repository, "repro", "-q")
+    code, lines = answer(capsys)
+    assert code == 1
+    assert lines[1:] == [f"processor: Model X, here {here.processor}", f"torch: 1.0, here {here.versions['torch']}"]
+
+
+def test_the_machine_is_recorded(repository):
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", "--record"])
+    assert ended.value.code == 0
+    recorded = json.loads((repository / MACHINE).read_text())
+    assert set(recorded) == {"processor", "instruction_set", "versions"}
+    assert all(recorded.values())
+
+
+def test_outputs_that_are_not_up_to_date_are_not_compared(repository, capsys):
+    (repository / "a.txt").write_text("by hand")
+    code, lines = answer(capsys)
+    assert code == 2
+    assert lines == ["error: the outputs are not complete or not up to date (first, second); run `dvc repro`"]
+
+
+def test_without_a_committed_run_there_is_nothing_to_compare(tmp_path):
+    run(tmp_path, "git", "init", "-q")
+    with pytest.raises(UserError, match=r"dvc.lock: the last commit has none, so there is nothing to compare with"):
+        verify(tmp_path)
