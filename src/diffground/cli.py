@@ -248,7 +248,7 @@ def _recover(args: argparse.Namespace) -> None:
 
 
 def _verify(args: argparse.Namespace) -> None:
-    from diffground.reproduction.verify import MACHINE, Machine, read_machine, verify
+    from diffground.reproduction.verify import MACHINE, Machine, committed_machine, verify
 
     here = Machine.here()
     if args.record:
@@ -259,7 +259,7 @@ def _verify(args: argparse.Namespace) -> None:
     if found is None:
         print("all outputs equal the committed ones, byte for byte")
         return
-    committed = read_machine(MACHINE)
+    committed = committed_machine()
     told = ["the committed machine is not recorded"] if committed is None else committed.differences(here)
     print(f"first difference: stage {found.stage}, {', '.join(found.outputs)}")
     print("\n".join([*found.params, *told] or ["parameters, processor and versions are those of the committed run"]))

@@ -12,9 +12,9 @@ from typing import Any
 
 from diffground.atomic import write_atomically
 from diffground.errors import UserError
-from diffground.reproduction.commands import DVC, git_file, output_of
+from diffground.reproduction.commands import DVC, git, git_file, output_of
 from diffground.reproduction.lock_file import Stages, read_stages
-from diffground.reproduction.recovery import LOCK
+from diffground.reproduction.recovery import LOCK, is_whole
 
 MACHINE = Path("reports/machine.json")
 """The machine of the committed reproduction; `diffground verify --record` writes it."""
@@ -49,19 +49,20 @@ class Machine:
         return [f"{name}: {theirs[name]}, here {ours[name]}" for name in theirs if theirs[name] != ours[name]]
 
 
-def read_machine(path: Path) -> Machine | None:
-    """None without the file. Raises: UserError for a damaged one."""
-    if not path.is_file():
+def committed_machine(root: Path = Path()) -> Machine | None:
+    """That of the last commit; None where it has none. Raises: UserError for a damaged file."""
+    text = git_file("HEAD", f"./{MACHINE}", cwd=root)
+    if text is None:
         return None
     try:
-        return Machine(**json.loads(path.read_text(encoding="utf-8")))
+        return Machine(**json.loads(text))
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: damaged ({error}); run `git checkout -- {path}`") from None
+        raise UserError(f"{MACHINE}: damaged in the last commit ({error}); write it with `--record`") from None
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The first stage, in the order of the pipeline, with an output that differs."""
+    """The first stage, in the order of the pipeline, with an output that differs or is no longer made."""
 
     stage: str
     outputs: tuple[str, ...]
@@ -74,12 +75,16 @@ def verify(root: Path = Path()) -> Difference | None:
 
     Raises: UserError when there is nothing to compare, or when outputs are not what dvc.lock says.
     """
+    git("rev-parse", "--verify", "HEAD", cwd=root)  # says so where this is no git repository
     committed_text = git_file("HEAD", f"./{LOCK}", cwd=root)
     if committed_text is None:
         raise UserError(f"{LOCK}: the last commit has none, so there is nothing to compare with")
     if not (root / LOCK).is_file():
         raise UserError(f"{LOCK}: not there; run `dvc repro`")
-    committed, here = read_stages(committed_text), read_stages((root / LOCK).read_text(encoding="utf-8"))
+    text = (root / LOCK).read_text(encoding="utf-8")
+    if not is_whole(text):
+        raise UserError(f"{LOCK}: damaged; run `diffground recover`")
+    committed, here = read_stages(committed_text), read_stages(text)
     status = json.loads(output_of([*DVC, "status", "--json"], cwd=root) or "{}")
     if status:
         raise UserError(f"the outputs are not complete or not up to date ({', '.join(status)}); run `dvc repro`")
@@ -89,6 +94,11 @@ def verify(root: Path = Path()) -> Difference | None:
         outputs = tuple(out["path"] for out in entry.get("outs", []) if hashes.get(out["path"]) != out["md5"])
         if outputs:
             return Difference(stage, outputs, _differing_params(other, entry))
+    for stage, entry in committed.items():
+        made = {out["path"] for out in here.get(stage, {}).get("outs", [])}
+        missing = tuple(out["path"] for out in entry.get("outs", []) if out["path"] not in made)
+        if missing:
+            return Difference(stage, missing, ())
     return None
 
 

@@ -90,10 +90,14 @@ def test_the_first_stage_of_the_pipeline_and_its_parameters_are_named(repository
 def test_what_differs_in_the_machine_is_named(repository, capsys):
     here = Machine.here()
     Machine("Model X", here.instruction_set, {**here.versions, "torch": "1.0"}).record(repository / MACHINE)
+    run(repository, "git", "add", "-A")
+    run(repository, "git", "commit", "-qm", "of another machine")
+    here.record(repository / MACHINE)  # what counts is the committed file
     (repository / "stage.py").write_text(STAGE.replace("sys.argv[1] + read", "read"))
     dvc(repository, "repro", "-q")
     code, lines = answer(capsys)
     assert code == 1
+    run(repository, "git", "reset", "-q", "--hard", "HEAD~1")
     assert lines[1:] == [f"processor: Model X, here {here.processor}", f"torch: 1.0, here {here.versions['torch']}"]
 
 
@@ -113,7 +117,25 @@ def test_outputs_that_are_not_up_to_date_are_not_compared(repository, capsys):
     assert lines == ["error: the outputs are not complete or not up to date (first, second); run `dvc repro`"]
 
 
+def test_an_output_that_is_no_longer_made_is_named(repository):
+    pipeline = {"stages": {"first": PIPELINE["stages"]["first"]}}
+    (repository / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
+    lock = yaml.safe_load((repository / "dvc.lock").read_text())
+    del lock["stages"]["second"]
+    (repository / "dvc.lock").write_text(yaml.safe_dump(lock))
+    assert verify() == Difference("second", ("b.txt",), ())
+
+
+def test_a_damaged_lock_and_a_folder_without_git_are_one_line(repository, tmp_path):
+    (repository / "dvc.lock").write_text((repository / "dvc.lock").read_text()[:-40])
+    with pytest.raises(UserError, match=r"dvc.lock: damaged; run `diffground recover`"):
+        verify()
+    with pytest.raises(UserError, match="not a git repository"):
+        verify(tmp_path)
+
+
 def test_without_a_committed_run_there_is_nothing_to_compare(tmp_path):
     run(tmp_path, "git", "init", "-q")
+    run(tmp_path, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "x", "--allow-empty")
     with pytest.raises(UserError, match=r"dvc.lock: the last commit has none, so there is nothing to compare with"):
         verify(tmp_path)
