@@ -11,7 +11,7 @@ A stage file is started from the repository root as `python stages/generate.py` 
     if __name__ == "__main__":
         run_stage("generate", main)
 
-Paths are constants of diffground.reproduction.paths. `main` raises UserError for what the user can mend.
+Paths are constants of diffground.reproduction.paths. `main` raises UserError for errors that the user can fix.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _run(name: str, main: Main, params: Params) -> None:
 
 
 def _take_part(name: str, main: Main, params: Params, num: int) -> None:
-    """What each of `num` processes does."""
+    """Run in each of `num` processes."""
     num_threads = max(1, params.runtime.num_threads // num)
-    os.environ["OMP_NUM_THREADS"] = str(num_threads)  # or accelerate would choose
+    os.environ["OMP_NUM_THREADS"] = str(num_threads)  # otherwise accelerate would choose
     _run(name, main, replace(params, runtime=replace(params.runtime, num_threads=num_threads)))

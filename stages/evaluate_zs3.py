@@ -46,7 +46,7 @@ def main(params: Params, run: TrackingRun) -> None:
             flatten(metrics[name]),
             score=metrics[name]["harmonic"],
             benchmark=benchmark_of(params, "data", "vocabulary"),
-            # the others are not of this method: baselines, and an upper bound that was taught the unseen categories
+            # the others are not this method: baselines, and an upper bound that is trained on the unseen categories
             contends=name.startswith("synthetic"),
         )
 

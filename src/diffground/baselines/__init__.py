@@ -1,1 +1,1 @@
-"""What the grounding module is measured against."""
+"""The baselines that the grounding module is compared with."""

@@ -28,7 +28,7 @@ def daam_maps(
     The attention probabilities of the conditional half, mean over the phrase's tokens, heads and steps, are resized
     bicubically to the largest layer's size, averaged over the layers, resized to the image and normalised: the least
     attended pixel of a map is 0, the most attended 1. A map is all zeros for a phrase that is not in the prompt, and
-    where a sample has fewer phrases than another one.
+    where a sample has fewer phrases than another.
     """
     recorder = WordMaps(generator.token_weights(prompts, phrases))
     generator.sample(

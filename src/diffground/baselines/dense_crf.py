@@ -1,4 +1,4 @@
-"""A dense CRF: label probabilities pulled towards what neighbours of like colour say (Krähenbühl & Koltun, NIPS 2011).
+"""A dense CRF: label probabilities made consistent among near pixels of like colour (Krähenbühl & Koltun, NIPS 2011).
 
 The energy has Potts terms between all pairs of pixels, by a bilateral kernel of position and colour and a Gaussian one
 of position; mean-field inference (their algorithm 1). Kernels are normalised symmetrically, k_ij / sqrt(n_i n_j) with
@@ -55,7 +55,7 @@ class DenseCrf:
         marginals = unary.softmax(dim=0)
         for _ in range(self.iterations):
             pull = self.appearance_weight * appearance(marginals) + self.smoothness_weight * smoothness(marginals)
-            marginals = (unary + pull).softmax(dim=0)  # Potts: what all labels lose alike cancels
+            marginals = (unary + pull).softmax(dim=0)  # Potts: terms that are equal for all labels cancel
         return marginals.cpu().numpy()
 
 

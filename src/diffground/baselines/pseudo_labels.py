@@ -1,7 +1,7 @@
 """Real images whose categories are known, but not where they are -> shards of images with pseudo label maps.
 
-The use of From Text to Mask beside this method (Protocol II): what a segmenter learns from image-level labels. A label
-map gives nothing but the categories of its image, and the threshold comes from generated images.
+The use of From Text to Mask as a baseline (Protocol II): what a segmenter learns from image-level labels. Of a real
+label map, only the set of its categories is used, and the threshold comes from generated images.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class WeakImage:
     """Its place in the dataset."""
     id: str
     labels: tuple[int, ...]
-    """What it shows, 1..K, ascending."""
+    """Labels that it shows, 1..K, ascending."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class WeakImages:
 
 @dataclass(frozen=True)
 class LabelRule:
-    """How maps become a label map."""
+    """How maps are turned into a label map."""
 
     threshold: float
     """As in label_map; with a CRF, the score that the background enters it with."""
@@ -82,7 +82,7 @@ class LabelRule:
         return label_map(maps, labels, threshold=threshold, uncertain_band=self.uncertain_band)
 
     def _odds(self, maps: np.ndarray, image: np.ndarray, crf: DenseCrf, device: torch.device) -> np.ndarray:
-        """Each category's share of what it and the background have after the CRF, float32 (Q, H, W) in 0..1."""
+        """Each category's share of its and the background's probability after the CRF, float32 (Q, H, W) in 0..1."""
         background = np.full((1, *maps.shape[1:]), self.threshold, dtype=np.float32)
         marginals = crf.refine(np.concatenate([background, maps]), image, device=device)
         return marginals[1:] / (marginals[:1] + marginals[1:]).clip(min=1e-12)
@@ -91,8 +91,9 @@ class LabelRule:
 def plan_weak_images(dataset: VocDataset, *, vocabulary: Vocabulary, tokenizer: Any, num_images: int) -> WeakImages:
     """The first `num_images` images that show a used category, or all if there are fewer.
 
-    Of a label map only the categories that occur in it are taken. Those that are not used are taken too: they stand in
-    the prompt, so that their pixels go to nobody else. Images whose prompt is too long for `tokenizer` are left out.
+    Only the set of categories is read from a label map. Categories that are not used are read too: they are named in
+    the prompt, so that their pixels are not given to another category. Images whose prompt is too
+    long for `tokenizer` are left out.
     """
     used = {vocabulary.index(category) + 1 for category in (*vocabulary.seen, *vocabulary.unseen)}
     phrases = _phrases(vocabulary)
@@ -134,9 +135,9 @@ def calibrate_threshold(
 ) -> float:
     """The threshold that fits the detector's masks of generated training images best, as with DAAM.
 
-    Their prompts name seen categories alone, and no label of a real image enters. The first `num_calibration` samples
-    count in which the detector found every named category; pixels in several masks do not. workers: None is this
-    process alone. Raises: UserError where there is no mask to go by.
+    Their prompts name only seen categories, and no label of a real image is used. The first `num_calibration` samples
+    in which the detector found every named category count; pixels in several masks do not. workers: None: use only
+    this process. Raises: UserError where there is no mask to go by.
     """
     complete = (sample for sample in samples if set(sample.categories) <= set(sample.found))
     chosen = list(islice(complete, num_calibration))
@@ -168,8 +169,8 @@ def pseudo_label_shards(
     """Label `images` of `dataset`. Returns the number of shards written now; without images there are none.
 
     A sample has the image as in the dataset, its label map (255: doubtful or of a category that is not used), image id,
-    prompt, categories and settings (see data.labelled). Shards that are there and complete are kept.
-    workers: None is this process alone.
+    prompt, categories and settings (see data.labelled). Existing complete shards are kept.
+    workers: None: use only this process.
     """
     settings = {
         "generator": method.generator.generator_id,

@@ -1,8 +1,8 @@
 """From Text to Mask: label maps of real images whose categories are known (Xiao et al., arXiv 2309.04109), a baseline.
 
-A real image is noised once and shown to the UNet with a prompt that names its categories. Where pixels attend to a
-category's words it is likely, and what self-attention holds together gets one label. Nothing is sampled or trained.
-A dense CRF may follow (dense_crf).
+A real image is noised once and shown to the UNet with a prompt that names its categories. A category is
+likely where pixels attend to its words, and pixels that attend to each other get one label. Nothing is sampled or
+trained. A dense CRF may follow (dense_crf).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from diffground.vocabulary import photograph_of
 
 @dataclass(frozen=True)
 class Text2Mask:
-    """The generator and the settings of its one look at an image. Raises: UserError for settings out of range."""
+    """The generator and the settings of its single pass over an image. Raises: UserError for settings out of range."""
 
     generator: Generator
     noise_frac: float
@@ -35,11 +35,11 @@ class Text2Mask:
     word_sizes: tuple[int, ...]
     """Sides of the cross-attention layers that are averaged, px of the layer; empty: all layers."""
     num_noises: int
-    """Noise draws, a UNet pass each, whose maps are averaged."""
+    """Noise draws, one UNet pass each, whose maps are averaged."""
     power: int
-    """How often a map is spread by self-attention; 0: not at all."""
+    """Number of times a map is spread by self-attention; 0: never."""
     max_affinity_size: int
-    """Largest side of the self-attention used, px of its layer; the finest up to it is. Memory grows as side^4."""
+    """Largest side of the self-attention used, px of its layer; the finest up to it is read. Memory grows as side^4."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.noise_frac <= 1:
@@ -55,11 +55,11 @@ class Text2Mask:
         """How much each pixel belongs to each phrase.
 
         Args:
-            images: uint8 (H_i, W_i, 3), of any size; the generator sees them at its own square one.
+            images: uint8 (H_i, W_i, 3), of any size; the generator reads them at its own square size.
             phrases: words of the categories in each image ("potted plant"), any number.
             seeds: of each image's noise, all draws of which come from one CPU generator.
         Returns: for each image float32 (Q_i, H_i, W_i) in 0..1: a map's least likely pixel is 0, its likeliest 1. An
-            image's maps do not depend on the images beside it.
+            image's maps do not depend on the other images of the batch.
         Raises: UserError for phrases that do not fit into one prompt, and for word_sizes and max_affinity_size by which
             no attention layer of the UNet is left. ValueError when the lengths differ.
         """
@@ -152,14 +152,14 @@ def choose_label_threshold(examples: Iterable[tuple[np.ndarray, Sequence[int], n
 
     examples: (maps, labels) as in label_map, and the true label uint8 (H, W), 255 not scored. Best is the IoU of
     the categories' pixels, summed over all images and categories; a pixel counts for the category that label_map gives
-    it. Raises: UserError without a single labelled pixel to go by.
+    it. Raises: UserError without a single labelled pixel.
     """
     pairs = [pair for maps, labels, label in examples for pair in _competing(maps, labels, label)]
     return choose_threshold((m for m, _ in pairs), (mask for _, mask in pairs), setting="text2mask.num_calibration")
 
 
 def image_level_labels(label: np.ndarray, phrases: Mapping[int, str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """What is known of an image: the labels of `phrases` that occur in `label`, in their order, and their phrases."""
+    """The image-level labels: the labels of `phrases` that occur in `label`, in their order, and their phrases."""
     present = tuple(value for value in phrases if (label == value).any())
     return present, tuple(phrases[value] for value in present)
 

@@ -2,7 +2,7 @@
 
 <source>/{train,val}2017/<file>.jpg
 <source>/annotations/instances_{train,val}2017.json     objects, which may overlap
-<source>/annotations/panoptic_{train,val}2017.json      with panoptic_{train,val}2017/<file>.png beside it: segments,
+<source>/annotations/panoptic_{train,val}2017.json      with panoptic_{train,val}2017/<file>.png next to it: segments,
                                                         which do not (optional)
 """
 
@@ -132,12 +132,12 @@ class InstanceAnnotations:
         self._label_of = _labels_by_id(path, content["categories"], labels)
         self._index = COCO()
         self._index.dataset = content
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
             self._index.createIndex()
         self.images = [self._index.imgs[id_] for id_ in sorted(self._index.imgs)]
 
     def check_files(self, images: Sequence[Mapping[str, Any]]) -> None:
-        """There are none beside the annotation file."""
+        """There are none in addition to the annotation file."""
 
     def label_maps(self, image: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Label and object map, uint8 (H, W); objects are numbered from the bottom up.
@@ -168,7 +168,7 @@ class InstanceAnnotations:
         try:
             encoded = self._index.annToRLE(annotation)
             size, value = tuple(encoded["size"]), self._label_of[annotation["category_id"]]
-        except Exception as error:  # pycocotools raises bare Exception, and what its parsing happens to hit
+        except Exception as error:  # pycocotools raises bare Exception and any error of its parsing
             reason = f"{type(error).__name__}: {error}"
         else:
             if size == shape:
@@ -180,7 +180,7 @@ class InstanceAnnotations:
 
 
 class PanopticAnnotations:
-    """panoptic_*.json and its segments, one PNG an image whose colour is the segment's id (r + 256 g + 65536 b).
+    """panoptic_*.json and its segments, one PNG per image whose colour is the segment's id (r + 256 g + 65536 b).
 
     Crowd segments of a labelled category are 255, and so are pixels of no segment; stuff is background.
     Raises: UserError when the file is missing, damaged, or lacks a category of `labels`.

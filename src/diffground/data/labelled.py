@@ -63,7 +63,7 @@ def image_sample(
     inversion_error: float | None = None,
     mask_summary: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Sample:
-    """An image with what a stage makes of it, to write. None leaves a member or key out.
+    """An image with the stage's results for it, to write. None leaves a member or key out.
 
     Args:
         id, prompt, categories, group, seed, source: as in PromptRecord; `id` is the sample's key.
@@ -105,7 +105,7 @@ def oracle_sample(
     scores: Mapping[str, float] | None = None,
     num_instances: Mapping[str, int] | None = None,
 ) -> Sample:
-    """What the oracle says of image `key`, to write. None leaves a member or key out.
+    """The oracle's result for image `key`, to write. None leaves a member or key out.
 
     Args:
         categories: those that the prompt names.
@@ -258,7 +258,7 @@ def read_labelled_samples(*, generated: Path, oracle: Path) -> Iterator[Labelled
 
 @dataclass(frozen=True, slots=True)
 class StoredLabelMap:
-    """An image and its label map, where they lie in a shard."""
+    """The positions of an image and its label map in a shard."""
 
     path: Path
     image: Member
@@ -272,7 +272,7 @@ class StoredLabelMap:
 
 
 def list_label_maps(path: Path) -> Iterator[StoredLabelMap]:
-    """Every sample of a shard of images with label maps, by the tar's headers alone.
+    """Every sample of a shard of images with label maps, read only from the tar's headers.
 
     Raises: UserError as list_members does, and for a sample without image or label.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 IGNORE = 255
-"""Label of pixels that count for nothing."""
+"""Label of pixels that are ignored: neither trained on nor scored."""
 
 
 def _voc_palette() -> np.ndarray:

@@ -50,7 +50,7 @@ def prepare_coco(
     _check_layout(source, annotations)
     labels = coco_labels(vocabulary)
     summaries = {}
-    # the small split first: what is wrong with the folder shows in seconds
+    # the small split first: an error in the folder is found within seconds
     for split, name, num in (("val", val_list, num_val), ("train", train_list, num_train)):
         summaries[name] = convert_coco(
             source,

@@ -1,4 +1,4 @@
-"""Map a function over shards so that a killed run goes on where it stopped."""
+"""Map a function over shards so that a killed run resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FINGERPRINT = "fingerprint.json"
 
 @dataclass(frozen=True)
 class ShardJob:
-    """What `process` turns into shard `<name>.tar`."""
+    """The input of `process` for shard `<name>.tar`."""
 
     name: str
     payload: Any
@@ -29,7 +29,7 @@ class ShardJob:
 
 def shard_jobs(items: Sequence[Any], *, shard_size: int) -> list[ShardJob]:
     """One job for every `shard_size` consecutive items, named 000000, 000001 …; its payload is a view of them, which
-    arrives at a worker as a list. So jobs take no memory where `items` do not."""
+    arrives at a worker as a list. Jobs therefore take no memory where `items` take none."""
     starts = range(0, len(items), shard_size)
     return [
         ShardJob(name=f"{i:06d}", payload=_View(items, range(len(items))[start : start + shard_size]))
@@ -68,15 +68,15 @@ def map_shards(
     num_samples: int,
     workers: Workers | None = None,
 ) -> int:
-    """Write out_dir/<job.name>.tar for every job, a job a worker. Returns how many were written now.
+    """Write out_dir/<job.name>.tar for every job, one job per worker at a time. Returns how many were written now.
 
-    `fingerprint` says what the shards depend on, beside the code of `process`; it is kept with them. With the same one,
-    complete shards are skipped; with another one, and for files that no job names, what is in `out_dir` is deleted.
+    `fingerprint` says what the shards depend on in addition to the code of `process`; it is stored with them. With the
+    same one, complete shards are skipped. Shards of another one, and files that no job names, are deleted.
     Each shard appears whole or not at all, so the process may be killed at any time. `num_samples`, over all jobs, is
     for the progress display.
 
-    workers: None is this process alone. For several, `process` can be pickled. Each writes whole shards, so how many
-    there are changes no byte, only how many threads each has.
+    workers: None: use only this process. For several, `process` must be picklable. Each writes whole shards, so their
+    number changes no byte, only the number of threads of each.
     """
     fingerprint = {**fingerprint, "code": code_digest(process.__module__)}
     _drop_foreign(out_dir, fingerprint=fingerprint, names={job.name for job in jobs})
@@ -106,7 +106,7 @@ def map_shards(
 
 @dataclass(frozen=True)
 class _WriteShard:
-    """Does one job, in a worker."""
+    """Performs one job, in a worker."""
 
     out_dir: Path
     process: Callable[[Any], Iterable[Sample]]

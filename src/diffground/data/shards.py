@@ -1,4 +1,4 @@
-"""Shards: WebDataset tars of samples. This module alone writes and reads them.
+"""Shards: WebDataset tars of samples. Only this module writes and reads them.
 
 A sample is a key and named members; member `image.png` of sample `train-000012` is `train-000012.image.png` in the tar.
 Member order, times, owners and modes are fixed, so equal content means equal bytes.
@@ -26,7 +26,7 @@ from diffground.data.palette import VOC_PALETTE
 from diffground.errors import UserError
 
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
-"""Ends of names that a member never has."""
+"""Suffixes that a member's name never has."""
 _BLOCK = 512
 _OCTAL = re.compile(rb"[0-7]+")  # int() takes signs and underscores too
 _NO_MEMBER = bytes(_BLOCK)
@@ -96,14 +96,14 @@ def read_shard(path: Path) -> Iterator[Sample]:
 
 
 def count_samples(path: Path) -> int:
-    """Number of samples of `path`, read from the tar's headers alone. Raises: UserError as read_shard does."""
+    """Number of samples of `path`, read only from the tar's headers. Raises: UserError as read_shard does."""
     with _open(path) as file:
         return len({member.key for member in _walk(file, path)})
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member of a sample, where it lies in its shard."""
+    """The position of one member of a sample in its shard."""
 
     key: str
     name: str
@@ -113,7 +113,7 @@ class Member:
 
 
 def list_members(path: Path) -> Iterator[Member]:
-    """Every member of `path`, in order, by the tar's headers alone. Raises: UserError as read_shard does."""
+    """Every member of `path`, in order, read only from the tar's headers. Raises: UserError as read_shard does."""
     with _open(path) as file:
         yield from _walk(file, path)
 
@@ -132,7 +132,7 @@ def _content(file: BufferedReader, member: Member, path: Path) -> bytes:
 
 
 def _walk(file: BufferedReader, path: Path) -> Iterator[Member]:
-    """Every member, by its header alone; tarfile takes many times as long, and a cut between members for the end.
+    """Every member, only from its header; tarfile is many times slower, and treats a cut between members as the end.
 
     Raises: UserError as read_shard does.
     """

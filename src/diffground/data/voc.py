@@ -32,7 +32,7 @@ _JPEG_QUALITY = 95
 
 @dataclass(frozen=True)
 class VocItem:
-    """`image` uint8 (H, W, 3), or a JPEG file to be taken as it is; `label` and `objects` uint8 (H, W), as in
+    """`image` uint8 (H, W, 3), or a JPEG file that is copied unchanged; `label` and `objects` uint8 (H, W), as in
     SegmentationClass and SegmentationObject."""
 
     id: str
@@ -183,7 +183,7 @@ def _read_list(root: Path, image_list: str) -> list[str]:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
         raise UserError(f"{path}: no such image list; lists there: {known}")
-    # one image a line: its id, or, as some lists of the augmented set have it, "/JPEGImages/<id>.jpg /Segm…/<id>.png"
+    # one image per line: its id, or, as some lists of the augmented set have it, "/JPEGImages/<id>.jpg /Segm…/<id>.png"
     first_columns = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
     ids = [Path(column).stem if "/" in column else column for column in first_columns]
     if not ids:

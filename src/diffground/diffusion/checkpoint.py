@@ -49,8 +49,8 @@ def load_pipeline(checkpoint: str, *, dtype: torch.dtype) -> StableDiffusionPipe
 
 
 def generator_id(checkpoint: str) -> str:
-    """Names the generator that a module belongs to: a folder by its content (16 hexadecimal digits), a hub id by
-    itself.
+    """The name of the generator that a module belongs to: for a folder, 16 hexadecimal digits computed from its
+    content; for a hub id, the id.
     """
     return checkpoint_fingerprint(checkpoint)[:16] if Path(checkpoint).exists() else checkpoint
 
@@ -69,7 +69,7 @@ def _has_two_encoders(index: dict[str, Any], checkpoint: str) -> bool:
 
 
 def _check_inputs(pipeline: DiffusionPipeline, checkpoint: str, *, conditioning: str | None) -> None:
-    """Raises: UserError when the UNet reads other things than latents and prompts."""
+    """Raises: UserError when the UNet reads anything other than latents and prompts."""
     unet, num_latents = pipeline.unet.config, pipeline.vae.config.latent_channels
     if unet.in_channels != num_latents or unet.addition_embed_type != conditioning:
         raise UserError(

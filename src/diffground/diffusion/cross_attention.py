@@ -27,8 +27,8 @@ def cross_attention_layers(unet: UNet2DConditionModel) -> list[Attention]:
 def observe_cross_attention(unet: UNet2DConditionModel, observer: Observer) -> Iterator[None]:
     """Show `observer` the probabilities of every cross-attention layer in the UNet passes inside the block.
 
-    The layers compute their softmax explicitly meanwhile, so the noise prediction agrees with the usual one up to
-    floating-point tolerance. Their own processors are put back at the end.
+    Inside the block the layers compute their softmax explicitly, so the noise prediction agrees with the usual one up
+    to floating-point tolerance. Their own processors are restored at the end.
     """
     layers = cross_attention_layers(unet)
     processors = [layer.processor for layer in layers]
@@ -42,7 +42,7 @@ def observe_cross_attention(unet: UNet2DConditionModel, observer: Observer) -> I
 
 
 class _ObservedAttention:
-    """softmax(Q K^T / sqrt(d)) V with the softmax in the open; otherwise what diffusers' AttnProcessor computes."""
+    """softmax(Q K^T / sqrt(d)) V with an explicit softmax; otherwise the same as diffusers' AttnProcessor."""
 
     def __init__(self, layer: int, observer: Observer) -> None:
         self._layer, self._observer = layer, observer
@@ -82,10 +82,10 @@ class _ObservedAttention:
 
 
 class WordMaps:
-    """An observer that keeps, of every layer, the mean attention of words: over heads, tokens of the word, and passes.
+    """An observer that keeps each layer's mean attention to words: over heads, tokens of the word, and passes.
 
     token_weights: float (B, T, Q), column q holds 1/n at the n token positions of word q, zeros for a word that is not
-    there. Of a pass with guidance, the conditional half counts (the last B samples).
+    in the prompt. In a pass with guidance, only the conditional half counts (the last B samples).
     """
 
     def __init__(self, token_weights: Tensor) -> None:

@@ -21,7 +21,7 @@ from diffground.runtime.workers import Workers
 def sampler_settings(
     generator: Generator, *, num_steps: int, guidance_scale: float, tapped_step: int
 ) -> dict[str, Any]:
-    """What, beside prompt and seed, a sample is a function of; goes into meta.json and fingerprints.
+    """What a sample depends on in addition to prompt and seed; written to meta.json and fingerprints.
 
     Raises: UserError for settings out of range.
     """
@@ -64,9 +64,9 @@ def generate_shards(
 ) -> int:
     """Sample every record into out_dir/000000.tar, 000001.tar …; returns the number of shards written now.
 
-    A sample has image and latent, the prompt record and the sampler settings (see data.labelled). Shards that are there
-    and complete are kept.
-    workers: None is this process alone.
+    A sample has image and latent, the prompt record and the sampler settings (see data.labelled). Existing complete
+    shards are kept.
+    workers: None: use only this process.
     Raises: UserError for settings out of range.
     """
     settings = sampler_settings(generator, num_steps=num_steps, guidance_scale=guidance_scale, tapped_step=tapped_step)

@@ -59,7 +59,7 @@ class Features:
 class Generator:
     """A Stable Diffusion model, frozen. A sample is a function of checkpoint, prompt, seed and sampler settings.
 
-    Its noise comes from a CPU generator of its own, and nothing mixes the samples of a batch: other samples beside it
+    Its noise comes from its own CPU generator, and nothing mixes the samples of a batch: the other samples of a batch
     change a result by floating-point error only.
     """
 
@@ -122,7 +122,7 @@ class Generator:
         tapped_step: int,
         recorder: Observer | None = None,
     ) -> Samples:
-        """Sample one image a prompt: DDIM with eta 0, classifier-free guidance against the empty prompt.
+        """Sample one image per prompt: DDIM with eta 0, classifier-free guidance against the empty prompt.
 
         tapped_step: counted from the clean end, 1 is the last step. recorder: observes the cross-attention of every
         step (with guidance the unconditional half of the batch comes first).
@@ -174,9 +174,9 @@ class Generator:
 
         latents: (B, C, h, w) as Samples.latents, any float dtype. branches: 'conditional' reads the prompt's pass,
         'both' puts the channels of every block output without the prompt before those with it (released code).
-        words: Q phrases a sample (fewer are padded); their map is the probability of the phrase's tokens, mean over
-        tokens and heads, a map a layer, resized bilinearly to the finest feature size; zeros for a phrase that is not
-        in that prompt.
+        words: Q phrases per sample (fewer are padded); their map is the probability of the phrase's tokens, mean over
+        tokens and heads, one map per layer, resized bilinearly to the finest feature size; zeros for a phrase that is
+        not in that prompt.
         """
         both = _BRANCHES[branches] == 2
         latents = latents.to(self.device)
@@ -233,7 +233,7 @@ class Generator:
     ) -> Tensor:
         """The clean latents, float32 (B, C, h, w), that one pass predicts from `latents` at `timestep`, no guidance.
 
-        recorder: observes cross-attention. affinity: observes self-attention up to `max_affinity_size` pixels a side.
+        recorder: observes cross-attention. affinity: observes self-attention up to `max_affinity_size` pixels per side.
         """
         text = self._text.encode(prompts)
         with ExitStack() as stack:
@@ -256,7 +256,7 @@ class Generator:
         return self.category_embeddings([phrase])[0]
 
     def category_embeddings(self, phrases: Sequence[str]) -> Tensor:
-        """float32 (Q, D), a row as category_embedding. Raises: UserError for a phrase that does not fit."""
+        """float32 (Q, D), each row as from category_embedding. Raises: UserError for a phrase that does not fit."""
         prompts = [photograph_of(phrase) for phrase in phrases]
         weights = self.token_weights(prompts, [[phrase] for phrase in phrases])  # (Q, T, 1)
         return (self.embed(prompts).float() * weights).sum(dim=1)

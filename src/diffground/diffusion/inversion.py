@@ -2,8 +2,9 @@
 
 Song et al., "Denoising Diffusion Implicit Models" (ICLR 2021), section 4.3; paper, supplementary (dataset construction
 via DDIM inverse). A step of sampling is linear in the latent that enters it and in what the UNet predicts of that
-latent. Solved for the latent, it says what entered, if only the prediction were known: plain inversion takes that of
-the latent which the step left behind, fixed-point iterations then that of the latent found so far.
+latent. Solved for the latent, it gives the one that entered, but it needs the prediction for that latent, which is
+unknown. Plain inversion uses the prediction for the latent after the step; fixed-point iterations then use the
+prediction for the latent found so far.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from diffground.diffusion.generator import Generator
 from diffground.errors import UserError
 
 _PURE_NOISE = 1e-4
-"""Cosine below which nothing of the clean latent is left."""
+"""Cosine below which the latent counts as pure noise."""
 
 
 @torch.no_grad()
@@ -39,7 +40,7 @@ def invert_latents(
     Args:
         clean: float (B, C, h, w), as Generator.encode gives.
         tapped_step: counted from the clean end as in Generator.sample: 1 inverts one step, num_steps all of them.
-        fixed_point_iterations: UNet passes a step beyond the first; 0 is the plain inversion.
+        fixed_point_iterations: UNet passes per step in addition to the first; 0 is the plain inversion.
         guidance_scale: of the sampling to be undone; above 1 plain inversion errs more and iterations may diverge.
     Returns: float32 (B, C, h, w), on the model's device; `resample` goes back. A sample does not depend on its batch.
     Raises: UserError for settings out of range, and for a scheduler or a step that cannot be undone.
@@ -94,7 +95,7 @@ def resample(
     from_step: int,
     guidance_scale: float = 1.0,
 ) -> Tensor:
-    """Go on sampling from the latents that enter the UNet at `from_step`, counted from the clean end.
+    """Continue sampling from the latents that enter the UNet at `from_step`, counted from the clean end.
 
     Returns: clean latents float32 (B, C, h, w) for Generator.decode; from the tapped latents of Generator.sample, those
         of its images. Raises: UserError for settings out of range.
@@ -109,7 +110,7 @@ def resample(
 
 
 def round_trip_error(clean: Tensor, returned: Tensor) -> Tensor:
-    """How far inversion and sampling lead from clean latents (B, C, h, w): distance over their norm, float32 (B)."""
+    """Error of inversion plus sampling for clean latents (B, C, h, w): distance over their norm, float32 (B)."""
     return (returned - clean).flatten(1).norm(dim=1) / clean.flatten(1).norm(dim=1)
 
 

@@ -27,8 +27,8 @@ def observe_self_attention(unet: UNet2DConditionModel, observer: Observer, *, ma
     """Show `observer` the probabilities of self-attention in the UNet passes inside the block.
 
     It is called with the index of a layer and its probabilities, float32 (B, heads, s*s, s*s); they sum to 1 over the
-    last axis. Layers with s > `max_size` are not computed: a matrix takes 4 s^4 bytes a head. The layers run as ever,
-    so the noise prediction is the same, bit for bit.
+    last axis. Layers with s > `max_size` are not computed: a matrix takes 4 s^4 bytes per head. The layers run
+    unchanged, so the noise prediction is the same, bit for bit.
     Raises: UserError for a UNet whose projections are fused.
     """
     layers = self_attention_layers(unet)
@@ -45,7 +45,7 @@ def observe_self_attention(unet: UNet2DConditionModel, observer: Observer, *, ma
 
 
 def _watch(index: int, layer: Attention, observer: Observer, max_size: int) -> list[Any]:
-    """Hooks that keep what the projections give and show the probabilities when the layer has run."""
+    """Hooks that keep the outputs of the projections and show the probabilities after the layer has run."""
     projected: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
@@ -108,7 +108,7 @@ def refine(maps: Tensor, affinity: Tensor, *, power: int) -> Tensor:
     Args:
         maps: float (B, Q, s, s).
         affinity: float (B, s*s, s*s), rows sum to 1: a refined pixel is an average of the map.
-        power: how often, 0 or more.
+        power: number of times, 0 or more.
     Returns: as maps.
     """
     columns = maps.flatten(2).transpose(1, 2)  # (B, s*s, Q)

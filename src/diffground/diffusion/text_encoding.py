@@ -19,12 +19,12 @@ class EncodedText:
     """Prompts as the UNet reads them, in the text encoders' dtype."""
 
     states: Tensor
-    """(B, T, D), a row a token; of several encoders side by side."""
+    """(B, T, D), one row per token; with several encoders, their states are concatenated along D."""
     pooled: Tensor | None
     """(B, P), the whole prompt in one vector; None where the UNet does not read it."""
 
     def added_conditions(self, *, image_size: int) -> dict[str, Tensor] | None:
-        """What the UNet of Stable Diffusion XL reads besides the states, for whole square images; None elsewhere."""
+        """What the UNet of Stable Diffusion XL reads in addition to the states, for whole square images; else None."""
         if self.pooled is None:
             return None
         # height and width before cropping, top and left of the crop, height and width wanted
@@ -59,7 +59,7 @@ class TextEncoding:
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> EncodedText:
-        """T is the tokenizer's maximum. Raises: UserError for a prompt that does not fit, for nothing is cut off."""
+        """T is the tokenizer's maximum. Raises: UserError for a prompt that does not fit; nothing is cut off."""
         distinct = list(dict.fromkeys(prompts))  # with guidance, half of the batch is the same empty prompt
         outputs = [
             encoder(_token_ids(tokenizer, distinct).to(encoder.device), output_hidden_states=len(self.encoders) > 1)
@@ -68,7 +68,7 @@ class TextEncoding:
         if len(outputs) == 1:
             states, pooled = outputs[0].last_hidden_state, None
         else:
-            # XL reads the last layer but one of both, and the pooled vector of the second
+            # XL reads the second-to-last layer of both encoders and the pooled vector of the second
             states = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
             pooled = outputs[-1].text_embeds
         if self._empty_is_zero:
@@ -80,7 +80,7 @@ class TextEncoding:
         return EncodedText(states=states[order], pooled=None if pooled is None else pooled[order])
 
     def token_weights(self, prompts: Sequence[str], words: Sequence[Sequence[str]]) -> Tensor:
-        """float32 (B, T, Q): 1/n at the n token positions of word q in prompt b; zeros for a word that is not there.
+        """float32 (B, T, Q): 1/n at the n token positions of word q in prompt b; zeros for an absent word.
 
         Where one word of a prompt is part of another, as "dog" of "hot dog", each has its own tokens (token_spans).
         """

@@ -1,4 +1,4 @@
-"""Words of one's own: an embedding learned by textual inversion (Gal et al., ICLR 2023) becomes a word of the model."""
+"""User-defined words: an embedding learned by textual inversion (Gal et al., ICLR 2023) becomes a word of the model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add_textual_inversion(pipeline: StableDiffusionPipeline, path: Path, *, toke
     file's name without suffix. Returns the phrase to use in prompts and as a category's words: the token, or for N
     vectors "<my-dog> <my-dog>_1 …".
     Raises: UserError for a file that is missing, pickled or holds something else, an embedding of another text
-    encoder, and a token that is a word already.
+    encoder, and a token that is already a word.
     """
     name, embedding = _read_embedding(path)
     token = token or name
@@ -44,7 +44,7 @@ def add_textual_inversion(pipeline: StableDiffusionPipeline, path: Path, *, toke
         if new in pipeline.tokenizer.get_vocab() or len(pipeline.tokenizer.tokenize(new)) == 1:
             raise UserError(f"{path}: '{new}' is a word of the tokenizer already; pass another token, as <{token}>")
     with torch.random.fork_rng(devices=[]):
-        # New rows start at random, all of them are overwritten; the default start warns and takes a covariance.
+        # All new rows are overwritten, so a random start is enough; the default one warns and computes a covariance.
         pipeline.text_encoder.resize_token_embeddings(len(pipeline.tokenizer) + len(vectors), mean_resizing=False)
         pipeline.load_textual_inversion(vectors, token=token)
     return " ".join(tokens)
@@ -75,7 +75,7 @@ def _read_embedding(path: Path) -> tuple[str, Tensor]:
 def spell_out(text: str, phrases: Mapping[str, str]) -> str:
     """`text` with each token written as its phrase: "a <cat>" -> "a <cat> <cat>_1" where it has two vectors.
 
-    What is spelt out already stays as it is.
+    Phrases that are already spelt out stay unchanged.
     """
     for token, phrase in phrases.items():
         if phrase not in text:

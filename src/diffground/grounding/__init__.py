@@ -1,1 +1,1 @@
-"""The grounding module: features of the diffusion model and words in, one mask a word out."""
+"""The grounding module: features of the diffusion model and words in, one mask per word out."""

@@ -1,8 +1,8 @@
-"""What the generator itself knows of where a word is: cross-attention and denoising gain as evidence for a mask.
+"""Where the generator itself places a word: cross-attention and denoising gain as evidence for a mask.
 
 Not in the paper (grounding.word_attention). Every weight is shared by all words, so what is learned on the seen ones
-holds for the others: which maps to trust, how to clean them up along the edges of the picture, and how to tell two
-words of one prompt apart.
+applies to the others: which maps to trust, how to align them with the edges of the image, and how to separate two
+words of one prompt.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 
 class AttentionBranch(nn.Module):
-    """Maps of each queried word, and the fused map -> an additive logit map and a visual prototype a word."""
+    """Maps of each queried word, and the fused map -> an additive logit map and a visual prototype per word."""
 
     def __init__(self, *, num_maps: int, visual_dim: int, embed_dim: int, hidden_dim: int = 64) -> None:
         super().__init__()
         self.visual = nn.Conv2d(visual_dim, hidden_dim, 1)
         self.maps = nn.Conv2d(2 * num_maps, hidden_dim, 3, padding=1)
-        # Dilated, so that a pixel sees the whole object: single pixels tell words apart poorly.
+        # Dilated, so that a pixel sees the whole object: single pixels separate words poorly.
         self.mix = nn.Sequential(
             nn.ReLU(),
             nn.Conv2d(hidden_dim, hidden_dim, 3, padding=2, dilation=2),
@@ -53,7 +53,7 @@ class AttentionBranch(nn.Module):
 def standardise(maps: Tensor) -> Tensor:
     """Zero mean and unit spread over the pixels of each map, float (..., s, s); a constant map becomes zero.
 
-    Words and layers differ in how large their values are altogether; where they are large is what matters.
+    The overall size of the values differs between words and layers; only where they are large matters.
     """
     centred = maps - maps.mean(dim=(-2, -1), keepdim=True)
     spread = centred.square().mean(dim=(-2, -1), keepdim=True).sqrt()
@@ -61,7 +61,7 @@ def standardise(maps: Tensor) -> Tensor:
 
 
 def lead_over_others(maps: Tensor, *, exists: Tensor) -> Tensor:
-    """Each word's maps minus, pixel by pixel, the highest among the sample's other words; zero for a word alone.
+    """Each word's maps minus, pixel by pixel, the highest among the sample's other words; zero for an only word.
 
     Args: maps float (B, Q, L, s, s); exists bool (B, Q).
     """

@@ -50,7 +50,7 @@ class GroundingSpec:
     """Size (px) of the generator's feature maps -> channels."""
     text_dim: int
     num_attention_maps: int
-    """Maps a word: of cross-attention, then of denoising gain; 0 without word attention."""
+    """Maps per word: of cross-attention, then of denoising gain; 0 without word attention."""
     reduced_channels: tuple[int, ...]
     embed_dim: int
     num_layers: int

@@ -13,7 +13,7 @@ class GroundingConfig:
     """The grounding module and its training (paper section 3.3, DESIGN section 5)."""
 
     reduced_channels: tuple[PositiveInt, ...]
-    """Channels after the 1x1 reductions, coarse to fine, one a feature size (paper: 16, 32, 64, 128)."""
+    """Channels after the 1x1 reductions, coarse to fine, one per feature size (paper: 16, 32, 64, 128)."""
     embed_dim: PositiveInt
     """d_e of queries, keys and values (paper: 512)."""
     num_layers: PositiveInt
@@ -31,7 +31,7 @@ class GroundingConfig:
     word_attention: bool
     """Also read the cross-attention maps of each category's words in the prompt (off in the paper)."""
     gain_timesteps: tuple[NonNegativeInt, ...]
-    """With word_attention: timesteps, 0..999, at which each word's denoising gain is read too; empty: not at all."""
+    """With word_attention: timesteps, 0..999, at which each word's denoising gain is also read; empty: none."""
     query_noise: NonNegativeFloat
     """Standard deviation of Gaussian noise on the text embeddings in training, relative to their own (paper: 0)."""
     text_drop: Fraction
@@ -40,11 +40,11 @@ class GroundingConfig:
     """'sim': generated images with the detector's masks (paper); 'real': real training images of `inversion` with the
     labels of seen categories; 'both'."""
     training_type: Literal["without_zero_masks", "normal"]
-    """'without_zero_masks' ignores categories that the detector did not find, 'normal' trusts it fully."""
+    """'without_zero_masks' ignores categories that the detector did not find, 'normal' trains on an empty mask."""
     iterations: PositiveInt
     """Optimizer steps (paper: 5,000)."""
     batch_size: PositiveInt
-    """Samples a step (paper: 8)."""
+    """Samples per step (paper: 8)."""
     gradient_accumulation_steps: PositiveInt
     """Equal parts of each process's share of a batch, one after another: less memory; batch norm sees one part."""
     mixed_precision: Literal["none", "bf16", "fp16"]

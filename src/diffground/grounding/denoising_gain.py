@@ -1,4 +1,4 @@
-"""Which pixels a word explains: how much better the model denoises them when it is told the word.
+"""Which pixels a word explains: how much better the model denoises them when the prompt contains the word.
 
 The per-pixel form of classification by a diffusion model (Li et al., "Your Diffusion Model is Secretly a Zero-Shot
 Classifier", ICCV 2023). It needs no training and works for every word that the generator knows.
@@ -27,7 +27,7 @@ def denoising_gain(
 
     Args:
         clean: float (B, C, h, w), clean latents.
-        words: Q phrases a sample; fewer are padded.
+        words: Q phrases per sample; fewer are padded.
         timesteps: how far to noise, 0..999; around the middle, shapes still show and words still matter.
         size: side of the maps returned, px.
     Returns: float32 (B, Q, len(timesteps), size, size): squared error without the word minus with it, mean over

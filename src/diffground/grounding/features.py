@@ -1,4 +1,4 @@
-"""The frozen generator's feature maps for training: computed once and kept in memory, or anew for every batch."""
+"""The frozen generator's feature maps for training: computed once and kept in memory, or again for every batch."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class SkipCounts:
 
     num_samples: int
     num_skipped_samples: int
-    """Samples in which nothing that the prompt names was found."""
+    """Samples in which none of the named categories was found."""
     num_queries: int
     num_skipped_queries: int
 
@@ -44,7 +44,7 @@ class SkipCounts:
 
 @dataclass(frozen=True)
 class FittedGrounding:
-    """A trained module, on `device`, and how the training went."""
+    """A trained module, on `device`, and the statistics of its training."""
 
     module: GroundingModule
     spec: GroundingSpec
@@ -77,7 +77,7 @@ def fit_grounding(
 
     sampling: how the images were sampled, or inverted; kept in the module's spec.
     sources: pairs of folders (images, masks), one or more: those of `generate` and `detect`, of `invert_real`, or both.
-    unfinished: where the training leaves its state and goes on from; None: nowhere.
+    unfinished: where the training saves its state and resumes from; None: nowhere.
     Raises: UserError for shards that do not fit each other and when the oracle of a pair found (almost) nothing.
     """
     everything = [sample for images, oracle in sources for sample in _read_source(images, oracle, config.training_type)]
@@ -135,7 +135,7 @@ def _require_one_timestep(samples: Sequence[LabelledSample]) -> None:
 
 
 def keep_labelled(samples: Sequence[LabelledSample], training_type: str) -> tuple[list[LabelledSample], SkipCounts]:
-    """Leave out what the loss would not read at all; count it."""
+    """Leave out samples that the loss would not read; count them."""
     trusts_detector = training_type == "normal"
     kept = [s for s in samples if s.found or trusts_detector]
     num_queries = sum(len(s.categories) for s in samples)

@@ -1,4 +1,4 @@
-"""Text queries look at visual tokens: the transformer decoder (paper section 3.3, "fusion module")."""
+"""Text queries attend to visual tokens: the transformer decoder (paper section 3.3, "fusion module")."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class DecoderLayer(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Text queries (B, Q, text_dim), visual tokens (B, N, token_dim) -> a mask embedding a query (B, Q, mask_dim)."""
+    """Text queries (B, Q, text_dim), visual tokens (B, N, token_dim) -> a mask embedding per query (B, Q, mask_dim)."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The authors' published weights, grounding_module.pth, as a model folder of ours."""
+"""The authors' published weights, grounding_module.pth, as a model folder of this library."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def import_released(file: Path, folder: Path) -> GroundingModule:
     """Read `file`, write `folder` (model.safetensors, config.json, README.md) and return the module it holds.
 
     Raises: UserError when the file is missing, is more than plain tensors, or has missing, foreign or otherwise shaped
-    ones, and when the folder holds a model already.
+    ones, and when the folder already holds a model.
     """
     if (folder / "config.json").exists():
         raise UserError(f"{folder}: holds a model already; delete it or name another folder with -o")

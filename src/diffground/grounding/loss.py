@@ -16,8 +16,8 @@ def judged_queries(*, exists: Tensor, found: Tensor, training_type: str) -> Tens
     Args:
         exists: bool (B, Q), False for padding.
         found: bool (B, Q), whether the detector found the category.
-        training_type: 'without_zero_masks' leaves out what was not found, for the detector may have missed it;
-            'normal' takes it for absent: an empty mask.
+        training_type: 'without_zero_masks' leaves out what was not found, because the detector may have missed it;
+            'normal' treats it as absent: an empty mask.
     Raises: UserError for another training type.
     """
     if training_type not in TRAINING_TYPES:
@@ -26,7 +26,7 @@ def judged_queries(*, exists: Tensor, found: Tensor, training_type: str) -> Tens
 
 
 def grounding_loss(logits: Tensor, masks: Tensor, *, judged: Tensor, ignored: Tensor | None = None) -> Tensor:
-    """Mean over judged queries of the mean binary cross-entropy of their pixels; 0 when there is none.
+    """Mean over judged queries of the mean binary cross-entropy of their pixels; 0 if there are none.
 
     Args: logits float (B, Q, H, W); masks the same shape, 0 or 1; judged bool (B, Q); ignored bool (B, H, W), pixels
         that count in no query of their sample, None: all count.

@@ -1,4 +1,4 @@
-"""The grounding module (paper section 3.3): feature maps and words in, one mask a word out."""
+"""The grounding module (paper section 3.3): feature maps and words in, one mask per word out."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class GroundingModule(nn.Module):
 
     feature_channels: size (px) of the generator's maps -> channels.
     text_dim: width of a word's embedding.
-    num_attention_maps: maps a word, of cross-attention and denoising gain; 0 leaves word evidence out, which is the
-        paper's module.
+    num_attention_maps: maps per word, of cross-attention and denoising gain; 0 leaves the attention branch out, which
+        is the paper's module.
     tokens_at: 'features' takes the visual tokens from the fused map (released code), 'image' from the map upsampled
         to image size (paper).
     architecture: 'diffground', or 'released' for visual encoder and fusion of the published checkpoint.
@@ -98,9 +98,9 @@ class GroundingModule(nn.Module):
             attention: float (B, Q, L, s, s), maps of each word; only a module with num_attention_maps > 0 reads it.
             image_size: side of the masks, px.
             exists: bool (B, Q), False where a query only pads a sample with fewer words; None: all exist.
-            text_kept: bool (B, Q), False where word evidence alone makes the mask (in training, so that it learns to);
-                only a module with num_attention_maps > 0 reads it. None: text counts everywhere.
-        Returns: logits float (B, Q, image_size, image_size); those of padding mean nothing.
+            text_kept: bool (B, Q), False where the mask uses only the attention branch (in training, so that it learns
+                to); only a module with num_attention_maps > 0 reads it. None: text counts everywhere.
+        Returns: logits float (B, Q, image_size, image_size); those of padding have no meaning.
 
         Raises: ValueError when attention maps are needed and missing.
         """

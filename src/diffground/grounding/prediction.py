@@ -1,4 +1,4 @@
-"""Latents, prompts and words in, one probability map a word out: the generator's features, then the module."""
+"""Latents, prompts and words in, one probability map per word out: the generator's features, then the module."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def read_features(
     with_attention: bool,
     gain_timesteps: Sequence[int],
 ) -> Features:
-    """What the module reads of these samples: one UNet pass, and with `gain_timesteps` one a word and timestep more.
+    """What the module reads of these samples: one UNet pass; with `gain_timesteps` also one per word and timestep.
 
-    `latents` float (B, C, h, w) at `timestep`; `words` as phrases, in any number a sample.
+    `latents` float (B, C, h, w) at `timestep`; `words` as phrases, any number per sample.
     """
     features = generator.features(
         latents, prompts, timestep=timestep, branches=branches, words=words if with_attention else None
@@ -81,7 +81,7 @@ class Grounder:
         device: torch.device,
         allow_other_generator: bool = False,
     ) -> Grounder:
-        """What load_grounding(folder) read, for `generator`. Raises: UserError as `load` does."""
+        """The result of load_grounding(folder), for `generator`. Raises: UserError as `load` does."""
         channels = generator.feature_channels(spec.branches)
         if channels != spec.feature_channels or generator.text_dim != spec.text_dim:
             raise UserError(

@@ -30,7 +30,7 @@ def stack_queries(words: Sequence[Sequence[str]], embeddings: Mapping[str, Tenso
 
 
 def add_noise(text: Tensor, *, noise: float, scale: float, generator: torch.Generator) -> Tensor:
-    """Text queries as training sees them, so that what is learned holds near the seen words and not only on them.
+    """Text queries with noise for training, so that what is learned also holds near the seen words.
 
     Args:
         text: float (B, Q, D).
@@ -43,7 +43,7 @@ def add_noise(text: Tensor, *, noise: float, scale: float, generator: torch.Gene
 
 
 def keep_text(exists: Tensor, *, drop_frac: float, generator: torch.Generator) -> Tensor | None:
-    """Which queries keep their text, bool (B, Q) like `exists`; None: all. The others go by word evidence alone."""
+    """Which queries keep their text, bool (B, Q) like `exists`; None: all. The others use only the attention branch."""
     if drop_frac == 0:
         return None
     return (torch.rand(exists.shape, generator=generator) >= drop_frac).to(exists.device)

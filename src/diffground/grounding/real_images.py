@@ -40,9 +40,9 @@ class InversionSummary:
 
     num_images: int
     num_skipped: int
-    """As RealImages has it."""
+    """As in RealImages."""
     num_cut: int
-    """As RealImages has it."""
+    """As in RealImages."""
     mean_inversion_error: float | None
     """Mean distance of the clean latents after inversion and sampling, over their norm; None without images."""
 
@@ -72,16 +72,16 @@ def real_shards(
 
     A sample of images_dir has the whole image, squeezed to the generator's square, its label map and latent, the prompt
     record, settings, the image's id and its inversion error. One of oracle_dir has a mask per named category, and the
-    ignored pixels where some are 255 (see data.labelled). Shards that are there and complete are kept.
+    ignored pixels where some are 255 (see data.labelled). Existing complete shards are kept.
 
     Args:
-        num_images: all that there are if there are fewer; with 0 both folders end up without shards.
+        num_images: if there are fewer, all are used; with 0 both folders end up without shards.
         named: categories that a prompt may name: vocabulary.seen to train on, all used ones to evaluate on. Pixels of
             any other category become 255, which is judged nowhere: nobody labelled them.
         min_area_frac: share of the image, 0..1, from which a category is named.
         num_steps, tapped_step: as for `generate`, so that generated and real latents are of one timestep.
         fixed_point_iterations: as for invert_latents.
-        workers: None is this process alone.
+        workers: None: use only this process.
     Raises: UserError for settings out of range, when no image shows a category of `named`, and when inversion diverges.
     """
     if num_images:  # not every generator can be inverted, nor has to be

@@ -1,4 +1,4 @@
-"""Which real images the grounding module is trained or judged on, and with which prompts."""
+"""Which real images the grounding module is trained or evaluated on, and with which prompts."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def plan_real_images(
 ) -> RealImages:
     """Which images to invert, with which prompts: "a photograph of a dog and a cat".
 
-    A prompt names the image's categories of `named`, the largest first, and at most MAX_CATEGORIES; the others that it
-    shows stay in the label map, where they are not what is named. Images without any are skipped. Of the others the
+    A prompt names the image's categories of `named`, the largest first, and at most MAX_CATEGORIES; its other
+    categories stay in the label map but are not named. Images without any are skipped. Of the others the
     first `num_images` are taken, in the order of the dataset, or all if there are fewer.
     Raises: UserError when there is none, for an unknown category, and for an area out of range.
     """

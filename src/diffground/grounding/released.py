@@ -54,7 +54,7 @@ class SpectralConv2d(nn.Conv2d):
 class SpectralMixConv(nn.Module):
     """MixConv with spectral normalisation: a = ReLU(BN(x)); a + conv(ReLU(BN(conv(a)))).
 
-    The residual is `a`, for the released ReLU works in place. Batch norm has no affine part.
+    The residual is `a`, because the released ReLU works in place. Batch norm has no affine part.
     """
 
     stored_mean1: Tensor
@@ -83,7 +83,7 @@ class SpectralMixConv(nn.Module):
 class ReleasedVisualEncoder(nn.Module):
     """Like VisualEncoder, but every size except the finest is first brought to the next finer one.
 
-    So the parts are mixed at 32, 64 and 64 px, not at 16, 32 and 64.
+    The parts are therefore mixed at 32, 64 and 64 px, not at 16, 32 and 64.
 
     feature_channels: size (px) -> channels of that size's maps, concatenated; four sizes.
     reduced_channels: channels after the reduction, coarse to fine (released: 16, 32, 64, 128).
@@ -122,9 +122,9 @@ class ReleasedVisualEncoder(nn.Module):
 
 
 class ReleasedFusion(nn.Module):
-    """Like Fusion, with the published parameters. The released code mixes the samples of a batch; this does not.
+    """Like Fusion, with the published parameters. The released code mixes the samples of a batch; this class does not.
 
-    Text queries (B, Q, text_dim), visual tokens (B, N, token_dim) -> a mask embedding a query (B, Q, mask_dim).
+    Text queries (B, Q, text_dim), visual tokens (B, N, token_dim) -> a mask embedding per query (B, Q, mask_dim).
     """
 
     def __init__(

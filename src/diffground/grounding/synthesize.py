@@ -39,8 +39,8 @@ def synthesize_shards(
     """Sample every record and ground its categories. Returns the number of shards written now.
 
     A sample has image and label map, the prompt record, sampler settings and module, and for each category its largest
-    probability and its share of the image (see data.labelled). Shards that are there and complete are kept.
-    workers: None is this process alone.
+    probability and its share of the image (see data.labelled). Existing complete shards are kept.
+    workers: None: use only this process.
     Raises: UserError for settings out of range.
     """
     settings = {

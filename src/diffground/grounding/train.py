@@ -20,7 +20,7 @@ from diffground.training.loop import Execution, LossCurve, Task, train
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Samples with what the module reads of them."""
+    """Samples and the inputs of the module for them."""
 
     samples: Sequence[LabelledSample]
     """Each with the oracle's masks, `image_size` pixels wide and high."""
@@ -43,7 +43,7 @@ class _Draw:
 
 @dataclass(frozen=True)
 class _Part:
-    """Some rows of a batch, on the training device, but for their features."""
+    """Some rows of a batch, on the training device, without their features."""
 
     indices: list[int]
     text: Tensor
@@ -138,7 +138,7 @@ def train_module(
 ) -> LossCurve:
     """Train `module` in place on the device it is on, with Adam, and leave it in evaluation mode.
 
-    Args: those of params.yaml, section grounding. Sample order, noise and dropping depend on `seed` alone.
+    Args: those of params.yaml, section grounding. Sample order, noise and dropping depend only on `seed`.
     Raises: UserError when there is no sample, or as `train` does.
     """
     if not data.samples:
@@ -185,7 +185,7 @@ def stack_masks(
 
 
 def stack_ignored(ignored: Sequence[np.ndarray | None], image_size: int) -> Tensor | None:
-    """bool (H, W) a sample -> bool (B, H, W), False for a sample that ignores nothing; None when none does."""
+    """bool (H, W) per sample -> bool (B, H, W), False for a sample that ignores nothing; None when none does."""
     if all(pixels is None for pixels in ignored):
         return None
     nothing = np.zeros((image_size, image_size), dtype=np.bool_)

@@ -34,9 +34,9 @@ class VisualEncoder(nn.Module):
     """Coarse to fine: reduce each size by a 1x1 convolution, upsample what came before, concatenate, mix.
 
     feature_channels: size (px) -> channels of that size's maps, concatenated; any number of sizes.
-    reduced_channels: channels after the reduction, one a size, coarse to fine (paper: 16, 32, 64, 128).
+    reduced_channels: channels after the reduction, one per size, coarse to fine (paper: 16, 32, 64, 128).
 
-    Raises: UserError when `reduced_channels` does not give one width a size.
+    Raises: UserError when `reduced_channels` does not give one width per size.
     """
 
     def __init__(self, *, feature_channels: Mapping[int, int], reduced_channels: Sequence[int]) -> None:

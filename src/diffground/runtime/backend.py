@@ -12,7 +12,7 @@ from diffground.runtime.workers import Workers
 def make_workers(runtime: RuntimeConfig, device: torch.device) -> Workers:
     """As `runtime` says. On GPUs: one with backend 'local', one per GPU of the cluster with backend 'ray'.
 
-    Raises: UserError for backend 'ray' when it is not installed, and with a GPU's number, as Ray shares them out.
+    Raises: UserError for backend 'ray' when it is not installed, and with a GPU's number, because Ray assigns the GPUs.
     """
     on_gpus = device.type != "cpu"
     if runtime.backend == "local":

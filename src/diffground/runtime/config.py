@@ -15,7 +15,7 @@ class RuntimeConfig:
     device: NonEmptyStr
     """'auto' takes a GPU when there is one; else 'cpu', 'cuda', 'cuda:1'."""
     num_threads: PositiveInt
-    """CPU threads of torch, shared out among the workers."""
+    """CPU threads of torch, divided among the workers."""
     num_workers: PositiveInt
     """Processes of a sharded stage and of Protocol I on the CPU; a GPU has one."""
     backend: Literal["local", "ray"]
@@ -25,7 +25,7 @@ class RuntimeConfig:
     """With 'ray': 'auto' or 'host:port' of the cluster that this machine belongs to; '': one on this machine, for the
     stage."""
     num_training_processes: NonNegativeInt
-    """Processes, a GPU each, that share the batches of a training; 0: as many GPUs as there are and fit the batch, one
-    process on the CPU. Dropout, which the segmenter has, draws anew for another number."""
+    """Processes, one GPU each, that share the batches of a training; 0: as many GPUs as there are and fit the batch,
+    one process on the CPU. The segmenter's dropout differs between numbers of processes."""
     checkpoint_every_s: PositiveFloat
-    """A training that is killed loses at most so many seconds."""
+    """Seconds between two saved states of a training: at most this much is lost when it is killed."""

@@ -44,7 +44,7 @@ def pick_dtype(name: str, device: torch.device = _CPU) -> torch.dtype:
 def _has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    # oneDNN also takes bfloat16 on processors that only emulate it, slower than float32. torch tells the instructions
+    # oneDNN also takes bfloat16 on processors that only emulate it, slower than float32. torch reports the instructions
     # by private functions; where it has none of them, float32 is right too.
     instructions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     if not any(getattr(torch.cpu, name, bool)() for name in instructions):
@@ -67,7 +67,7 @@ def setup(runtime: RuntimeConfig) -> torch.device:
 
 
 def setup_torch(*, num_threads: int) -> None:
-    """The part of `setup` that every process needs, also one that is told its device."""
+    """The part of `setup` that every process needs, including one whose device is given."""
     # cuBLAS reads this when it is first used
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(num_threads)

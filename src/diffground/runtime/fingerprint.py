@@ -1,4 +1,4 @@
-"""Which checkpoint it is, by content."""
+"""Identifies a checkpoint by its content."""
 
 from __future__ import annotations
 

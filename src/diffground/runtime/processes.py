@@ -91,7 +91,7 @@ class _Member:
 
     error: Exception
     failed_s: float
-    """When it failed, by its own account; one that died had no time to say so and is taken for the first."""
+    """When it failed, as it reported; one that died could not report and counts as the first."""
     seen_s: float
 
     def __init__(self, rank: int, num: int, port: int, work: tuple[Callable[..., None], tuple[Any, ...]]) -> None:
@@ -152,4 +152,4 @@ def _serve(
         message = (time.monotonic(), sendable(error))
     connection.send_bytes(pickle.dumps(message))
     if message is not None:
-        time.sleep(60)  # to go now would make the others fail too; the parent ends all
+        time.sleep(60)  # leaving now would make the others fail too; the parent ends all

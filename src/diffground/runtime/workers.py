@@ -1,4 +1,4 @@
-"""Work shared out among processes, for what a second thread hardly speeds up.
+"""Work divided among processes, for work that a second thread hardly speeds up.
 
 What is sent either way is pickled by value, so nothing is left in shared memory. No worker outlives its parent.
 """
@@ -25,17 +25,17 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Advance = Callable[[int], None]
-"""Called with the number of samples that were finished just now."""
+"""Called with the number of samples that were just finished."""
 Work = Callable[[Item, Advance], Result]
 """What is done with an item. With several workers it is pickled, and so are items and results."""
 
 
 def ignore(num: int) -> None:
-    """The Advance of those who do not listen."""
+    """An Advance that does nothing."""
 
 
 class Workers:
-    """Workers that do the same to many items. One is this process itself; several are processes beside it.
+    """Workers that do the same to many items. One worker is this process itself; several are additional processes.
 
     They start with the first item, stay for the next `map`, and end with the block:
 
@@ -45,7 +45,7 @@ class Workers:
     """
 
     def __init__(self, *, num_workers: int = 1, num_threads: int = 1) -> None:
-        """`num_threads`: of torch, shared out among several workers; one worker keeps those of this process."""
+        """`num_threads`: of torch, divided among several workers; one worker keeps those of this process."""
         self._num_workers = num_workers
         self._threads_each = max(1, num_threads // num_workers)
         self._workers: list[_Worker] = []
@@ -91,7 +91,7 @@ class Workers:
                     yield early.pop(turn)
                     turn += 1
         except BaseException:
-            self._stop()  # some are at work on what nobody waits for any more
+            self._stop()  # some still work on items whose results are no longer needed
             raise
 
     def _start(self, num_workers: int) -> None:
@@ -113,7 +113,7 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, num_threads), daemon=True)
         self._process.start()
-        theirs.close()  # so that the end of the process is the end of the connection
+        theirs.close()  # so that the connection closes when the process ends
 
     def send(self, content: bytes) -> None:
         try:
@@ -170,7 +170,7 @@ def _serve(connection: Connection, num_threads: int) -> None:
         try:
             connection.send_bytes(content)
         except OSError:
-            os._exit(1)  # nobody is there to hear of it
+            os._exit(1)  # the parent no longer listens
 
     def advance(num: int) -> None:
         tell("advanced", num)

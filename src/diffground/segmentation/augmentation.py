@@ -19,7 +19,7 @@ _HUE_RAD = 0.3
 
 @dataclass(frozen=True)
 class Views:
-    """How each of N images is looked at."""
+    """The random views of N images."""
 
     matrix: Tensor
     """float (N, 2, 3): from the view to the image, both in -1..1."""
@@ -31,7 +31,7 @@ class Views:
 
 
 def draw_views(num: int, generator: torch.Generator) -> Views:
-    """Of `num` images; a function of `generator` alone."""
+    """Of `num` images; depends only on `generator`."""
 
     def uniform(low: float, high: float) -> Tensor:
         return torch.rand(num, generator=generator) * (high - low) + low

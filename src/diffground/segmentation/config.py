@@ -16,8 +16,8 @@ class SegmenterConfig:
 
     training_sets: tuple[TrainingSet, ...]
     """One MaskFormer each: 'synthetic' (Models A to C of the paper's table 2), 'synthetic_and_real_seen' (D and E),
-    'real_seen_only' (without this method), 'text2mask' (the baseline's label maps; it is told which categories, unseen
-    ones too, a real image shows), 'real_all' (upper bound)."""
+    'real_seen_only' (without this method), 'text2mask' (the baseline's label maps; they use the image-level labels of
+    real images, those of unseen categories too), 'real_all' (upper bound)."""
     backbone: NonEmptyStr
     """Folder or hub id of a transformers ResNet."""
     image_size: PositiveInt
@@ -27,7 +27,7 @@ class SegmenterConfig:
     hidden_dim: PositiveInt
     """Width of pixel decoder and transformer decoder (MaskFormer: 256)."""
     num_queries: PositiveInt
-    """Mask queries (MaskFormer: 100); with fixed matching there is one a label, whatever this is."""
+    """Mask queries (MaskFormer: 100); with fixed matching there is one per label, whatever this value."""
     decoder_layers: PositiveInt
     """Transformer decoder layers (MaskFormer: 6)."""
     ffn_dim: PositiveInt
@@ -35,7 +35,7 @@ class SegmenterConfig:
     iterations: PositiveInt
     """Optimizer steps (paper: 40,000)."""
     batch_size: PositiveInt
-    """Images a step (paper: 8)."""
+    """Images per step (paper: 8)."""
     gradient_accumulation_steps: PositiveInt
     """Equal parts of each process's share of a batch, one after another: less memory; batch norm sees one part."""
     mixed_precision: Literal["none", "bf16", "fp16"]

@@ -1,6 +1,6 @@
 """The authors' MaskFormer (github.com/facebookresearch/MaskFormer, on detectron2) as a Segmenter.
 
-It reads and writes the model folders of maskformer.py, so what is trained here runs there and back. Neither package is
+It reads and writes the model folders of maskformer.py, so models trained by one run with the other. Neither package is
 a dependency: both are imported when a segmenter is loaded.
 """
 
@@ -30,7 +30,7 @@ _DEPTHS = {
     ("bottleneck", (3, 4, 23, 3)): 101,
     ("bottleneck", (3, 8, 36, 3)): 152,
 }
-_DATA_SET = "diffground"  # MaskFormer looks up what detectron2 knows of it, which is nothing
+_DATA_SET = "diffground"  # MaskFormer looks up detectron2's metadata for it, which is empty
 
 
 class OfficialMaskFormerSegmenter:

@@ -24,7 +24,7 @@ GROUPS = 32
 MIN_IMAGE_SIZE = 64
 """px; at half of it the coarsest map of a ResNet (stride 32) is one pixel, which cannot be normalised in groups."""
 MEAN, STD = 0.5, 0.25
-"""What is subtracted from every channel, 0..1, and by what it is divided."""
+"""Subtracted from every channel, 0..1, and then its divisor."""
 _CONFIG, _WEIGHTS, _CARD = "config.json", "model.safetensors", "README.md"
 
 
@@ -118,7 +118,7 @@ def build_maskformer(
     Args:
         backbone: folder or hub id of a transformers ResNet (safetensors).
         num_labels: with background.
-        matching: 'bipartite', or 'fixed', which has one query a label whatever `num_queries` is (MaskFormer-fixed).
+        matching: 'bipartite', or 'fixed', which has one query per label whatever `num_queries` is (MaskFormer-fixed).
     Raises: UserError for a backbone that is missing, pickled or no ResNet, and for a width that cannot be normalised.
     """
     if hidden_dim % GROUPS:
@@ -151,8 +151,8 @@ def build_maskformer(
 
 
 class FixedMatcher(torch.nn.Module):
-    """Query i is for label i ("MaskFormer-fixed"). Without the search for an assignment, which changes all the time at
-    first, categories are told apart after a tenth of the iterations."""
+    """Query i is for label i ("MaskFormer-fixed"). Without the search for an assignment, which changes often at
+    first, categories are separated after a tenth of the iterations."""
 
     def forward(
         self, _masks: Tensor, _classes: Tensor, _mask_labels: list[Tensor], class_labels: list[Tensor]

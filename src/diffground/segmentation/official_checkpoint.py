@@ -42,14 +42,14 @@ _UNSEEN_IN_WEIGHTS = (
 
 
 def import_maskformer(file: Path, folder: Path, *, categories: Sequence[str], image_size: int) -> str:
-    """Read the checkpoint `file`, write the segmenter `folder` and return in a line what it is.
+    """Read the checkpoint `file`, write the segmenter `folder` and return a one-line description.
 
     Sizes are those of the tensors. What no tensor shows (normalisation, heads, strides) has to be as
-    official_settings says: it is compared with config.yaml, which detectron2 writes beside a checkpoint; without one it
-    is taken for granted, and card and line say so.
+    official_settings says: it is compared with config.yaml, which detectron2 writes next to a checkpoint. Without it
+    the settings are assumed, and card and line say so.
     categories: what the classes are, after class 0, the background. image_size: input, px, of the network.
     Raises: UserError when the file is missing, is more than plain tensors or no such MaskFormer, has another number of
-    classes or other settings, and when the folder holds a model already.
+    classes or other settings, and when the folder already holds a model.
     """
     if (folder / "config.json").exists():
         raise UserError(f"{folder}: holds a model already; delete it or name another folder")
@@ -80,11 +80,11 @@ def import_maskformer(file: Path, folder: Path, *, categories: Sequence[str], im
 
 
 def export_maskformer(folder: Path, file: Path) -> tuple[Path, Path]:
-    """Write the segmenter `folder` as checkpoint `file` (.pth) and its settings beside it (.yaml); return both paths.
+    """Write the segmenter `folder` as checkpoint `file` (.pth) and its settings next to it (.yaml); return both paths.
 
     The checkpoint is {"model": state dict}, as detectron2's DetectionCheckpointer reads and writes it.
-    Raises: UserError for a folder that is no segmenter, one whose backbone detectron2 cannot build, and a file that is
-    there already.
+    Raises: UserError for a folder that is no segmenter, one whose backbone detectron2 cannot build, and a file that
+    already exists.
     """
     settings_file = file.with_suffix(".yaml")
     if file.suffix != ".pth":
@@ -128,7 +128,7 @@ def _config_of(file: Path, state: Mapping[str, Tensor]) -> MaskFormerConfig:
     def shape(name: str) -> tuple[int, ...]:
         if name not in state:
             raise UserError(f"{file}: '{name}' is missing; {_REMEDY}")
-        return (*state[name].shape, 1, 1)  # whatever its rank, two sizes can be read; _check_weights compares all
+        return (*state[name].shape, 1, 1)  # two sizes can be read at any rank; _check_weights compares all
 
     def count(pattern: str) -> int:
         numbers = (re.match(pattern, name) for name in state)

@@ -21,11 +21,11 @@ def training_source(
 ) -> SegmentationSource:
     """The images of a training set, one of those of params.yaml, segmenter.training_sets.
 
-    'synthetic': this method, no real image. 'synthetic_and_real_seen': with real images beside, in which nobody
-    labelled the unseen categories: their pixels are ignored. 'real_seen_only': these alone, what one has without this
-    method. 'text2mask': real images with label maps of the baseline, by their image-level labels. 'real_all': the upper
-    bound, real images with all labels. Labels of categories that are not used are always ignored. Shards, `synthetic`
-    and `pseudo`, are read only where they are part of it.
+    'synthetic': this method, no real image. 'synthetic_and_real_seen': also real images, in which the pixels
+    of unseen categories are ignored because nobody labelled them. 'real_seen_only': only these real images, the
+    baseline without this method. 'text2mask': real images with label maps of the baseline, by their image-level labels.
+    'real_all': the upper bound, real images with all labels. Labels of categories that are not used are always ignored.
+    Shards, `synthetic` and `pseudo`, are read only where they are part of it.
     """
     labels = {category: i + 1 for i, category in enumerate(vocabulary.categories)}
     unused = [labels[c] for c in labels if c not in vocabulary.seen and c not in vocabulary.unseen]
@@ -49,9 +49,9 @@ def fit_segmenter(
     unfinished: Unfinished | None = None,
     on_point: OnPoint | None = None,
 ) -> tuple[MaskFormerSegmenter, LossCurve]:
-    """Build and train; the result is a function of `source` and `config`.
+    """Build and train; the result depends only on `source` and `config`.
 
-    unfinished: where the training leaves its state and goes on from; None: nowhere.
+    unfinished: where the training saves its state and resumes from; None: nowhere.
     """
     torch.manual_seed(config.seed)
     model = build_maskformer(

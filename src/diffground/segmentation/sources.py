@@ -21,7 +21,7 @@ class SegmentationSource(Protocol):
 
 
 class ShardSource:
-    """Shards of stage `synthesize` or `text2mask`. They stay on the disk; in memory is where each member lies.
+    """Shards of stage `synthesize` or `text2mask`. They stay on disk; only the position of each member is in memory.
 
     Raises: UserError when the folder has no shards or one of them is damaged or holds other samples.
     """
@@ -54,7 +54,7 @@ class Joined:
 
 
 class WithoutLabels:
-    """Another source with the pixels of some labels set to 255: what one has when nobody labelled these categories."""
+    """Another source with the pixels of some labels set to 255, as if nobody had labelled these categories."""
 
     def __init__(self, source: SegmentationSource, *, hidden: Collection[int]) -> None:
         self._source = source

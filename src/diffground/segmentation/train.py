@@ -68,7 +68,7 @@ def train_segmenter(
     """Train in place with AdamW; the rate rises over 50 iterations, then falls to 0 as a polynomial of power 0.9.
 
     The pretrained backbone learns at `backbone_lr_factor` times the rate of the fresh heads, so that it keeps what it
-    knows. Image order and views depend on `seed` alone. Raises: UserError for a source without images, or as `train`.
+    knows. Image order and views depend only on `seed`. Raises: UserError for a source without images, or as `train`.
     """
     if len(source) == 0:
         raise UserError(f"{description}: there is no training image; see the stage before")
@@ -122,7 +122,7 @@ def segmentation_loss(
     Args:
         images: float32 (B, 3, S, S) in 0..1.
         labels: uint8 (B, S, S). Where it is 255, masks are neither matched nor scored.
-        totals: `count_targets` of the whole batch that this is a part of, to get its share of that one's loss; None:
+        totals: `count_targets` of the whole batch that this is a part of, to get its share of that batch's loss; None:
             this is the batch.
     """
     counts = count_targets(model, labels)

@@ -1,4 +1,4 @@
-"""Batch norm over the samples of all processes, so that how many there are does not change what is learned."""
+"""Batch norm over the samples of all processes, so that their number does not change the result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
     """Let every BatchNorm2d inside of `model` normalise with the samples of all processes while it is trained.
 
-    Each process gives equally many. Names and values of parameters and buffers stay as they are.
+    Each process contributes equally many. Names and values of parameters and buffers stay as they are.
     """
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -26,7 +26,7 @@ def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
-    """What torch's SyncBatchNorm computes, which knows GPUs alone."""
+    """The computation of torch's SyncBatchNorm, which supports only GPUs."""
 
     def forward(self, input: Tensor) -> Tensor:
         """float of any precision (B, C, H, W) -> the same; computed in float32, like the running statistics."""

@@ -1,7 +1,7 @@
-"""What the trainings have in common: the order of samples, the optimizer steps, the curve of the loss.
+"""What all trainings share: the order of samples, the optimizer steps, the curve of the loss.
 
-A step is the same set of samples and of random choices however many processes and parts share it: all of them are made
-for the whole batch, from one seed, by every process. Two things do depend on it: a model's own dropout, and batch norm
+A step uses the same samples and the same random choices for any number of processes and parts: every process makes all
+choices for the whole batch, from one seed. Two things do depend on that number: a model's own dropout, and batch norm
 where a process has its share of the batch in several parts (it normalises each, but over all processes).
 """
 
@@ -28,7 +28,7 @@ LOG_EVERY = 50
 """Iterations between two points of the loss curve."""
 
 OnPoint = Callable[[int, float], None]
-"""Takes the iteration and the mean loss of a point of the curve, while the training goes on."""
+"""Takes the iteration and the mean loss of a point of the curve, while the training runs."""
 
 
 class ShuffledBatches:
@@ -37,7 +37,7 @@ class ShuffledBatches:
     def __init__(self, num_samples: int, *, batch_size: int, generator: torch.Generator) -> None:
         self._num_samples, self._batch_size, self._generator = num_samples, batch_size, generator
         self.queue: list[int] = []
-        """Indices that are drawn and come next."""
+        """Indices that are drawn but not yet used."""
 
     def __next__(self) -> list[int]:
         while len(self.queue) < self._batch_size:
@@ -100,9 +100,9 @@ class Execution:
     accumulation_steps: int = 1
     """Parts, one after another, of each process's share of a batch."""
     unfinished: Unfinished | None = None
-    """Where the training leaves its state and finds that of an earlier run; None: it starts anew and leaves none."""
+    """Where the training saves its state and finds that of an earlier run; None: no state is read or saved."""
     on_point: OnPoint | None = None
-    """Told of every point of the curve, in the main process."""
+    """Called with every point of the curve, in the main process."""
 
     def accelerator(self, device: torch.device) -> Accelerator:
         """Raises: UserError for fp16 on the CPU."""
@@ -168,7 +168,7 @@ def train(
                 # no torch scheduler: LambdaLR rounds 13 of the segmenter's 800 rates differently, in the last bit
                 set_rates(iteration)
                 if num_processes > 1:
-                    torch.manual_seed(hash((seed, iteration, accelerator.process_index)))  # each its own dropout
+                    torch.manual_seed(hash((seed, iteration, accelerator.process_index)))  # own dropout per process
                 drawn = task.draw(next(run.batches), generator)
                 parts = [task.load(drawn, part_rows) for part_rows in rows]
                 totals = accelerator.reduce(torch.stack([task.count(part) for part in parts]).sum(dim=0), "sum")
@@ -193,14 +193,14 @@ def train(
 
 
 def _restore(run: _Run, unfinished: Unfinished | None, accelerator: Accelerator) -> None:
-    """Let all processes go on from the state of an earlier run, if there is one, or none."""
+    """Resume from the state of an earlier run, if there is one: all processes or none."""
     if unfinished is None:
         return
     if accelerator.num_processes == 1:
         run.restore(unfinished)
         return
     [unfinished.fingerprint] = broadcast_object_list([unfinished.fingerprint])
-    with accelerator.main_process_first():  # it deletes what cannot be used
+    with accelerator.main_process_first():  # it deletes a state that cannot be used
         run.restore(unfinished)
     iterations = accelerator.gather(torch.tensor([run.iteration], device=run.device)).tolist()
     if min(iterations) != max(iterations):
@@ -222,10 +222,10 @@ class _Run:
     device: torch.device
     curve: LossCurve
     iteration: int = 0
-    """The last one that is done."""
+    """The last completed one."""
 
     def save(self, unfinished: Unfinished | None, *, ended: bool) -> None:
-        """Leave the state where one is due. The last is kept as well: who trains several trains none of them again."""
+        """Save the state when one is due, and at the end: a stage with several trainings repeats no finished one."""
         if unfinished is None or not (ended or unfinished.is_due()):
             return
         tensors = {f"task.{name}": tensor for name, tensor in self.task.state_dict().items()}
@@ -243,7 +243,7 @@ class _Run:
         unfinished.save(TrainingState(tensors=tensors, values=values))
 
     def restore(self, unfinished: Unfinished) -> None:
-        """Go on from the state of an earlier run, if there is one."""
+        """Resume from the state of an earlier run, if there is one."""
         state = unfinished.load()
         if state is None:
             return

@@ -1,4 +1,4 @@
-"""What a training needs to go on where it was killed, or not to be done again: one file, whole or not at all."""
+"""The state from which a killed training resumes, and a finished one is not repeated: one file, written atomically."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TrainingState:
 
 @dataclass
 class Unfinished:
-    """A folder for the last state of a training. It is no output of a stage, so DVC leaves it where it is.
+    """A folder for the last state of a training. It is not an output of a stage, so DVC does not delete it.
 
     A state is only good for the same `fingerprint`: all that the result of the training depends on, as JSON. The last
     one stays after the training's end, until a training with another fingerprint drops it.
@@ -48,14 +48,14 @@ class Unfinished:
     folder: Path
     fingerprint: Mapping[str, Any]
     every_s: float
-    """A new state is due so many seconds after the last one."""
+    """Seconds between two states."""
     _saved_s: float = field(default_factory=time.monotonic, init=False)
 
     def is_due(self) -> bool:
         return time.monotonic() - self._saved_s >= self.every_s
 
     def save(self, state: TrainingState) -> None:
-        """Replace the state of before. Tensors may be on any device."""
+        """Replace the previous state. Tensors may be on any device."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
         content = {"fingerprint": self.fingerprint, "sha256": _digest(tensors), "values": state.values}
         for partial in self.folder.glob(f"{_FILE}.*.partial"):  # of processes that were killed
@@ -67,7 +67,7 @@ class Unfinished:
 
     def load(self) -> TrainingState | None:
         """The last state, on the CPU; None where there is none. One that is damaged or of another training is deleted,
-        which a line on stderr says.
+        which is reported on stderr.
         """
         path = self.folder / _FILE
         if not path.is_file():
@@ -114,7 +114,7 @@ def training_fingerprint(
 
 
 def _problem(content: Mapping[str, Any], tensors: Mapping[str, Tensor], fingerprint: Mapping[str, Any]) -> str:
-    """Why a state cannot be used; '' when it can."""
+    """The reason why a state cannot be used; '' if it can."""
     if content["sha256"] != _digest(tensors):
         return "is damaged (its digest is another one)"
     saved = content["fingerprint"]

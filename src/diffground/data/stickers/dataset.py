@@ -24,7 +24,7 @@ def compose_dataset(
     """Write the lists `train` and `val` below `root`, replacing what was composed there before.
 
     `categories`: of art.yaml, in label order. `val` shows the held-out artworks; a further concept has none and shows
-    the same in both. One to three objects an image, categories equally often in turn. Returns list -> category ->
+    the same in both. One to three objects per image, categories equally often in turn. Returns list -> category ->
     number of images. Raises: UserError when `root` holds something else, and for a missing artwork.
     """
     if root.is_dir() and any(root.iterdir()) and not (root / _CARD).is_file():
@@ -55,7 +55,7 @@ def compose_dataset(
 
 
 def plan_scenes(num: int, *, categories: Sequence[str], rng: np.random.Generator) -> list[tuple[str, ...]]:
-    """Of `categories`, 1 to 3 different ones a scene; over all scenes their numbers differ by one at most."""
+    """Of `categories`, 1 to 3 different ones per scene; over all scenes their numbers differ by one at most."""
     sizes = rng.choice(list(_NUM_OBJECTS_SHARE), size=num, p=list(_NUM_OBJECTS_SHARE.values()))
     used = np.zeros(len(categories))
     scenes = []

@@ -148,7 +148,7 @@ def _arrange(
 
 
 def _back_to_front(corners: list[tuple[int, int]], layers: list[Image.Image]) -> list[int]:
-    """What stands lower in the picture is nearer."""
+    """Objects that stand lower in the image are nearer."""
     return sorted(range(len(layers)), key=lambda i: corners[i][1] + layers[i].height)
 
 

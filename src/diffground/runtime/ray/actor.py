@@ -22,7 +22,7 @@ class Server:
         self._progress = (0, 0)
 
     def start(self, folder: str, num_threads: int) -> UserError | None:
-        """Work in `folder`, as the one who started this does. Returns why that cannot be."""
+        """Change to `folder`, where the process that started this one works. Returns the reason if that fails."""
         try:
             os.chdir(folder)
         except OSError:
@@ -44,7 +44,7 @@ class Server:
         self._progress = (i, 0)
         try:
             if self._held[0] != map_number:
-                self._held = (0, None)  # so that two models never lie side by side in memory
+                self._held = (0, None)  # so that two models are never in memory at once
                 self._held = (map_number, ray.cloudpickle.loads(ray.get(content[0])))
             result = self._held[1](item, self._advance)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""To start a Ray on this machine, or to reach a cluster that is there."""
+"""Start Ray on this machine, or connect to an existing cluster."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _CONNECT_TIMEOUT_S = 20.0
 
 def connect(address: str, *, num_cpus: int) -> bool:
     """Connect this process to the Ray at `address`; with '' to a new one of `num_cpus` on this machine, which listens
-    on loopback alone. Returns whether it did: a process that is connected already stays so.
+    only on loopback. Returns whether it did: a process that is already connected stays so.
 
     Raises: UserError for an address that is none, InfrastructureError where no Ray answers or starts.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     own: dict[str, Any] = {}
     if not address:
-        # how Ray is told to listen on 127.0.0.1, on Linux too; it is read at import
+        # makes Ray listen on 127.0.0.1, on Linux too; it is read at import
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         os.environ.setdefault("RAY_worker_niceness", "0")  # the workers are the stage, no work in the background
         own = {"include_dashboard": False, "num_cpus": num_cpus}

@@ -1,8 +1,8 @@
 """Workers on a Ray cluster: the interface of `diffground.runtime.workers`, on as many machines and GPUs as there are.
 
-One actor a worker. The work (with its loaded models) is put into Ray's object store once and loaded once by each; then
-an actor has one item at a time. An item whose worker is lost is done again by another one. Workers read and write files
-themselves, so the repository lies at the same path on every machine, on a filesystem that they share.
+One actor per worker. The work (with its loaded models) is put into Ray's object store once and loaded once by each;
+then an actor has one item at a time. An item whose worker is lost is done again by another one. Workers read and write
+files themselves, so the repository lies at the same path on every machine, on a filesystem that they share.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _WATCH = "watch"
 
 
 class RayWorkers(Workers):
-    """Workers of a Ray cluster. They start with the first item and end with the block; so does a Ray of one's own."""
+    """Workers of a Ray cluster. They start with the first item and end with the block, as does a Ray they started."""
 
     def __init__(self, *, num_workers: int = 1, num_threads: int = 1, address: str = "", on_gpus: bool = False) -> None:
         """
         Args:
-            num_workers: actors, sharing out `num_threads`; not read `on_gpus`.
-            num_threads: CPU threads of torch; `on_gpus` of each worker.
-            address: '' starts a Ray on this machine alone; 'auto' or 'host:port' is a cluster that is there and that
-                this machine belongs to. A Ray that this process is connected to already is used as it is.
-            on_gpus: a worker for each GPU of the cluster.
+            num_workers: actors, which share `num_threads`; not read with `on_gpus`.
+            num_threads: CPU threads of torch; with `on_gpus`, of each worker.
+            address: '' starts Ray on this machine only; 'auto' or 'host:port' is an existing cluster that this machine
+                belongs to. A Ray that this process is already connected to is used as it is.
+            on_gpus: one worker per GPU of the cluster.
         Raises: UserError when Ray is not installed, and for a Ray Client address, 'ray://…'.
         """
         super().__init__(num_workers=num_workers, num_threads=num_threads)
@@ -64,7 +64,7 @@ class RayWorkers(Workers):
         self._num_maps, self._is_ours = 0, False
 
     def map(self, work: Work[Item, Result], items: Iterable[Item], *, advance: Advance = ignore) -> Iterator[Result]:
-        """As Workers.map; a worker that is lost is replaced, and `advance` hears of each sample once.
+        """As Workers.map; a worker that is lost is replaced, and each sample is reported to `advance` once.
 
         Raises: UserError when the cluster cannot be reached, starts no worker, or loses `_MAX_LOSSES` workers in a row
         to the same item.
@@ -79,7 +79,7 @@ class RayWorkers(Workers):
             self._num_maps += 1
             yield from _Round(self, work, items, advance).results()
         except BaseException:
-            self._kill_actors()  # some are at work on what nobody waits for any more
+            self._kill_actors()  # some still work on items whose results are no longer needed
             raise
 
     def _connect(self) -> None:
@@ -247,7 +247,7 @@ class _Round:
             try:
                 self._tell(*ray.get(call))
             except ray.exceptions.RayError:
-                continue  # its call of `do` tells that too
+                continue  # its call of `do` reports that too
 
     def _tell(self, i: int, num_samples: int) -> None:
         if num_samples > self.told[i]:
@@ -255,7 +255,7 @@ class _Round:
             self.told[i] = num_samples
 
     def _end_calls(self) -> None:
-        """Kill who is at work and wait for their end, so that nobody writes any more."""
+        """Kill the working actors and wait for their end, so that nothing is written afterwards."""
         import ray
 
         for actor, _ in self.running.values():
