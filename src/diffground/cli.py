@@ -55,9 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     ground.add_argument(
         "--grounding",
         type=Path,
-        default=paths.GROUNDING_MODEL,
         metavar="FOLDER",
-        help=f"grounding module, e.g. of import-released; default: {paths.GROUNDING_MODEL}",
+        help=f"grounding module, e.g. of import-released; default: {paths.GROUNDING_MODEL}, or before a reproduction "
+        f"{paths.SHIPPED}/grounding",
     )
     ground.add_argument(
         "--allow-other-generator",
@@ -169,6 +169,9 @@ def _ground(args: argparse.Namespace) -> None:
 
     if args.seed < 0:
         raise UserError(f"--seed must not be negative, got {args.seed}")
+    shipped = paths.SHIPPED / "grounding"
+    use_shipped = not paths.GROUNDING_MODEL.is_dir() and shipped.is_dir()
+    grounding = args.grounding or (shipped if use_shipped else paths.GROUNDING_MODEL)
     # imported late: torch takes seconds, a wrong argument should not
     from diffground.ground_command import ground
 
@@ -177,7 +180,7 @@ def _ground(args: argparse.Namespace) -> None:
         args.category,
         textual_inversions=args.word,
         seed=args.seed,
-        grounding=args.grounding if args.method == "grounding" else None,
+        grounding=grounding if args.method == "grounding" else None,
         threshold=args.threshold,
         out=args.out,
         params=load_params(paths.PARAMS),

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 import diffground
-from diffground.reproduction.ship import SHIPPED, SOURCE
+from diffground.reproduction.paths import SHIPPED
+from diffground.reproduction.ship import SOURCE
 
 ROOT = Path(__file__).parents[2]
 HIDE_PIPELINE = """
@@ -33,10 +34,10 @@ sys.meta_path[:] = [Hidden(finder) for finder in sys.meta_path]
 """
 
 
-def run_without_pipeline(code):
+def run_without_pipeline(code, *, cwd=ROOT):
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-c", HIDE_PIPELINE + code]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("module", ["diffground.grounded", "diffground.segmentation.pipeline"])
@@ -47,13 +48,14 @@ def test_the_examples_of_docstrings_run(module):
     assert (attempted >= 3, failed) == (True, 0), ran.stdout + ran.stderr
 
 
-def test_the_python_of_readme_runs():
+def test_the_python_of_readme_runs(tmp_path):
+    (tmp_path / "models").symlink_to(ROOT / "models")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     of_the_library = [block for block in blocks if "import mlflow" not in block]
     assert of_the_library
     for block in of_the_library:
         assert "GroundedPipeline" in block
-        ran = run_without_pipeline(block)
+        ran = run_without_pipeline(block, cwd=tmp_path)
         assert ran.returncode == 0, ran.stderr
 
 

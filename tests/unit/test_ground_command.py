@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -244,3 +245,16 @@ def test_a_file_named_with_an_equals_sign_is_a_file(tmp_path: Path) -> None:
     assert parse_inversion(name) == (None, Path(name))
     assert parse_inversion(f"<cat>={name}") == ("<cat>", Path(name))
     assert parse_inversion("cat.safetensors") == (None, Path("cat.safetensors"))
+
+
+def test_before_a_reproduction_the_shipped_module_is_used(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["a photograph of a dog", "-c", "dog"]
+    assert ground(capsys, *asked, "-o", "own.png")[0] == 0
+    Path("models/mini").mkdir(parents=True)
+    Path("models/grounding").rename("models/mini/grounding")
+    assert ground(capsys, *asked, "-o", "shipped.png")[0] == 0
+    assert Path("shipped.png").read_bytes() == Path("own.png").read_bytes()
+    shutil.rmtree("models/mini/grounding")
+    code, _, errors = ground(capsys, *asked)
+    assert code == 2
+    assert errors[-1].startswith("error: models/grounding: no grounding module (config.json is missing)")

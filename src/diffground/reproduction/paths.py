@@ -41,6 +41,9 @@ REVIEWS = Path("review")
 
 GROUNDING_MODEL = Path("models/grounding")
 
+SHIPPED = Path("models/mini")
+"""Committed models; below it `grounding` and `segmenter`, those of the committed reproduction."""
+
 SEGMENTERS = Path("models/segmenter")
 """One folder a training set, with its name."""
 

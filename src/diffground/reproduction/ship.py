@@ -17,7 +17,6 @@ from diffground.reproduction.config import Params, load_params
 from diffground.reproduction.lock_file import read_stages
 from diffground.reproduction.recovery import LOCK
 
-SHIPPED = Path("models/mini")
 SOURCE = "source.json"
 """In a shipped folder: the output of dvc.lock that it is a copy of, {"out": path, "md5": its hash}."""
 
@@ -39,7 +38,7 @@ def ship(params: Params) -> list[Path]:
     ):
         if not folder.is_dir() or out.as_posix() not in locked:
             raise UserError(f"{folder}: nothing to ship; run `dvc repro`")
-        target = SHIPPED / name
+        target = paths.SHIPPED / name
         for file in sorted(folder.iterdir()):
             with atomic_file(target / file.name) as partial:
                 shutil.copyfile(file, partial)
@@ -47,7 +46,9 @@ def ship(params: Params) -> list[Path]:
         write_atomically(target / SOURCE, json.dumps(source, indent=2) + "\n")
         written.append(target)
     p = params.generator
-    write_defaults(SHIPPED / "grounding", Defaults(p.num_steps, p.guidance_scale, params.grounding.mask_threshold))
+    write_defaults(
+        paths.SHIPPED / "grounding", Defaults(p.num_steps, p.guidance_scale, params.grounding.mask_threshold)
+    )
     return written
 
 
