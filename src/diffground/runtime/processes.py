@@ -112,7 +112,7 @@ class _Member:
             reason = "was killed (out of memory?)" if code == -signal.SIGKILL else "died"
             self.failed_s = 0.0
             kind = InfrastructureError if code == -signal.SIGKILL else UserError
-            self.error = kind(f"a training process {reason}, exit code {code}; run the same command to go on")
+            self.error = kind(f"a training process {reason}, exit code {code}; run the same command to resume")
             return True
         if message is None:
             return False

@@ -70,7 +70,7 @@ def import_maskformer(file: Path, folder: Path, *, categories: Sequence[str], im
     with file.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     segmenter = MaskFormerSegmenter(model, categories=categories, image_size=image_size, device=torch.device("cpu"))
-    told = "checked in config.yaml" if is_checked else "not checked, for there is no config.yaml beside the file"
+    told = "checked in config.yaml" if is_checked else "not checked, because there is no config.yaml next to the file"
     segmenter.save(folder, card=_card(file.name, sha256=sha256, told=told, settings=settings))
     depth, num_queries = settings["MODEL.RESNETS.DEPTH"], config.decoder_config.num_queries
     return (

@@ -41,7 +41,7 @@ def connect(address: str, *, num_cpus: int) -> bool:
             ) from None
         raise InfrastructureError(
             f"runtime.ray_address: no Ray cluster answers at '{address}' ({in_one_line(error)}); start one with "
-            "`ray start --head`, or leave it empty for one on this machine alone"
+            "`ray start --head`, or leave it empty to start one on this machine only"
         ) from None
     return True
 
