@@ -23,7 +23,7 @@ seed = yaml.safe_load(open("params.yaml"))["seed"]
 read = pathlib.Path("a.txt").read_text() if sys.argv[1] == "b" else str(seed)
 pathlib.Path(f"{sys.argv[1]}.txt").write_text(sys.argv[1] + read)
 """
-SETTINGS = [["core", "analytics", "false"], ["core", "check_update", "false"]]
+SETTINGS = [["core.analytics", "false"], ["core.check_update", "false"]]
 
 
 def run(folder, *command):
