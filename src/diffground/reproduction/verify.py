@@ -87,7 +87,9 @@ def verify(root: Path = Path()) -> Difference | None:
     committed, here = read_stages(committed_text), read_stages(text)
     status = json.loads(output_of([*DVC, "status", "--json"], cwd=root) or "{}")
     if status:
-        raise UserError(f"the outputs are not complete or not up to date ({', '.join(sorted(status))}); run `dvc repro`")
+        raise UserError(
+            f"the outputs are not complete or not up to date ({', '.join(sorted(status))}); run `dvc repro`"
+        )
     for stage in _in_order(here):
         entry, other = here[stage], committed.get(stage, {})
         hashes = {out["path"]: out["md5"] for out in other.get("outs", [])}

@@ -159,7 +159,7 @@ def test_a_grounder_gives_the_published_computation_on_both_branches_uncondition
         module.train()(features, torch.randn(8, 1, generator.text_dim), None, image_size=32)
     state = {published(name): tensor.clone() for name, tensor in module.state_dict().items()}
     save_grounding(tmp_path / "grounding", module, spec, card="")
-    grounder = Grounder.load(tmp_path / "grounding", generator=generator, device=CPU)
+    grounder = Grounder.load(tmp_path / "grounding", generator=generator, device=CPU, allow_other_generator=True)
     prompt, words, latents = "a photograph of a dog and a potted plant", ["potted plant", "dog"], generator.noise([6])
     (probs,) = grounder.probs(latents=latents, prompts=[prompt], words=[words], timestep=1, image_size=32)
 
