@@ -50,7 +50,7 @@ def run_entry_point(action: Callable[[], None], *, resume_with: str) -> int:
         print(f"\ninterrupted; `{resume_with}` goes on from here, what is complete is kept", file=sys.stderr)
         return 130
     except ModuleNotFoundError as error:
-        # the name of a package alone: one that is installed but lacks a module, "dvc.dvcfile", is a bug
+        # only the name of a package: one that is installed but lacks a module, "dvc.dvcfile", is a bug
         if error.name not in PIPELINE_PACKAGES:
             raise
         print(f"error: this command needs '{error.name}'; run pip install 'diffground[pipeline]'", file=sys.stderr)

@@ -31,7 +31,7 @@ def ground(
     params: Params,
     allow_other_generator: bool = False,
 ) -> list[Path]:
-    """Sample one image and write `out` (the image and its masks), the image alone, and one mask per word.
+    """Sample one image and write `out` (the image and its masks), the image without masks, and one mask per word.
 
     textual_inversions: 'FILE' or 'WORD=FILE', see parse_inversion.
     grounding: model folder; None: DAAM's heat maps.

@@ -54,7 +54,7 @@ def deliver(session: Session, client: Any, *, live: bool) -> None:
 
 
 def _goes_with(found: tuple[Entry, int]) -> Any:
-    """Metrics of the same runs that follow on each other go together, everything else alone."""
+    """Metrics of the same runs that follow on each other go together; every other entry is a batch of its own."""
     entry, end = found
     return entry["to"] if entry["op"] == "metrics" else end
 

@@ -18,7 +18,7 @@ _INTERVAL_S, _LONGEST_PAUSE_S = 0.5, 60.0
 _SLOW_S = 2.0
 """A server that took longer to say no is not asked again at the end."""
 _ANSWER_S = 5.0
-"""A server that has not taken the first entry so long after the last one is left alone."""
+"""A server that has not taken the first entry so long after the last one is not waited for."""
 
 
 class Sync:
