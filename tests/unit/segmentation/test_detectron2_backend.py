@@ -11,8 +11,9 @@ import torch
 from transformers import ResNetBackbone, ResNetConfig
 
 from diffground.errors import UserError
-from diffground.segmentation.detectron2_backend import OfficialMaskFormerSegmenter, official_settings
+from diffground.segmentation.detectron2_backend import OfficialMaskFormerSegmenter
 from diffground.segmentation.maskformer import MaskFormerSegmenter, build_maskformer
+from diffground.segmentation.official_checkpoint import official_settings
 
 CPU = torch.device("cpu")
 IS_INSTALLED = find_spec("detectron2") is not None and find_spec("mask_former") is not None

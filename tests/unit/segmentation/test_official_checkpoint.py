@@ -125,7 +125,7 @@ def test_a_checkpoint_as_training_leaves_it_is_read(place: Path) -> None:
     training = {"optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}, "scheduler": {"last_epoch": 9}}
     torch.save({"model": {**halved, **counters}, **training, "iteration": 9}, place / "model_final.pth")
     told = import_maskformer(place / "model_final.pth", place / "imported", categories=PASCAL_CATEGORIES, image_size=64)
-    assert "not checked, because there is no config.yaml" in told
+    assert "not checked, because no config.yaml lies" in told
     weights = weights_of(place / "imported")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
     torch.testing.assert_close(
