@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 
-from diffground.entry_point import run_entry_point
+from diffground.entry_point import log_to_stderr, run_entry_point
 from diffground.reproduction import paths
 from diffground.reproduction.config import Params, load_params
 from diffground.reproduction.recovery import keep_copy
@@ -62,4 +62,5 @@ def _take_part(name: str, main: Main, params: Params, num: int) -> None:
     """Run in each of `num` processes."""
     num_threads = max(1, params.runtime.num_threads // num)
     os.environ["OMP_NUM_THREADS"] = str(num_threads)  # otherwise accelerate would choose
-    _run(name, main, replace(params, runtime=replace(params.runtime, num_threads=num_threads)))
+    with log_to_stderr():
+        _run(name, main, replace(params, runtime=replace(params.runtime, num_threads=num_threads)))

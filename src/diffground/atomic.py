@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """The path to write instead of `path`: beside it, of this process alone, <name>.<process id>.partial.
+    """The path to write instead of `path`: <name>.<process id>.partial next to it.
 
     At the end that file is on the disk and takes the place of `path`; after an exception it is gone, and what was at
     `path` before is still there. Folders above `path` are made. Who may read the file is decided by the umask, as for

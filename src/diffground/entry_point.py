@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from diffground.errors import InfrastructureError, UserError, in_one_line
 
@@ -36,10 +38,11 @@ def run_entry_point(action: Callable[[], None], *, resume_with: str) -> int:
     """Run `action` and return the exit code: 0, 2 for what the user can mend, 75 for what a later try may get over,
     130 after Ctrl-C.
 
-    `resume_with` is the command that goes on where this one stopped. Any other exception is a bug and passes through.
+    `resume_with` is the command that resumes where this one stopped. Any other exception is a bug and passes through.
     """
     try:
-        action()
+        with log_to_stderr():
+            action()
     except InfrastructureError as error:
         print(f"error: {error}", file=sys.stderr)
         return TEMPORARY_FAILURE
@@ -47,7 +50,7 @@ def run_entry_point(action: Callable[[], None], *, resume_with: str) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\ninterrupted; `{resume_with}` goes on from here, what is complete is kept", file=sys.stderr)
+        print(f"\ninterrupted; `{resume_with}` resumes from here, what is complete is kept", file=sys.stderr)
         return 130
     except ModuleNotFoundError as error:
         # only the name of a package: one that is installed but lacks a module, "dvc.dvcfile", is a bug
@@ -69,6 +72,27 @@ def run_entry_point(action: Callable[[], None], *, resume_with: str) -> int:
         print(f"error: no space left to write: {reason}; free some, then run `{resume_with}`", file=sys.stderr)
         return 2
     return 0
+
+
+@contextmanager
+def log_to_stderr() -> Iterator[None]:
+    """Write the package's log to stderr: information as it is, warnings as "warning: …"."""
+    logger, handler = logging.getLogger("diffground"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter())
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        message = super().format(record)
+        return f"{record.levelname.lower()}: {message}" if record.levelno > logging.INFO else message
 
 
 def is_full_disk(error: BaseException) -> bool:

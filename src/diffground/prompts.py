@@ -170,8 +170,8 @@ def sample_synthesis_prompts(
 def token_spans(tokenizer: Any, prompt: str, phrases: Sequence[str]) -> list[list[int]]:
     """For each phrase the positions of its tokens in the tokenized `prompt`, start token counted.
 
-    The first occurrence counts that is not part of one of another of these phrases: of "dog" and "hot dog", asked for
-    together, "dog" is not the one in "hot dog". Asked for alone, it is. Empty for a phrase that is not in the prompt.
+    The first occurrence counts that is not part of another of these phrases: with "dog" and "hot dog", the "dog" in
+    "hot dog" does not count; with "dog" only, it does. Empty for a phrase that is not in the prompt.
     `tokenizer`: a transformers tokenizer that splits at spaces. Raises: UserError when the prompt is cut off, at the
     tokenizer's maximal length, before the end of a phrase.
     """

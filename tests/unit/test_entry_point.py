@@ -1,5 +1,6 @@
 """Exit codes and messages. A full disk is a real one: a write limit of the kernel, or /dev/full."""
 
+import logging
 import os
 import resource
 import signal
@@ -91,7 +92,7 @@ def test_ctrl_c_says_how_to_go_on(capsys):
         raise KeyboardInterrupt
 
     assert run(action) == 130
-    assert "`dvc repro generate` goes on from here" in capsys.readouterr().err
+    assert "`dvc repro generate` resumes from here" in capsys.readouterr().err
 
 
 def test_a_bug_keeps_its_traceback():
@@ -164,3 +165,16 @@ def test_a_process_exits_with_the_code(tmp_path):
 def test_a_missing_module_that_the_extra_would_not_bring_is_a_bug(name):
     with pytest.raises(ModuleNotFoundError):
         run(lambda: import_module(name))
+
+
+def test_the_log_of_the_package_goes_to_stderr_only_while_a_command_runs(capsys, caplog):
+    logger = logging.getLogger("diffground.somewhere")
+
+    def action():
+        logger.info("a fact")
+        logger.warning("a doubt")
+
+    assert run(action) == 0
+    assert capsys.readouterr() == ("", "a fact\nwarning: a doubt\n")
+    logger.info("another fact")
+    assert capsys.readouterr().err == ""

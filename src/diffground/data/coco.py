@@ -189,7 +189,7 @@ class PanopticAnnotations:
     def __init__(self, path: Path, labels: Mapping[str, int]) -> None:
         content = _read_json(path, ("images", "annotations", "categories"))
         self._path, self._folder = path, path.with_suffix("")
-        self._remedy = f"unpack {self._folder.name}.zip beside {path.name}"
+        self._remedy = f"unpack {self._folder.name}.zip next to {path.name}"
         self._label_of = _labels_by_id(path, content["categories"], labels)
         self._annotations = {annotation["image_id"]: annotation for annotation in content["annotations"]}
         self.images = sorted(

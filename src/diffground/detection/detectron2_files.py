@@ -73,7 +73,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             raise UserError(f"{path}: damaged: {in_one_line(error, limit=None)}; {_CONVERT}") from None
     weights = read_state_dict(path, remedy=_CONVERT)
     if not all(isinstance(value, Tensor) for value in weights.values()):
-        raise UserError(f"{path} must hold tensors by their names, alone or under 'model'; {_CONVERT}")
+        raise UserError(f"{path} must hold tensors by their names, at the top or under 'model'; {_CONVERT}")
     return weights
 
 

@@ -97,7 +97,7 @@ def detect_shards(
 
     A sample has a mask per category that was found, its score and number of instances (see data.labelled).
     `detector_id` and the thresholds say what the masks depend on; `mask_threshold` is the detector's.
-    workers: None is this process alone. Raises: UserError for input shards that are missing or damaged.
+    workers: None uses only this process. Raises: UserError for input shards that are missing or damaged.
     """
     shards = list_shards(in_dir)
     return map_shards(

@@ -72,9 +72,9 @@ class TextEncoding:
             states = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
             pooled = outputs[-1].text_embeds
         if self._empty_is_zero:
-            told = torch.tensor([prompt != "" for prompt in distinct], device=states.device)
-            states = states * told[:, None, None]
-            pooled = None if pooled is None else pooled * told[:, None]
+            is_given = torch.tensor([prompt != "" for prompt in distinct], device=states.device)
+            states = states * is_given[:, None, None]
+            pooled = None if pooled is None else pooled * is_given[:, None]
         rows = {prompt: i for i, prompt in enumerate(distinct)}
         order = [rows[prompt] for prompt in prompts]
         return EncodedText(states=states[order], pooled=None if pooled is None else pooled[order])

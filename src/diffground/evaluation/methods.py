@@ -88,7 +88,7 @@ def calibrate_daam(
 ) -> DaamMethod:
     """DAAM with the threshold that fits the oracle's masks of these training samples best.
 
-    workers: each computes the maps of a batch; None is this process alone.
+    workers: each computes the maps of a batch; None uses only this process.
     """
     batches = [samples[start : start + batch_size] for start in range(0, len(samples), batch_size)]
     pairs: list[tuple[np.ndarray, np.ndarray]] = []

@@ -24,7 +24,7 @@ class IouTable:
         return sum(self.iou.values()) / len(self.iou) if self.iou else None
 
     def subset(self, categories: tuple[str, ...]) -> IouTable:
-        """The same scores of `categories` alone."""
+        """The same scores of only `categories`."""
         return IouTable(
             iou={c: self.iou[c] for c in categories if c in self.iou},
             absent=tuple(c for c in categories if c in self.absent),

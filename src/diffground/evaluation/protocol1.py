@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +19,8 @@ from diffground.evaluation.nmi import NmiScores
 from diffground.evaluation.review import ACCEPTED, REJECTED, Review
 from diffground.runtime.progress import Progress
 from diffground.runtime.workers import Advance, Workers
+
+logger = logging.getLogger(__name__)
 
 MIN_AREA_FRAC = 0.01
 """A named object smaller than this share of the image is not judged."""
@@ -158,7 +160,7 @@ def run_protocol1(
     """Judge `methods` on the samples that pass the quality check, `batch_size` samples at a time.
 
     review: its verdicts go before the check; an accepted sample with a category that the oracle did not find cannot be
-    judged all the same, with a warning. workers: each predicts a batch; None is this process alone. For several,
+    judged all the same, with a warning. workers: each predicts a batch; None uses only this process. For several,
     methods can be pickled. Raises: UserError for a review of other samples or images.
     """
     good, rejected = _judgeable(samples, review)
@@ -205,10 +207,9 @@ def _judgeable(samples: Iterable[LabelledSample], review: Review | None) -> tupl
     if review:
         review.require_known(keys)
         if unjudgeable:
-            warnings.warn(
+            logger.warning(
                 f"{review.path}: {len(unjudgeable)} accepted samples are not judged, for the detector found no mask of "
-                f"a named category: {', '.join(unjudgeable[:5])}{' …' if len(unjudgeable) > 5 else ''}",
-                stacklevel=3,
+                f"a named category: {', '.join(unjudgeable[:5])}{' …' if len(unjudgeable) > 5 else ''}"
             )
     return good, rejected
 

@@ -52,7 +52,7 @@ def score_real_images(
     """Judge `methods` on samples that real_shards wrote, `batch_size` samples at a time.
 
     A category is scored over all images whose prompt names it, in pixels that somebody labelled; masks of one image may
-    overlap. workers: each predicts a batch; None is this process alone.
+    overlap. workers: each predicts a batch; None uses only this process.
     """
     everything = list(samples)
     batches = [everything[start : start + batch_size] for start in range(0, len(everything), batch_size)]

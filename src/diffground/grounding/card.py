@@ -48,7 +48,7 @@ Masks for words, from the features of a text-to-image model: the published weigh
 - **Generator**: Stable Diffusion 1.x at 512 px; features of both guidance branches, unconditional first, read where
   the authors trained it: at the last of 50 steps (`generator.tapped_step: 1`).
 - **Data, categories, scores**: see the paper and the authors' repository; nothing was trained or measured here.
-- **Limits**: here the module normalises with its stored statistics, so that a sample's masks depend on that sample
-  alone; in the authors' demo it stays in training mode and normalises with those of the image at hand.
+- **Limits**: here the module normalises with its stored statistics, so that a sample's masks depend only on that
+  sample; in the authors' demo it stays in training mode and normalises with those of the image at hand.
 - **Licence**: the authors' terms.
 """

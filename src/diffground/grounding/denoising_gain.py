@@ -43,9 +43,9 @@ def denoising_gain(
         noisy = generator.add_noise(clean, generator.noise([_NOISE_SEED] * len(clean)), timestep=timestep)
         predicted = generator.denoise(torch.cat([noisy, noisy[sample_of]]), prompts, timestep=timestep)
         errors = (predicted - torch.cat([clean, clean[sample_of]])).square().mean(dim=1)  # (B + rows, h, w)
-        without, told = errors[: len(clean)], errors[len(clean) :]
+        without, given = errors[: len(clean)], errors[len(clean) :]
         scale = without.mean(dim=(1, 2), keepdim=True)
-        gains[sample_of, word_of, k] = (without[sample_of] - told) / scale[sample_of]
+        gains[sample_of, word_of, k] = (without[sample_of] - given) / scale[sample_of]
     if gains.shape[-1] != size:
         resized = F.interpolate(gains.flatten(0, 1), size=(size, size), mode="bilinear", align_corners=False)
         gains = resized.unflatten(0, gains.shape[:2])

@@ -61,6 +61,7 @@ class Progress:
         rate = (self._done - self._initial) / elapsed_s
         spent = tqdm.format_interval(elapsed_s)
         line = f"{self._description}: {self._done}/{self._total}, {rate:.1f}/s, {spent} spent, {self._left()} left"
+        # not to the log: like the bar, it needs no set-up
         print(line, file=sys.stderr, flush=True)
 
     def _left(self) -> str:

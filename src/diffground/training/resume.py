@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -24,6 +24,8 @@ from diffground.errors import in_one_line
 from diffground.runtime.code_digest import code_digest
 from diffground.runtime.fingerprint import checkpoint_fingerprint
 from diffground.runtime.rank import is_main_process
+
+logger = logging.getLogger(__name__)
 
 _FILE = "state.safetensors"
 
@@ -67,7 +69,7 @@ class Unfinished:
 
     def load(self) -> TrainingState | None:
         """The last state, on the CPU; None where there is none. One that is damaged or of another training is deleted,
-        which is reported on stderr.
+        with a warning in the log.
         """
         path = self.folder / _FILE
         if not path.is_file():
@@ -80,7 +82,7 @@ class Unfinished:
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             problem = f"is damaged ({in_one_line(error)})"
         if problem:
-            print(f"{path}: {problem}; it is deleted, training starts anew", file=sys.stderr)
+            logger.warning(f"{path}: {problem}; it is deleted and training starts again from its beginning")
             self.remove()
             return None
         return TrainingState(tensors=tensors, values=content["values"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -95,9 +96,10 @@ def test_a_review_without_rows_changes_nothing(tmp_path: Path) -> None:
     assert run(review(tmp_path / "r.csv")).metrics() == run(None).metrics()
 
 
-def test_what_was_not_found_cannot_be_judged(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match=r"r\.csv: 1 accepted samples are not judged.*: test-000002$"):
-        result = run(review(tmp_path / "r.csv", missed="accepted"))
+def test_what_was_not_found_cannot_be_judged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    result = run(review(tmp_path / "r.csv", missed="accepted"))
+    [warning] = caplog.messages
+    assert re.search(r"r\.csv: 1 accepted samples are not judged.*: test-000002$", warning)
     assert result.num_rejected == {"not_found": 1, "bad_area": 1, "same_object": 0, "reviewed": 0}
 
 

@@ -252,7 +252,7 @@ def test_ctrl_c_ends_all(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
-    assert "`again` goes on from here" in errors
+    assert "`again` resumes from here" in errors
     assert "Traceback" not in errors
     assert len(started) >= 4, "Ray's own processes and two workers"
     _, alive = psutil.wait_procs(started, timeout=60)

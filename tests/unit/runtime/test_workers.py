@@ -192,7 +192,7 @@ def test_ctrl_c_ends_all_without_a_traceback_and_without_half_a_shard(started, t
     os.killpg(started.pid, signal.SIGINT)
     _, errors = started.communicate(timeout=DEADLINE_S)
     assert started.returncode == 130
-    assert "`again` goes on from here" in errors
+    assert "`again` resumes from here" in errors
     assert "Traceback" not in errors
     wait_until(lambda: not group(started))
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["000000.tar", "fingerprint.json"]

@@ -89,17 +89,17 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert toy.unfinished(tmp_path / "a" / "b").load() is None
 
 
-def test_the_state_of_another_training_is_dropped_with_one_line(tmp_path, capsys):
+def test_the_state_of_another_training_is_dropped_with_one_line(tmp_path, caplog):
     toy.unfinished(tmp_path / "state").save(SOME)
     assert toy.unfinished(tmp_path / "state", seed=1).load() is None
     assert not (tmp_path / "state").exists()
-    line = capsys.readouterr().err
-    assert line.count("\n") == 1
+    [line] = caplog.messages
+    assert "\n" not in line
     assert line.startswith(f"{tmp_path / 'state' / STATE}: is of a training with other seed; it is deleted")
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "foreign"])
-def test_a_damaged_state_is_dropped_with_one_line(tmp_path, capsys, damage):
+def test_a_damaged_state_is_dropped_with_one_line(tmp_path, caplog, damage):
     state = toy.unfinished(tmp_path / "state")
     state.save(SOME)
     path = state.folder / STATE
@@ -108,8 +108,8 @@ def test_a_damaged_state_is_dropped_with_one_line(tmp_path, capsys, damage):
     path.write_bytes({"cut": content[:-4], "flipped": content, "empty": b"", "foreign": b"{}" * 50}[damage])
     assert state.load() is None
     assert not state.folder.exists()
-    line = capsys.readouterr().err
-    assert line.count("\n") == 1
+    [line] = caplog.messages
+    assert "\n" not in line
     assert "is damaged" in line
 
 
