@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from diffground.errors import UserError
 
 if TYPE_CHECKING:
-    from diffground.grounded import GroundedOutput, GroundedPipeline, GroundedSample
+    from diffground.grounded import GroundedPipeline
+    from diffground.grounded_output import GroundedOutput, GroundedSample
     from diffground.segmentation.pipeline import Segmentation, SegmenterPipeline, load_segmenter
     from diffground.vocabulary import Vocabulary, load_vocabulary
 
@@ -35,7 +36,8 @@ __all__ = [
 ]
 
 _PLACES = {
-    "diffground.grounded": ("GroundedOutput", "GroundedPipeline", "GroundedSample"),
+    "diffground.grounded": ("GroundedPipeline",),
+    "diffground.grounded_output": ("GroundedOutput", "GroundedSample"),
     "diffground.segmentation.pipeline": ("Segmentation", "SegmenterPipeline", "load_segmenter"),
     "diffground.vocabulary": ("Vocabulary", "load_vocabulary"),
 }

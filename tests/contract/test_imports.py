@@ -19,7 +19,7 @@ FLOORS = (
     ("diffusion", "detection"),
     ("grounding", "segmentation", "baselines"),
     ("evaluation",),
-    ("grounded",),
+    ("grounded", "grounded_output"),
     ("reproduction",),
     ("tracking",),
     ("report",),

@@ -19,10 +19,11 @@ from diffground.data.shards import decode_mask
 from diffground.diffusion.generator import Generator
 from diffground.diffusion.textual_inversion import spell_out
 from diffground.ground_command import parse_inversion
-from diffground.grounding.checkpoint import GroundingSpec, Sampling, save_grounding
+from diffground.grounding.checkpoint import Sampling
 from diffground.grounding.prediction import Grounder
 from tests.unit.diffusion.architectures import build_sdxl
 from tests.unit.diffusion.conftest import IMAGE_SIZE, checkpoint, generator
+from tests.unit.toy_grounding import save_toy_grounding
 
 __all__ = ["checkpoint", "generator"]
 
@@ -44,26 +45,13 @@ def place(checkpoint: Path, generator: Generator, tmp_path: Path, monkeypatch: p
     }
     params["runtime"] |= {"device": "cpu", "num_threads": 1}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    spec = GroundingSpec(
-        feature_channels=generator.feature_channels(),
-        text_dim=generator.text_dim,
-        num_attention_maps=generator.num_attention_maps,
-        reduced_channels=(4, 4, 8),
-        embed_dim=16,
-        num_layers=1,
-        num_heads=2,
-        ffn_dim=16,
-        patch_size=1,
-        tokens_at="features",
-        branches="conditional",
-        gain_timesteps=(),
+    save_toy_grounding(
+        tmp_path / "models/grounding",
+        generator,
         generator_id=generator.generator_id,
-        image_size=IMAGE_SIZE,
         timestep=1,
         sampling=Sampling(3, 3.0, 1),
     )
-    torch.manual_seed(0)
-    save_grounding(tmp_path / "models/grounding", spec.build(), spec, card="")
     save_file({"<my-cat>": VECTOR}, tmp_path / "my-cat.safetensors")
     monkeypatch.chdir(tmp_path)
     return tmp_path

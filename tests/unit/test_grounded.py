@@ -16,9 +16,10 @@ from diffground.baselines.daam import daam_maps
 from diffground.data.images import read_image
 from diffground.diffusion.checkpoint import generator_id
 from diffground.diffusion.generator import Generator
-from diffground.grounding.checkpoint import Defaults, GroundingSpec, Sampling, save_grounding, write_defaults
+from diffground.grounding.checkpoint import Defaults, Sampling, write_defaults
 from diffground.grounding.prediction import Grounder
 from tests.unit.diffusion.conftest import IMAGE_SIZE, checkpoint, generator
+from tests.unit.toy_grounding import save_toy_grounding
 
 __all__ = ["checkpoint", "generator"]
 
@@ -30,27 +31,13 @@ STEPS = 3
 @pytest.fixture
 def folder(checkpoint: Path, generator: Generator, tmp_path: Path) -> Path:
     """A grounding module for `checkpoint`."""
-    spec = GroundingSpec(
-        feature_channels=generator.feature_channels(),
-        text_dim=generator.text_dim,
-        num_attention_maps=generator.num_attention_maps,
-        reduced_channels=(4, 4, 8),
-        embed_dim=16,
-        num_layers=1,
-        num_heads=2,
-        ffn_dim=16,
-        patch_size=1,
-        tokens_at="features",
-        branches="conditional",
-        gain_timesteps=(),
+    return save_toy_grounding(
+        tmp_path / "grounding",
+        generator,
         generator_id=generator_id(str(checkpoint)),
-        image_size=IMAGE_SIZE,
         timestep=generator.timestep(num_steps=STEPS, tapped_step=1),
         sampling=Sampling(STEPS, 2.0, 1),
     )
-    torch.manual_seed(0)
-    save_grounding(tmp_path / "grounding", spec.build(), spec, card="")
-    return tmp_path / "grounding"
 
 
 @pytest.fixture
