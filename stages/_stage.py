@@ -19,14 +19,21 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from diffground.entry_point import log_to_stderr, run_entry_point
+from diffground.errors import UserError
 from diffground.reproduction import paths
 from diffground.reproduction.config import Params, load_params
 from diffground.reproduction.recovery import keep_copy
+from diffground.runtime.instruction_set import limit_instruction_set
 from diffground.runtime.rank import is_main_process, is_one_of_several
 from diffground.tracking import TrackingRun, start_run
+
+# Stage scripts import this module first, and torch after it. What is wrong with params.yaml is reported by run_stage.
+with suppress(UserError):
+    limit_instruction_set(load_params(paths.PARAMS).runtime.instruction_set)
 
 Main = Callable[[Params, TrackingRun], None]
 

@@ -12,6 +12,7 @@ from diffground.entry_point import run_entry_point
 from diffground.errors import UserError
 from diffground.reproduction import paths
 from diffground.reproduction.fetch import ARTIFACTS, plan_fetch
+from diffground.runtime.instruction_set import limit_instruction_set
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -172,6 +173,8 @@ def _ground(args: argparse.Namespace) -> None:
     shipped = paths.SHIPPED / "grounding"
     use_shipped = not paths.GROUNDING_MODEL.is_dir() and shipped.is_dir()
     grounding = args.grounding or (shipped if use_shipped else paths.GROUNDING_MODEL)
+    params = load_params(paths.PARAMS)
+    limit_instruction_set(params.runtime.instruction_set)
     # imported late: torch takes seconds, a wrong argument should not
     from diffground.ground_command import ground
 
@@ -183,7 +186,7 @@ def _ground(args: argparse.Namespace) -> None:
         grounding=grounding if args.method == "grounding" else None,
         threshold=args.threshold,
         out=args.out,
-        params=load_params(paths.PARAMS),
+        params=params,
         allow_other_generator=args.allow_other_generator,
     )
 
@@ -251,9 +254,10 @@ def _recover(args: argparse.Namespace) -> None:
 
 
 def _verify(args: argparse.Namespace) -> None:
+    from diffground.reproduction.config import load_params
     from diffground.reproduction.verify import MACHINE, Machine, committed_machine, verify
 
-    here = Machine.here()
+    here = Machine.here(load_params(paths.PARAMS).runtime)
     if args.record:
         here.record(MACHINE)
         print(f"{MACHINE}: written")

@@ -1,6 +1,7 @@
 """dvc.yaml, params.yaml, conf/ and stages/ agree with each other and with what the code imports."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ STAGES = [
 ]
 SHARDED = ("generate", "detect", "invert_real", "synthesize", "text2mask")
 NOT_IN_OUTPUTS = {"runtime", "tracking"}
+INSTRUCTION_SET = "runtime.instruction_set"
 
 
 def entries(stage, key):
@@ -92,7 +94,24 @@ def test_a_stage_names_every_section_of_parameters_that_it_reads(stage):
 @pytest.mark.parametrize("stage", STAGES)
 def test_where_and_how_fast_it_runs_reruns_nothing(stage):
     named = PIPELINE[stage].get("params", [])
-    assert [key for key in named if key.split(".")[0] in NOT_IN_OUTPUTS] == []
+    assert [key for key in named if key.split(".")[0] in NOT_IN_OUTPUTS and key != INSTRUCTION_SET] == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_computes_with_torch_runs_again_for_another_instruction_set(stage):
+    computes = "setup(params.runtime)" in (ROOT / "stages" / f"{stage}.py").read_text()
+    assert (INSTRUCTION_SET in PIPELINE[stage].get("params", [])) == computes
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_instruction_set_is_limited_before_anything_else_is_imported(stage):
+    imports = [
+        node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+        for node in ast.parse((ROOT / "stages" / f"{stage}.py").read_text()).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    others = [name for name in imports if name.partition(".")[0] not in sys.stdlib_module_names]
+    assert others[0] == "_stage"
 
 
 @pytest.mark.parametrize("stage", SHARDED)

@@ -13,6 +13,7 @@ from diffground.atomic import write_atomically
 from diffground.data.shards import Sample, count_samples, write_shard
 from diffground.errors import UserError
 from diffground.runtime.code_digest import code_digest
+from diffground.runtime.instruction_set import limits
 from diffground.runtime.progress import Progress
 from diffground.runtime.workers import Advance, Workers
 
@@ -78,7 +79,7 @@ def map_shards(
     workers: None: use only this process. For several, `process` must be picklable. Each writes whole shards, so their
     number changes no byte, only the number of threads of each.
     """
-    fingerprint = {**fingerprint, "code": code_digest(process.__module__)}
+    fingerprint = {**fingerprint, **limits(), "code": code_digest(process.__module__)}
     _drop_foreign(out_dir, fingerprint=fingerprint, names={job.name for job in jobs})
     num_done, missing = 0, []
     for job in jobs:

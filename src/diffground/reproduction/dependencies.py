@@ -30,6 +30,7 @@ WITHOUT_EFFECT = (
     "runtime.backend",
     "runtime.code_digest",
     "runtime.imports",
+    "runtime.instruction_set",
     "runtime.processes",
     "runtime.progress",
     "runtime.rank",

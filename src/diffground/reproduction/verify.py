@@ -14,7 +14,9 @@ from diffground.atomic import write_atomically
 from diffground.errors import UserError
 from diffground.reproduction.commands import DVC, git, git_file, output_of
 from diffground.reproduction.lock_file import Stages, read_stages
+from diffground.reproduction.params import flat_params
 from diffground.reproduction.recovery import LOCK, is_whole
+from diffground.runtime.config import RuntimeConfig
 
 MACHINE = Path("reports/machine.json")
 """The machine of the committed reproduction; `diffground verify --record` writes it."""
@@ -28,15 +30,20 @@ class Machine:
     processor: str
     instruction_set: str
     """The largest one that torch uses."""
+    num_threads: int
+    """`runtime.num_threads` of params.yaml, which the workers share."""
+    num_workers: int
     versions: dict[str, str]
 
     @classmethod
-    def here(cls) -> Machine:
+    def here(cls, runtime: RuntimeConfig) -> Machine:
         import torch
 
         return cls(
             processor=_processor(),
             instruction_set=torch.backends.cpu.get_cpu_capability(),
+            num_threads=runtime.num_threads,
+            num_workers=runtime.num_workers,
             versions={name: version(name) for name in _LIBRARIES},
         )
 
@@ -86,10 +93,9 @@ def verify(root: Path = Path()) -> Difference | None:
         raise UserError(f"{LOCK}: damaged; run `diffground recover`")
     committed, here = read_stages(committed_text), read_stages(text)
     status = json.loads(output_of([*DVC, "status", "--json"], cwd=root) or "{}")
-    if status:
-        raise UserError(
-            f"the outputs are not complete or not up to date ({', '.join(sorted(status))}); run `dvc repro`"
-        )
+    stale = sorted(stage for stage, changes in status.items() if not all(map(_is_only_uncached, changes)))
+    if stale:
+        raise UserError(f"the outputs are not complete or not up to date ({', '.join(stale)}); run `dvc repro`")
     for stage in _in_order(here):
         entry, other = here[stage], committed.get(stage, {})
         hashes = {out["path"]: out["md5"] for out in other.get("outs", [])}
@@ -102,6 +108,13 @@ def verify(root: Path = Path()) -> Difference | None:
         if missing:
             return Difference(stage, missing, ())
     return None
+
+
+def _is_only_uncached(change: Any) -> bool:
+    """Whether an entry of `dvc status` says only that outputs, which are here as recorded, are not in DVC's cache."""
+    return isinstance(change, dict) and all(
+        kind == "changed outs" and set(paths.values()) == {"not in cache"} for kind, paths in change.items()
+    )
 
 
 def _in_order(stages: Stages) -> list[str]:
@@ -122,7 +135,7 @@ def _in_order(stages: Stages) -> list[str]:
 
 
 def _differing_params(committed: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[str, ...]:
-    theirs, ours = ((entry.get("params") or {}).get("params.yaml") or {} for entry in (committed, here))
+    theirs, ours = (flat_params((entry.get("params") or {}).get("params.yaml") or {}) for entry in (committed, here))
     return tuple(
         f"{key}: {theirs.get(key)}, here {ours.get(key)}"
         for key in sorted({*theirs, *ours})
@@ -148,4 +161,10 @@ def _family(named: Mapping[str, str]) -> str:
 
 
 def _flat(machine: Machine) -> dict[str, str]:
-    return {"processor": machine.processor, "instruction set": machine.instruction_set, **machine.versions}
+    return {
+        "processor": machine.processor,
+        "instruction set": machine.instruction_set,
+        "threads": str(machine.num_threads),
+        "workers": str(machine.num_workers),
+        **machine.versions,
+    }

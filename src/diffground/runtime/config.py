@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from diffground.ranges import NonEmptyStr, NonNegativeInt, PositiveFloat, PositiveInt
+from diffground.runtime.instruction_set import InstructionSet
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,9 @@ class RuntimeConfig:
     """'auto' takes a GPU when there is one; else 'cpu', 'cuda', 'cuda:1'."""
     num_threads: PositiveInt
     """CPU threads of torch, divided among the workers."""
+    instruction_set: InstructionSet
+    """Of the processor: 'native' is all that it has. 'avx2' and 'compatible' limit it, so that more machines compute
+    the same bytes, at a cost (README, "The same bytes?"); outputs made under another limit are made again."""
     num_workers: PositiveInt
     """Processes of a sharded stage and of Protocol I on the CPU; a GPU has one."""
     backend: Literal["local", "ray"]

@@ -8,6 +8,7 @@ import torch
 
 from diffground.errors import UserError
 from diffground.runtime.config import RuntimeConfig
+from diffground.runtime.instruction_set import check_instruction_set
 
 _CPU = torch.device("cpu")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -56,8 +57,9 @@ def _has_fast_bfloat16(device: torch.device) -> bool:
 def setup(runtime: RuntimeConfig) -> torch.device:
     """Set torch's threads and repeatable algorithms for this process and return the device.
 
-    Raises: UserError as pick_device does.
+    Raises: UserError as pick_device and check_instruction_set do.
     """
+    check_instruction_set(runtime.instruction_set)
     setup_torch(num_threads=runtime.num_threads)
     device = pick_device(runtime.device)
     if device.type == "cuda" and "LOCAL_RANK" in os.environ:  # one of several processes, each with its own GPU

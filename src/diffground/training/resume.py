@@ -23,6 +23,7 @@ from diffground.atomic import atomic_file
 from diffground.errors import in_one_line
 from diffground.runtime.code_digest import code_digest
 from diffground.runtime.fingerprint import checkpoint_fingerprint
+from diffground.runtime.instruction_set import limits
 from diffground.runtime.rank import is_main_process
 
 logger = logging.getLogger(__name__)
@@ -109,6 +110,7 @@ def training_fingerprint(
         "parameters": {name: asdict(section) for name, section in parameters.items()},
         "data": {str(path): checkpoint_fingerprint(path) for path in data},
         "device": device.type,
+        **limits(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "accelerate": accelerate.__version__,

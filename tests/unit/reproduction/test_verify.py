@@ -3,26 +3,30 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
 
 from diffground.cli import main
 from diffground.errors import UserError
+from diffground.reproduction.config import load_params
 from diffground.reproduction.verify import MACHINE, Difference, Machine, verify
 
 PIPELINE = {
     "stages": {
         "second": {"cmd": "python stage.py b", "deps": ["stage.py", "a.txt"], "outs": ["b.txt"]},
-        "first": {"cmd": "python stage.py a", "deps": ["stage.py"], "params": ["seed"], "outs": ["a.txt"]},
+        "first": {"cmd": "python stage.py a", "deps": ["stage.py"], "params": ["prompts.seed"], "outs": ["a.txt"]},
     }
 }
 STAGE = """
 import pathlib, sys, yaml
-seed = yaml.safe_load(open("params.yaml"))["seed"]
+seed = yaml.safe_load(open("params.yaml"))["prompts"]["seed"]
 read = pathlib.Path("a.txt").read_text() if sys.argv[1] == "b" else str(seed)
 pathlib.Path(f"{sys.argv[1]}.txt").write_text(sys.argv[1] + read)
 """
+PARAMS = Path(__file__).parents[3] / "params.yaml"
 SETTINGS = [["core.analytics", "false"], ["core.check_update", "false"]]
 
 
@@ -32,6 +36,12 @@ def run(folder, *command):
 
 def dvc(folder, *arguments):
     run(folder, sys.executable, "-m", "dvc", *arguments)
+
+
+def write_params(folder, *, seed):
+    params = yaml.safe_load(PARAMS.read_text())
+    params["prompts"]["seed"] = seed
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +55,7 @@ def made(tmp_path_factory):
     for setting in SETTINGS:
         dvc(folder, "config", *setting)
     (folder / "stage.py").write_text(STAGE)
-    (folder / "params.yaml").write_text("seed: 1\n")
+    write_params(folder, seed=1)
     (folder / "dvc.yaml").write_text(yaml.safe_dump(PIPELINE, sort_keys=False))
     (folder / "reports").mkdir()
     dvc(folder, "repro", "-q")
@@ -78,18 +88,23 @@ def test_equal_outputs_are_said_to_be_equal(repository, capsys):
 
 
 def test_the_first_stage_of_the_pipeline_and_its_parameters_are_named(repository, capsys):
-    (repository / "params.yaml").write_text("seed: 2\n")
+    write_params(repository, seed=2)
     dvc(repository, "repro", "-q")
-    assert verify() == Difference("first", ("a.txt",), ("seed: 1, here 2",))
+    assert verify() == Difference("first", ("a.txt",), ("prompts.seed: 1, here 2",))
     code, lines = answer(capsys)
     assert code == 1
-    expected = ["first difference: stage first, a.txt", "seed: 1, here 2", "the committed machine is not recorded"]
+    expected = [
+        "first difference: stage first, a.txt",
+        "prompts.seed: 1, here 2",
+        "the committed machine is not recorded",
+    ]
     assert lines == expected
 
 
 def test_what_differs_in_the_machine_is_named(repository, capsys):
-    here = Machine.here()
-    Machine("Model X", here.instruction_set, {**here.versions, "torch": "1.0"}).record(repository / MACHINE)
+    here = Machine.here(load_params(Path("params.yaml")).runtime)
+    versions = {**here.versions, "torch": "1.0"}
+    replace(here, processor="Model X", num_threads=9, versions=versions).record(repository / MACHINE)
     run(repository, "git", "add", "-A")
     run(repository, "git", "commit", "-qm", "of another machine")
     here.record(repository / MACHINE)  # what counts is the committed file
@@ -98,7 +113,11 @@ def test_what_differs_in_the_machine_is_named(repository, capsys):
     code, lines = answer(capsys)
     assert code == 1
     run(repository, "git", "reset", "-q", "--hard", "HEAD~1")
-    assert lines[1:] == [f"processor: Model X, here {here.processor}", f"torch: 1.0, here {here.versions['torch']}"]
+    assert lines[1:] == [
+        f"processor: Model X, here {here.processor}",
+        f"threads: 9, here {here.num_threads}",
+        f"torch: 1.0, here {here.versions['torch']}",
+    ]
 
 
 def test_the_machine_is_recorded(repository):
@@ -106,7 +125,7 @@ def test_the_machine_is_recorded(repository):
         main(["verify", "--record"])
     assert ended.value.code == 0
     recorded = json.loads((repository / MACHINE).read_text())
-    assert set(recorded) == {"processor", "instruction_set", "versions"}
+    assert set(recorded) == {"processor", "instruction_set", "num_threads", "num_workers", "versions"}
     assert all(recorded.values())
 
 
@@ -115,6 +134,14 @@ def test_outputs_that_are_not_up_to_date_are_not_compared(repository, capsys):
     code, lines = answer(capsys)
     assert code == 2
     assert lines == ["error: the outputs are not complete or not up to date (first, second); run `dvc repro`"]
+
+
+def test_an_output_that_is_here_but_not_in_the_cache_is_compared(repository, capsys):
+    cache = repository / ".dvc/cache"
+    cache.rename(repository.parent / "cache")
+    found = answer(capsys)
+    (repository.parent / "cache").rename(cache)
+    assert found == (0, ["all outputs equal the committed ones, byte for byte"])
 
 
 def test_an_output_that_is_no_longer_made_is_named(repository):

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from diffground.errors import InfrastructureError, UserError, in_one_line
+from diffground.runtime.instruction_set import limits
 from diffground.runtime.ray.actor import Server, own_code
 from diffground.runtime.ray.cluster import connect
 from diffground.runtime.workers import Advance, Item, Result, Work, Workers, ignore
@@ -97,7 +98,7 @@ class RayWorkers(Workers):
     def _start_actor(self) -> Any:
         import ray
 
-        environment = {"PYTHONPATH": os.pathsep.join(own_code())}
+        environment = {"PYTHONPATH": os.pathsep.join(own_code()), **limits()}
         kind = ray.remote(
             num_cpus=self._threads_each,  # Ray sets OMP_NUM_THREADS to it
             num_gpus=1 if self._on_gpus else 0,
