@@ -16,7 +16,7 @@ _COCO_CATEGORIES = 79  # of the paper's own sweep
 
 
 def curve_points(metrics: Scores, experiments: Experiments, *, prefix: str, default: int) -> dict[int, Scores]:
-    """x -> grounding's scores by group: of the experiments PREFIX_xx, and of the default run, which is at `default`.
+    """x -> grounding's scores by group: of the experiments PREFIX_xx, and of the default run at x = `default`.
 
     Empty when none of these experiments was run.
     """
@@ -38,7 +38,7 @@ def published_by_num_seen() -> dict[int, dict[str, str]]:
 def write_curves(
     metrics: Scores, experiments: Experiments, folder: Path, *, tapped_step: int, num_seen: int, num_categories: int
 ) -> None:
-    """Write timestep.png and seen_categories.png, each only where experiments of it were run.
+    """Write timestep.png and seen_categories.png, each only if its experiments were run.
 
     The default run taps `tapped_step` and has `num_seen` of `num_categories` categories seen.
     """
@@ -57,7 +57,7 @@ def write_curves(
 
 
 def _lines(points: Mapping[float, Scores], *, suffix: str = "", dashed: bool = False) -> list[Line]:
-    """A line a group of prompts, without the points where it has no score."""
+    """One line per group of prompts, without the points that have no score."""
     found = [
         (i, GROUP_TITLES[group], [(x, score_of(scores, group)) for x, scores in points.items()])
         for i, group in enumerate(GROUPS)

@@ -1,4 +1,4 @@
-"""Records of named experiments: a JSON file each, with what it ran on, what it changed and its scores."""
+"""Records of named experiments, one JSON file each: setup, changed parameters and scores."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from diffground.reproduction.params import flat_params
 from diffground.runtime.fingerprint import checkpoint_fingerprint
 
 WITHOUT_EFFECT = ("runtime", "tracking")
-"""Sections of the parameters that change no result."""
+"""Sections of the parameters that do not change results."""
 _BATCHES = {
     f"{section}.batch_size" for section in ("generator", "detector", "daam", "inversion", "text2mask")
-}  # of frozen models: neither do these
+}  # of frozen models: these do not either
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What results must share to stand side by side."""
+    """What results must have in common to be compared."""
 
     profile: str
     checkpoint: str
     """Folder or hub id of the generator."""
     sha256: str
-    """diffground.runtime.fingerprint.checkpoint_fingerprint of it; a hub id stands for itself."""
+    """diffground.runtime.fingerprint.checkpoint_fingerprint of it; for a hub id, the id."""
 
     def describe(self) -> str:
         """ "profile mini, generator models/mini/diffusion (0123456789ab)"."""
@@ -52,16 +52,16 @@ class ExperimentRecord:
     inputs: Mapping[str, str]
     """Stage, up to the last that it needs -> diffground.report.stage_inputs.input_digests."""
     changed: Mapping[str, Any]
-    """Parameters that the experiment is about: 'section.key' -> value, where its profile alone has another."""
+    """Parameters that the experiment changes: 'section.key' -> value, where it differs from its profile's."""
     params: Mapping[str, Any]
-    """All that shape results, in the same form."""
+    """All parameters that change results, in the same form."""
     metrics: Mapping[str, Mapping[str, Any]]
     """Stage -> its metrics file, of the stages that ran with these parameters."""
 
 
 @dataclass(frozen=True)
 class Experiments:
-    """Those that may stand beside the default run, and a line about each that may not."""
+    """The experiments that can be compared with the default run, and a line about each that cannot."""
 
     setup: Setup
     """Of the default run."""
@@ -69,16 +69,16 @@ class Experiments:
     """Experiment -> stage -> metrics."""
     left_out: Sequence[str]
     other_inputs: Mapping[str, str] = field(default_factory=dict)
-    """Of the same: experiment -> commit and stages, where these had other inputs than the default run's."""
+    """Experiment of `metrics` -> commit and stages, where these had other inputs than the default run's."""
 
     def note(self, globs: Iterable[str]) -> str:
         """One sentence on those of `other_inputs` whose names match one of `globs`; '' where there are none."""
-        told = [
+        found = [
             f"{name} ({what})"
             for name, what in self.other_inputs.items()
             if any(fnmatchcase(name, glob) for glob in globs)
         ]
-        return f"Run with other code, models or files than the default run: {', '.join(told)}." if told else ""
+        return f"Run with other code, models or files than the default run: {', '.join(found)}." if found else ""
 
     def scores(self, experiment: str, stage: str) -> Mapping[str, Any] | None:
         """Metrics of one stage; None when the experiment, or that stage of it, was not run."""
@@ -91,7 +91,7 @@ def write_record(path: Path, record: ExperimentRecord) -> None:
 
 
 def read_records(folder: Path = paths.EXPERIMENTS) -> list[ExperimentRecord]:
-    """Every record of `folder`, in the order of the file names. Raises: UserError for a file that is none."""
+    """Every record of `folder`, in the order of the file names. Raises: UserError for a file that is no record."""
     return [read_record(path) for path in sorted(folder.glob("*.json"))]
 
 
@@ -102,10 +102,10 @@ def comparable(
     *,
     inputs: Mapping[str, str] | None = None,
 ) -> Experiments:
-    """Split `records` into those that differ from the default run by nothing but what they are about, and the rest.
+    """Split `records` into those that differ from the default run only in what the experiment changes, and the rest.
 
-    `params`: the default run's, as `effective_params` gives them. A parameter that a record does not know is no
-    difference; one that the experiment is about and that it did not run with is. `inputs`: the default run's, as
+    `params`: the default run's, as `effective_params` gives them. A parameter that a record does not have is no
+    difference; one that the experiment should change and that it did not run with is. `inputs`: the default run's, as
     `default_inputs` gives them; a record with others stays, and `other_inputs` names it.
     """
     metrics: dict[str, Mapping[str, Mapping[str, Any]]] = {}
@@ -130,14 +130,14 @@ def comparable(
 
 
 def comparable_experiments(params: Params) -> Experiments:
-    """The records of reports/experiments beside a default run with `params`."""
+    """The records of reports/experiments that can be compared with a default run with `params`."""
     checkpoint = params.generator.checkpoint
     setup = Setup(profile=params.profile, checkpoint=checkpoint, sha256=checkpoint_fingerprint(checkpoint))
     return comparable(read_records(), setup, effective_params(asdict(params)), inputs=default_inputs())
 
 
 def effective_params(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested parameters as flat_params gives them, without those that change no result; tuples become lists."""
+    """Nested parameters as flat_params gives them, without those that do not change results; tuples become lists."""
     flat = flat_params({section: values for section, values in sections.items() if section not in WITHOUT_EFFECT})
     kept = {key: value for key, value in flat.items() if key not in _BATCHES}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
@@ -149,7 +149,7 @@ def differing(params: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str
 
 
 def read_record(path: Path) -> ExperimentRecord:
-    """The record in one file. Raises: UserError for a file that is none."""
+    """The record in one file. Raises: UserError for a file that is no record."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         record = ExperimentRecord(**{**values, "setup": Setup(**values["setup"])})

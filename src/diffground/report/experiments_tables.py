@@ -1,4 +1,4 @@
-"""The paper's tables with this run's experiments beside the published numbers; only what was run has a row."""
+"""The paper's tables, with this run and its experiments next to the published numbers. Only what was run has a row."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Model:
 
 
 _BOTH = f"{SYNTHETIC}; {REAL}"
-_TEXT2MASK = "real images, only their categories named"
+_TEXT2MASK = "real images with category names, no masks"
 MODELS = (
     Model("Model A, one object", "synthetic", SYNTHETIC, SYNTHETIC, "table2_model_a", False, "Model-A"),
     Model("Model B, two objects", "synthetic", SYNTHETIC, SYNTHETIC, "table2_model_b", False, "Model-B"),
@@ -61,7 +61,7 @@ Ablations = Mapping[str, tuple[str, Mapping[str, str]]]
 
 
 def ablations_of(experiments: Experiments, *, num_seen: int) -> Ablations:
-    """All of the paper that are tables of settings. `num_seen`: seen categories of the default run."""
+    """The paper's ablations that compare settings. `num_seen`: seen categories of the default run."""
     seen = {int(name.removeprefix("seen_")): name for name in experiments.metrics if name.startswith("seen_")}
     seen = {**seen, num_seen: ""}
     return {
@@ -120,7 +120,7 @@ def table1(splits: Mapping[str, Scores], *, vocabulary: str = "pascal") -> Table
 
 
 def table2(metrics: Scores, experiments: Experiments, *, vocabulary: str = "pascal") -> Table:
-    """mIoU (%) on real images, without and with the background, and what each segmenter learnt its categories from."""
+    """mIoU (%) on real images, without and with the background, and the data that each segmenter learned from."""
     dataset = PAPER_DATASETS[vocabulary][1]
     paper = {row["method"]: row for row in read_paper_table("paper_table2_zs3.csv") if row["dataset"] == dataset}
     rows: list[Row] = []
@@ -133,7 +133,14 @@ def table2(metrics: Scores, experiments: Experiments, *, vocabulary: str = "pasc
             rows.append(_paper_row(model.title, model.seen_from, model.unseen_from, paper.pop(model.paper)))
     rows += [_paper_row(method, REAL, None, row) for method, row in paper.items()]
     titles = tuple(ZS3_TITLES.values())
-    header = ("segmenter", "", "seen learnt from", "unseen learnt from", *titles, *(f"{t}, background" for t in titles))
+    header = (
+        "segmenter",
+        "",
+        "seen learned from",
+        "unseen learned from",
+        *titles,
+        *(f"{t}, background" for t in titles),
+    )
     return Table(header=header, rows=tuple(rows))
 
 
@@ -147,9 +154,10 @@ def zs3_scores(model: Model, metrics: Scores, experiments: Experiments) -> tuple
 
 
 def ablation_table(metrics: Scores, experiments: Experiments, *, num_seen: int) -> Table | None:
-    """mIoU (%) of grounding, on generated images by group, and on inverted real ones where these were scored.
+    """mIoU (%) of grounding, on generated images by group, and on inverted real images where these were scored.
 
-    Of every ablation of which something was run; None when nothing was. `num_seen`: seen categories of the default run.
+    Every ablation of which at least one experiment was run; None without any. `num_seen`: seen categories of the
+    default run.
     """
     rows: list[Row] = []
     paper = read_paper_table("paper_ablations.csv")

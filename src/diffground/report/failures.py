@@ -1,4 +1,4 @@
-"""The images on which a segmenter does worst: nobody's choice, so that what goes wrong is in view."""
+"""The images on which a segmenter has the lowest IoU."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def image_iou(truth: np.ndarray, answer: np.ndarray) -> float | None:
 
 
 def worst_images(source: SegmentationSource, segmenter: Segmenter, *, num: int) -> list[Failure]:
-    """The `num` images of `source` with the lowest IoU, the worst first; of equal ones the earlier."""
+    """The `num` images of `source` with the lowest IoU, the worst first; of equal ones the earlier one first."""
     failures: list[Failure] = []
     for start in range(0, len(source), _BATCH):
         items = [source[i] for i in range(start, min(start + _BATCH, len(source)))]
@@ -54,7 +54,7 @@ def worst_images(source: SegmentationSource, segmenter: Segmenter, *, num: int) 
 
 
 def failure_rows(source: SegmentationSource, segmenter: Segmenter, *, num_columns: int) -> list[Row]:
-    """The worst images, their true masks below them, and below these what the segmenter says."""
+    """Three rows: the images with the lowest IoU, their true masks, and the predicted masks."""
     failures = worst_images(source, segmenter, num=num_columns)
     return [
         Row("real images with the lowest IoU", [Picture(f.image, f"IoU {100 * f.iou:.1f} %") for f in failures]),

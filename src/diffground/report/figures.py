@@ -18,7 +18,7 @@ _DPI = 120
 
 
 def grouped_bars(path: Path, scores: Mapping[str, Mapping[str, float | None]], *, title: str, unit: str) -> None:
-    """Draw scores[series][group] as bars side by side in each group; a missing score leaves its place empty."""
+    """Draw scores[series][group] as bars in each group; the place of a missing score stays empty."""
     groups = list(dict.fromkeys(group for series in scores.values() for group in series))
     width = 0.8 / max(len(scores), 1)
     figure, axes = plt.subplots(figsize=(1.6 + 1.3 * max(len(groups), 2), 3.4), layout="constrained")
@@ -41,7 +41,7 @@ def grouped_bars(path: Path, scores: Mapping[str, Mapping[str, float | None]], *
 
 
 def loss_curves(path: Path, curves: Mapping[str, Sequence[tuple[int, float]]], *, title: str) -> None:
-    """Draw curves[name] = [(optimizer step, loss), ...], a panel each: losses of different models share no scale."""
+    """Draw curves[name] = [(optimizer step, loss), ...], one panel each, as losses of models differ in scale."""
     figure, panels = plt.subplots(
         1, max(len(curves), 1), figsize=(3.2 * max(len(curves), 1), 2.6), layout="constrained", squeeze=False
     )
@@ -58,7 +58,7 @@ def loss_curves(path: Path, curves: Mapping[str, Sequence[tuple[int, float]]], *
 
 @dataclass(frozen=True)
 class Line:
-    """Points (x, y) in the order of x. Lines of one colour, an index of COLOURS, belong together; dashed: another's."""
+    """Points (x, y) in the order of x. Lines of one colour, an index of COLOURS, belong together; dashed: the paper."""
 
     name: str
     points: Sequence[tuple[float, float]]

@@ -28,7 +28,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Row:
-    """Pictures side by side under a heading."""
+    """Pictures in a row under a heading."""
 
     heading: str
     pictures: Sequence[Picture]
@@ -63,7 +63,7 @@ def label_picture(image: np.ndarray, label: np.ndarray, categories: Sequence[str
 
 
 def mask_overlay(image: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
-    """Colour bool masks (H, W) of `image`, the i-th in the colour of label i + 1; on an overlap the last one shows."""
+    """Colour bool masks (H, W) of `image`, the i-th in the colour of label i + 1; later masks cover earlier ones."""
     label = np.zeros(image.shape[:2], dtype=np.uint8)
     for i, mask in enumerate(masks):
         label[mask] = i + 1

@@ -1,4 +1,4 @@
-"""reports/index.html: every table and picture of a reproduction on one page, without scripts or outside resources."""
+"""reports/index.html: every table and picture of a reproduction on one page, without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diffground.report.tables import Table, format_cell
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a sentence, and below them a list of lines, a table, pictures (paths relative to the page)."""
+    """A heading and a text, followed by lines, a table and pictures (paths relative to the page)."""
 
     heading: str
     text: str

@@ -1,4 +1,4 @@
-"""reports/index.html of a reproduction: its sections, in order, each only where there is something to show."""
+"""reports/index.html of a reproduction: its sections, in order, without the empty ones."""
 
 from __future__ import annotations
 
@@ -15,36 +15,39 @@ from diffground.reproduction.params import flat_params
 ABOUT = (
     ("Protocol I", "Category-wise mIoU of masks against the oracle on generated images, by what the prompt names.",
      "protocol1", "protocol1"),
-    ("Protocol I, other scores", "Boundary mIoU judges a band along the outlines alone; normalised mutual information "
-     "asks how much of the scene's partition the masks tell. The paper reports neither.", "protocol1_extra", ""),
-    ("Protocol I by category", "IoU of each category where a prompt names it alone, with another of its kind (seen or "
-     "unseen), and one seen with one unseen.", "protocol1_categories", ""),
-    ("Detections", "What the detector found in generated images, and what training and evaluation skipped for want of "
-     "it.", "detections", ""),
-    ("Detections by category", "In how many images whose prompt names a category the detector found it. A test "
-     "image is not judged for any of the reasons above, the other category's among them.",
+    ("Protocol I, other scores", "Boundary mIoU uses only the pixels along the outlines. Normalised mutual information "
+     "measures how much the masks tell about the partition of the scene. The paper reports neither.",
+     "protocol1_extra", ""),
+    ("Protocol I by category", "IoU of each category in prompts that name only it, it and another of its kind (seen or "
+     "unseen), or one seen and one unseen category.", "protocol1_categories", ""),
+    ("Detections", "What the detector found in generated images, and what training and evaluation skipped because it "
+     "found nothing.", "detections", ""),
+    ("Detections by category", "The number of images whose prompt names a category and in which the detector found it. "
+     "A test image is not judged for any of the reasons above, also if they concern only the other category.",
      "detections_categories", ""),
     ("Grounding on real images", "Masks of real validation images, whose latents come from DDIM inversion. Each prompt "
-     "names what its image shows, so no category has to be recognised: this is not zero-shot segmentation.",
+     "names what its image shows, so the module does not have to recognise categories: this is not zero-shot "
+     "segmentation.",
      "real_images", ""),
     ("Zero-shot segmentation", "MaskFormer on real validation images. Background pixels are not evaluated, as in this "
      "benchmark; rows that count them are marked.", "zs3", "zs3"),
-    ("Zero-shot segmentation by category", "The same, one category a row.", "zs3_categories", ""),
+    ("Zero-shot segmentation by category", "The same, one category per row.", "zs3_categories", ""),
     ("Grounded synthetic images", "The first image of each kind, not chosen by hand.", "", "masks"),
     ("Real images", "The first images of the validation list.", "", "real"),
-    ("Real images that fail", "Those with the lowest IoU of all, by the segmenter that is named.", "", "failures"),
+    ("Real images that fail", "The images with the lowest IoU of the named segmenter.", "", "failures"),
     ("Table 1 of the paper", "Protocol I on the paper's three splits of the categories.",
      "table1", ""),
-    ("Table 2 of the paper", "Zero-shot segmentation of real validation images. No model learnt "
-     "an unseen category from an annotated mask, the upper bound apart. A to E are told the unseen categories' names "
-     "and train on generated images of them, whose masks grounding drew: inductive in the strict sense, without any "
-     "mask of them, is the row that learnt from real images of seen categories alone.", "table2", ""),
-    ("Ablations", "Scores of grounding with one setting changed at a time, the default run among them.",
+    ("Table 2 of the paper", "Zero-shot segmentation of real validation images. Except for "
+     "the upper bound, no model was trained with an annotated mask of an unseen category. A to E know the names of the "
+     "unseen categories and are trained on generated images of them with masks of the grounding module. Only the row "
+     "trained on real images of seen categories is inductive in the strict sense: it uses no masks of unseen ones.",
+     "table2", ""),
+    ("Ablations", "Scores of grounding with one setting changed at a time, and of the default run.",
      "ablations", ""),
     ("Timestep", "Protocol I by the sampling step whose features are read.", "", "timestep"),
     ("Number of seen categories", "Protocol I by the share of categories with masks in training.", "",
      "seen_categories"),
-    ("Training", "Mean loss over 50 optimizer steps a point.", "", "loss"),
+    ("Training", "Each point is the mean loss over 50 optimizer steps.", "", "loss"),
 )  # fmt: skip
 """Heading, text, name of the table, name of the figure; '' is none."""
 
@@ -55,7 +58,7 @@ EXPERIMENTS_IN = {
     "timestep": ("timestep_*",),
     "seen_categories": ("seen_*",),
 }
-"""Table or figure -> names of the experiments whose scores it shows beside those of the default run."""
+"""Table or figure -> names of the experiments whose scores it shows next to those of the default run."""
 
 
 def write_page(
@@ -88,9 +91,11 @@ def write_page(
                 )
             )
     found = " ".join(filter(None, [here, experiments.note(["*"])]))
-    sections.insert(-1, Section("What the paper found, and whether it holds here", found, lines=trends))
+    sections.insert(-1, Section("Trends of the paper, and whether they hold here", found, lines=trends))
     if experiments.left_out:
-        text = f"Run with other settings than the default run ({experiments.setup.describe()}), so in no table:"
+        text = (
+            f"Run with other settings than the default run ({experiments.setup.describe()}), so they are in no table:"
+        )
         sections.insert(-1, Section("Experiments that are left out", text, lines=experiments.left_out))
     settings = flat_params(
         {name: values for name, values in asdict(params).items() if name not in {"profile", *WITHOUT_EFFECT}}

@@ -1,4 +1,4 @@
-"""What the galleries show: grounded synthetic images, real images with a segmenter's answer. None is hand-picked."""
+"""Rows of the galleries: grounded synthetic images, and real images with predictions. None is chosen by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from diffground.segmentation.sources import SegmentationSource
 
 
 def synthetic_rows(samples: Iterable[Sample], *, num_columns: int) -> list[Row]:
-    """A row a group of prompts: images of the synthetic set, each followed by its grounded masks.
+    """One row per group of prompts: images of the synthetic set, each followed by its grounded masks.
 
     Of each group the first image of every set of categories, in the order of the shards, until `num_columns` are full.
     """
@@ -35,11 +35,11 @@ def synthetic_rows(samples: Iterable[Sample], *, num_columns: int) -> list[Row]:
 
 
 def real_rows(source: SegmentationSource, segmenters: Mapping[str, Segmenter], *, num_columns: int) -> list[Row]:
-    """The first real images, their true masks below them, and below these what every segmenter says."""
+    """The first real images, their true masks, and one row of predictions per segmenter."""
     items = [source[i] for i in range(min(num_columns, len(source)))]
     images = [image for image, _ in items]
     rows = [
-        Row("real images, never seen in training", [Picture(image) for image in images]),
+        Row("real images, not used in training", [Picture(image) for image in images]),
         Row("true masks", [Picture(overlay(image, label)) for image, label in items]),
     ]
     for heading, segmenter in segmenters.items():

@@ -1,4 +1,4 @@
-"""Protocol I beyond mIoU by group: other scores, categories one by one, and how many detections there were to use."""
+"""Protocol I beyond mIoU by group: other scores, scores per category, and numbers of detections."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PARTNERS = {
     "with one of its kind": ("two_seen", "two_unseen"),
     "seen with unseen": ("two_seen_unseen",),
 }
-"""Who is in the image beside a category -> the groups of prompts; a category is in one of them, seen or unseen."""
+"""Other objects in the image of a category -> groups of prompts. A category, seen or unseen, is in one of them."""
 
 
 def extra_table(metrics: Mapping[str, Any]) -> Table | None:
@@ -29,7 +29,7 @@ def extra_table(metrics: Mapping[str, Any]) -> Table | None:
 
 
 def category_table(metrics: Mapping[str, Any], *, unseen: Sequence[str]) -> Table | None:
-    """IoU (%) of each category in each kind of company, grounding module and DAAM; None without such scores."""
+    """IoU (%) of each category by what else is in the image, grounding module and DAAM; None without such scores."""
     scores = {m: metrics.get("per_category", {}).get(m, {}) for m in ("grounding", "daam")}
     categories = sorted({category for method in scores.values() for group in method.values() for category in group})
     if not categories:
@@ -46,8 +46,8 @@ def category_table(metrics: Mapping[str, Any], *, unseen: Sequence[str]) -> Tabl
 
 
 def detection_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table | None:
-    """How much the detector found, and what was skipped for want of it, from detect, train_grounding and
-    evaluate_grounding; None where none of these has such numbers."""
+    """How much the detector found and what was skipped because it found nothing, from the metrics of detect,
+    train_grounding and evaluate_grounding; None where none of these has such numbers."""
     rows = tuple(_detection_rows(metrics))
     return Table(header=("detections", "here"), rows=rows) if rows else None
 

@@ -1,4 +1,4 @@
-"""Keeps the result tables of README.md equal to reports/tables: `python -m diffground.report.readme`."""
+"""Copy reports/tables into the marked blocks of README.md: `python -m diffground.report.readme`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where measured scores ask for a word of caution: a plain sentence beside the table that they stand in."""
+"""Cautions about measured scores: a sentence next to their table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FAR_BELOW_FRAC = 0.5
 
 
 def remarks(metrics: Mapping[str, Any], *, split: str, vocabulary: str = "pascal") -> dict[str, str]:
-    """Name of a table -> sentence, for those that need one: protocol1, real_images.
+    """Name of a table -> sentence, for protocol1 and real_images if they need one.
 
     `metrics`: of evaluate_grounding; `split`: row of the paper's table 1, '1', '2', '3' or 'average'; `vocabulary`:
     which of its data sets.
@@ -40,8 +40,8 @@ def _weak_daam(daam: Mapping[str, Any], *, split: str, dataset: str) -> str:
     if here >= FAR_BELOW_FRAC * paper:
         return ""
     return (
-        f"DAAM is far below the paper's ({here:.1f} against {paper:.1f}, mean of the groups), so how far grounding is "
-        "above it here does not compare with the paper."
+        f"DAAM is far below the paper's ({here:.1f} against {paper:.1f}, mean of the groups), so the distance of "
+        "grounding to it here cannot be compared with the paper's."
     )
 
 
@@ -55,6 +55,6 @@ def _below_the_reference(real: Mapping[str, Any]) -> str:
     if not below:
         return ""
     return (
-        "The grounding module lies below the foreground-only reference, which takes the true outline of all named "
-        f"objects together for each of them: {', '.join(below)}."
+        "The grounding module is below the foreground-only reference, which takes the true outline of all named "
+        f"objects together as the mask of each: {', '.join(below)}."
     )

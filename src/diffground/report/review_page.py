@@ -1,4 +1,4 @@
-"""A contact sheet of the Protocol I test set for a person to look through, and the CSV file to edit next to it."""
+"""A contact sheet of the Protocol I test set for manual review, and next to it a CSV file to edit."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Judged:
 def write_review_page(page: Path, samples: Iterable[LabelledSample], review: Review) -> Counter[str]:
     """Write `page` (one HTML file with its pictures in it) and next to it a .csv file to edit, one row per sample.
 
-    A sample's verdict is the one of `review` where that has one of this very image; else the automatic check's, with
-    its reason as note. Returns the number of samples by verdict.
+    A sample's verdict is the one of `review` if that is of this image, else the automatic check's with its reason as
+    note. Returns the number of samples by verdict.
     """
     rows, figures = [], dict[str, list[dict[str, Any]]]()
     for sample in samples:

@@ -1,7 +1,7 @@
-"""What stages read that no stage made (code, models, files of a person), as digests from a dvc.lock.
+"""Digests of the inputs of stages that no stage produces (code, models, reviews), from a dvc.lock.
 
-Two runs with equal digests did the same with their parameters, whatever their commits. What counts is what DVC looks
-at: where digests differ, it would run the stage again.
+Two runs with equal digests and parameters did the same, even if their commits differ. The inputs are those that DVC
+compares: where digests differ, it would run the stage again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def input_digests(stages: Mapping[str, Any], *, target: str | None = None) -> di
 
 
 def default_inputs(lock: Path = Path("dvc.lock")) -> dict[str, str]:
-    """Of every stage of the default run as it stands in `lock`, up to the stage at work; none without the file."""
+    """The digests of the stages of the default run that `lock` records; none without the file."""
     import yaml
 
     stages = yaml.safe_load(lock.read_text(encoding="utf-8")).get("stages") if lock.is_file() else None

@@ -1,4 +1,4 @@
-"""Result tables: this run's scores, with the paper's beside them."""
+"""Result tables: the scores of this run next to the paper's."""
 
 from __future__ import annotations
 
@@ -104,9 +104,9 @@ def protocol1_table(metrics: Mapping[str, Any], *, split: str, vocabulary: str =
 
 
 def zs3_table(metrics: Mapping[str, Any], *, vocabulary: str = "pascal") -> Table:
-    """mIoU (%) on real images of segmenters that saw no real label of an unseen category, then the paper's.
+    """mIoU (%) on real images of segmenters trained without real labels of unseen categories, then the paper's.
 
-    `metrics`: evaluate_zs3.json, one entry a training set; `vocabulary`: which of the paper's data sets.
+    `metrics`: evaluate_zs3.json, one entry per training set; `vocabulary`: which of the paper's data sets.
     """
     with_background = metrics.get("with_background", {})
     rows: list[tuple[str | float | None, ...]] = []
@@ -126,7 +126,7 @@ def zs3_table(metrics: Mapping[str, Any], *, vocabulary: str = "pascal") -> Tabl
 
 
 def zs3_category_table(metrics: Mapping[str, Any], *, unseen: Sequence[str]) -> Table:
-    """IoU (%) of every category, one column a training set; unseen categories are marked."""
+    """IoU (%) of every category, one column per training set; unseen categories are marked."""
     scores = metrics["per_category"]
     names = [name for name in TRAINING_TITLES if name in scores]
     categories = sorted({category for name in names for category in scores[name]})
@@ -143,7 +143,7 @@ def zs3_category_table(metrics: Mapping[str, Any], *, unseen: Sequence[str]) -> 
 def real_images_table(
     metrics: Mapping[str, Any] | None, *, training_data: str, vocabulary: str = "pascal"
 ) -> Table | None:
-    """mIoU (%) on real images of the grounding module, then the paper's by what it was trained on (PASCAL only).
+    """mIoU (%) of the grounding module on real images, then the paper's for each kind of training data (PASCAL only).
 
     `metrics`: entry 'real_images' of evaluate_grounding.json, None without; `training_data`: grounding.training_data.
     """

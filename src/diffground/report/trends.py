@@ -1,4 +1,4 @@
-"""Whether what the paper found holds here: each of its trends as comparisons of two scores, ours and the published."""
+"""Whether the paper's trends hold here: each is a set of comparisons of two scores, ours and the published ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from diffground.report.tables import (
 )
 
 Pair = tuple[str, float | None, float | None]
-"""What is compared, and the two scores; the first is the one that should be higher. None: not run."""
+"""What is compared, and the two scores; the first should be higher. None: not run."""
 Scores = Mapping[str, Any]
 
 UNSEEN_GROUPS = ("one_unseen", "two_seen_unseen", "two_unseen")
@@ -38,31 +38,31 @@ _SIM, _QUARTER = ("sim 40k", ""), ("sim 10k", "data_sim_quarter")
 _REAL, _BOTH = ("real (DDIM inversion)", "data_real"), ("sim + real", "data_both")
 _ABLATIONS = (
     (
-        "Training that ignores what the detector missed is no worse on unseen categories than training that trusts it",
+        "Training that ignores missed detections is no worse on unseen categories than training with zero masks",
         "training_type", ("without zero masks", ""), ("normal", "training_normal"), UNSEEN_GROUPS, False,
     ),
     (
-        "Training on one and two objects beats training on one alone, on two objects",
+        "Training on one and two objects beats training on one object only, on two objects",
         "train_set_objects", ("mixture", ""), ("single", "objects_one"), TWO_OBJECTS, True,
     ),
     (
-        "Grounding learns no less of unseen categories from generated images than from inverted real ones",
+        "On unseen categories, training on generated images is no worse than on inverted real ones",
         "training_data", _SIM, _REAL, UNSEEN_GROUPS, False,
     ),
     (
-        "All generated images teach no less than a quarter of them",
+        "Training on all generated images is no worse than on a quarter of them, on generated images",
         "training_data", _SIM, _QUARTER, GROUPS, False,
     ),
     (
-        "All generated images teach no less of real ones than a quarter of them",
+        "Training on all generated images is no worse than on a quarter of them, on real images",
         "training_data", _SIM, _QUARTER, tuple(_ON_REAL), False,
     ),
     (
-        "Generated and real images together (sim + real) beat real ones alone, on generated images",
+        "Generated and real images together (sim + real) beat only real ones, on generated images",
         "training_data", _BOTH, _REAL, GROUPS, True,
     ),
     (
-        "Generated images alone are no worse than together with real ones, on generated images",
+        "Only generated images are no worse than generated and real ones, on generated images",
         "training_data", _SIM, _BOTH, GROUPS, False,
     ),
     (
@@ -74,43 +74,43 @@ _ABLATIONS = (
         "training_data", _SIM, _REAL, ("voc_test_unseen",), True,
     ),
     (
-        "Generated and real images together beat generated ones alone, on real images",
+        "Generated and real images together beat only generated ones, on real images",
         "training_data", _BOTH, _SIM, tuple(_ON_REAL), True,
     ),
     (
-        "Generated and real images together beat real ones alone, on real images of unseen categories",
+        "Generated and real images together beat only real ones, on real images of unseen categories",
         "training_data", _BOTH, _REAL, ("voc_test_unseen",), True,
     ),
 )  # fmt: skip
 """Statement, table of paper_ablations.csv, the better and the worse setting, each with its experiment ('' is the
-default run), in what they are compared, and whether equal scores speak against it."""
+default run), the scores to compare, and whether equal scores contradict the statement."""
 _MODELS = (
     (
-        "Real images of seen categories beside synthetic ones (D against C) help on seen categories",
+        "Real images of seen categories in addition to synthetic ones (D against C) help on seen categories",
         "D", "C", ("seen",),
     ),
     (
-        "Real images of seen categories (D against C) help on unseen ones and on the harmonic mean too",
+        "Real images of seen categories (D against C) also help on unseen ones and on the harmonic mean",
         "D", "C", ("unseen", "harmonic"),
     ),
     ("Longer prompts (E against D) help", "E", "D", ("harmonic",)),
-    ("Two objects an image (B against A) are worth more than one", "B", "A", ("harmonic",)),
-    ("A mixture (C against B) is worth more than two objects alone", "C", "B", ("harmonic",)),
+    ("Two objects per image (B against A) are better than one", "B", "A", ("harmonic",)),
+    ("A mixture (C against B) is better than only two objects", "C", "B", ("harmonic",)),
 )  # fmt: skip
-"""Statement, the better and the worse model of table 2, in what they are compared."""
+"""Statement, the better and the worse model of table 2, the scores to compare."""
 
 
 @dataclass(frozen=True)
 class Trend:
-    """A finding of the paper: in every pair of `here`, and of `paper`, the first score is higher."""
+    """A trend in the paper: in every pair of `here`, and of `paper`, the first score is higher."""
 
     statement: str
     here: Sequence[Pair]
     paper: Sequence[Pair]
     strict: bool = True
-    """Whether equal scores speak against it."""
+    """Whether equal scores contradict it."""
     stated: str = ""
-    """What the paper says, where there are no numbers of it to compare; `paper` is empty then."""
+    """What the paper states without numbers to compare; `paper` is empty then."""
 
     def sentence(self) -> str:
         """The trend, whether it holds here and in the paper's own numbers, and all of these."""
@@ -165,7 +165,7 @@ def find_trends(
 
 
 def trend_table(trends: Iterable[Trend]) -> Table:
-    """One row a trend: the parts of its sentence."""
+    """One row per trend: the parts of its sentence."""
     return Table(
         header=("trend of the paper", "here", "numbers here", "in the paper", "numbers in the paper"),
         rows=tuple(trend.cells() for trend in trends),
@@ -207,7 +207,7 @@ def _grounding_scores(stages: Scores) -> Scores:
 
 
 def _of_seen_categories(metrics: Scores, experiments: Experiments, *, num_seen: int) -> Trend:
-    """The default run, which has most categories seen, against each run with fewer."""
+    """The default run, which has the most seen categories, against each run with fewer."""
     ours = curve_points(metrics, experiments, prefix="seen", default=num_seen)
 
     def most_against_fewer(points: Mapping[int, Scores]) -> list[Pair]:
@@ -219,7 +219,7 @@ def _of_seen_categories(metrics: Scores, experiments: Experiments, *, num_seen: 
         ]
 
     return Trend(
-        "With the most categories seen, unseen ones are no worse than with any fewer (the paper: on COCO)",
+        "With the most seen categories, unseen ones are no worse than with fewer (the paper: on COCO)",
         most_against_fewer(ours),
         most_against_fewer(published_by_num_seen()),
         strict=False,
@@ -235,8 +235,7 @@ def _of_timesteps(metrics: Scores, experiments: Experiments, *, num_steps: int, 
         return [(f"steps {step} and {other}:", means.get(step), means[other]) for other in others]
 
     yield Trend(
-        f"Features are best where a tenth of the sampling is left, here step {place} of {num_steps} (mean of the "
-        "groups)",
+        f"Features are best where a tenth of the sampling is left, here step {place} of {num_steps} (mean of groups)",
         against(place, [step for step in means if step != place]),
         [],
         strict=False,
@@ -245,8 +244,7 @@ def _of_timesteps(metrics: Scores, experiments: Experiments, *, num_steps: int, 
     steps = list(means)
     best = max(steps[1:-1], key=lambda step: means[step] or 0.0, default=None)
     yield Trend(
-        "Features are best in between, neither at the first nor at the last of the steps that were tried (mean of the "
-        "groups)",
+        "Features are best between the first and the last of the steps that were tried (mean of groups)",
         [] if best is None else against(best, (steps[0], steps[-1])),
         [],
         stated=_BEST_STEP,
@@ -262,5 +260,5 @@ def _of_table2(metrics: Scores, experiments: Experiments, *, dataset: str) -> It
 
 
 def _pairs(better: Scores | None, worse: Scores | None, keys: Sequence[str]) -> list[Pair]:
-    """A pair a key: a group, or a kind of real images. Values may be texts of a published table."""
+    """One pair per key: a group, or a kind of real images. Values may be texts of a published table."""
     return [(_TITLES[key], score_of(better or {}, key), score_of(worse or {}, key)) for key in keys]

@@ -42,7 +42,7 @@ def on_real(grounding, reference):
 def test_grounding_below_the_reference_on_real_images_is_told_with_the_scores_that_are():
     sentence = on_real((49.0, 70.0, 57.6), (63.1, 66.9, 64.9))
     assert sentence is not None
-    assert sentence.endswith("for each of them: seen 49.0 against 63.1, harmonic mean 57.6 against 64.9.")
+    assert sentence.endswith("as the mask of each: seen 49.0 against 63.1, harmonic mean 57.6 against 64.9.")
 
 
 def test_grounding_that_is_as_good_as_the_reference_needs_no_word():

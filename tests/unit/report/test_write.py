@@ -91,7 +91,7 @@ def test_without_experiments_it_writes_what_there_is_and_a_page_that_links_it(pa
         assert f"<h2>{heading}</h2>" not in text
     assert "generator.num_steps" in text
     assert "tracking.enabled" not in text, "where a run is logged must not change the page"
-    assert "Those with the lowest IoU of all, by the segmenter that is named. By C. Here: profile smoke" in text
+    assert "The images with the lowest IoU of the named segmenter. By C. Here: profile smoke" in text
 
 
 def test_experiments_bring_their_sections_each_with_its_setup(params, tmp_path):
@@ -101,7 +101,7 @@ def test_experiments_bring_their_sections_each_with_its_setup(params, tmp_path):
     experiments = Experiments(setup=SETUP, metrics=runs, left_out=left_out, other_inputs=others)
     tables, figures, text = write_all(tmp_path, params, experiments)
     assert tables >= {"ablations"} and figures >= {"timestep", "seen_categories"}
-    headings = ("Ablations", "Timestep", "Number of seen categories", "What the paper found, and whether it holds here")
+    headings = ("Ablations", "Timestep", "Number of seen categories", "Trends of the paper, and whether they hold here")
     for heading in headings:
         section = text.partition(f"<h2>{heading}</h2>")[2].partition("<h2>")[0]
         assert "profile smoke, generator models/smoke/diffusion (0123456789ab)" in section
@@ -137,7 +137,7 @@ def test_real_images_have_a_table_and_a_section_where_they_were_scored(params, t
     )
     text = (tmp_path / "index.html").read_text()
     section = text.partition("<h2>Grounding on real images</h2>")[2].partition("<h2>")[0]
-    assert "together for each of them: unseen 50.0 against 52.5." in section
+    assert "together as the mask of each: unseen 50.0 against 52.5." in section
     assert "<td>61.5</td>" in text
     assert "<dt>inversion.num_val</dt>" in text
 
