@@ -27,7 +27,9 @@ def _parser() -> argparse.ArgumentParser:
     stack.add_argument("--port", type=int, default=Ports.prefect, help="of Prefect's UI; default: %(default)s")
     stack.add_argument("--mlflow-port", type=int, default=Ports.mlflow, help="of MLflow's UI; default: %(default)s")
     stack.set_defaults(run=_up)
-    commands.add_parser("status", help="what runs, and where").set_defaults(run=lambda args: print(status()))
+    commands.add_parser("status", help="show servers, workers and flow runs").set_defaults(
+        run=lambda args: print(status())
+    )
 
     reproduce = commands.add_parser("reproduce", help="run the pipeline, on the server of `up` or without one")
     for option in ("profile", "experiment", "first-stage", "last-stage"):
@@ -35,13 +37,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_retries(reproduce)
     reproduce.set_defaults(run=_reproduce)
 
-    ablate = commands.add_parser("ablate", help="run experiments side by side and compare them")
+    ablate = commands.add_parser("ablate", help="run experiments in parallel and compare them")
     ablate.add_argument("experiments", nargs="*", metavar="NAME", help="files of conf/experiment")
     ablate.add_argument("--profile", metavar="NAME", required=True)
     ablate.add_argument(
         "--matrix", action="append", default=[], metavar="KEY=A,B", help="values to combine with all others"
     )
-    ablate.add_argument("--target", metavar="STAGE", help="where runs without an experiment end")
+    ablate.add_argument("--target", metavar="STAGE", help="last stage of runs without an experiment")
     ablate.add_argument("--num-parallel", type=int, default=1, help="runs at the same time; default: %(default)s")
     _add_retries(ablate)
     ablate.set_defaults(run=_ablate)
@@ -54,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_retries(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--retries", type=int, default=2, help="after a lost worker or no memory; default: %(default)s")
+    parser.add_argument(
+        "--retries", type=int, default=2, help="after a lost worker or lack of memory; default: %(default)s"
+    )
     parser.add_argument("--retry-delay-s", type=float, default=30.0, help="default: %(default)s")
 
 

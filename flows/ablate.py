@@ -1,4 +1,4 @@
-"""Experiments side by side, each in a clone of its own, and one table of them."""
+"""Experiments in parallel, each in its own clone, and a table of their results."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Variant:
     """File of conf/experiment, or variant.DEFAULT."""
     overrides: tuple[str, ...]
     experiment: Experiment
-    """What both make together."""
+    """The experiment with the overrides applied."""
 
 
 @flow(name="ablate", persist_result=False, task_runner=ThreadPoolTaskRunner(max_workers=64))
@@ -59,13 +59,13 @@ def ablate(
     """Runs every experiment with every combination of the matrix, from the last commit, and compares them.
 
     Args:
-        profile: What the experiments are composed for.
-        experiments: Rows of the paper's tables; none: the default run.
+        profile: Profile of the experiments.
+        experiments: Files of conf/experiment; none: the default run.
         matrix: Parameter -> values, e.g. {"grounding.iterations": [20, 40], "grounding.seed": [0, 1]}.
         target: Last stage of runs without an experiment; an experiment names its own.
         num_parallel: Runs at the same time; with GPUs, each has one of its own.
-        retries: Further tries after a lost worker or where memory ran out; other errors are not tried again.
-        retry_delay_s: Seconds between two tries.
+        retries: Retries after a lost worker or out-of-memory; other errors are not retried.
+        retry_delay_s: Seconds before a retry.
     """
     os.chdir(ROOT)
     commands = Commands()
@@ -77,7 +77,7 @@ def ablate(
         page = comparison(variants, profile=profile)
     except UserError as error:
         return Failed(message=str(error))
-    except BaseException:  # cancelled: the threads of the tasks do not hear of it
+    except BaseException:  # cancelled: the threads of the tasks are not told
         commands.stop()
         raise
     create_markdown_artifact(key="ablation", markdown=page, description=f"Experiments of profile {profile}")
@@ -113,9 +113,9 @@ def plan_variants(
     retry_condition_fn=is_temporary,
 )
 def run_variant(variant: Variant, profile: str, gpu: str | None, commands: Commands) -> None:
-    """Run an experiment, or go on with it; `gpu` is the one it may see, None all that there are.
+    """Run or resume an experiment. gpu: the one it may use; None: all.
 
-    Raises: InfrastructureError where a later try may end better, else UserError.
+    Raises: InfrastructureError if a retry may succeed, else UserError.
     """
     name = variant.experiment.name
     outcome, on_line = line_reader(name)
@@ -136,7 +136,7 @@ def _start_all(
     retries: int,
     retry_delay_s: float,
 ) -> dict[str, PrefectFuture[None]]:
-    """Start each as soon as one of `num_parallel` slots is free; with GPUs there are no more slots than these."""
+    """Start each when one of `num_parallel` slots is free; with GPUs, there are at most as many slots as GPUs."""
     if num_parallel < 1:
         raise UserError(f"num_parallel must be at least 1, got {num_parallel}")
     gpus = visible_gpus()
@@ -163,8 +163,8 @@ def _completed(future: PrefectFuture[None]) -> bool:
 
 
 def comparison(variants: Sequence[Variant], *, profile: str) -> str:
-    """Markdown: a column a finished experiment, with the settings and the metrics that are not the same in all; then
-    MLflow's comparison of their runs."""
+    """Markdown: one column per finished experiment, with the settings and metrics that differ; then MLflow's comparison
+    of their runs."""
     experiments = {run_name(variant.experiment.name, profile): variant.experiment for variant in variants}
     records = find_records(list(experiments.values()), profile=profile, root=ROOT)
     finished = {name: record for name, record in records.items() if record is not None}
@@ -185,7 +185,7 @@ def _compared_in_mlflow(names: Sequence[str], *, profile: str) -> str:
     composed = read_yaml(compose_params(profile, conf=ROOT / "conf"))
     tracking: TrackingConfig = build_params(composed, Params, source=f"profile '{profile}'").tracking
     try:
-        sync_journal(journal_folder(), uri=tracking.uri)  # runs at the same time may have been in each other's way
+        sync_journal(journal_folder(), uri=tracking.uri)  # parallel runs may have blocked each other's delivery
     except UserError as error:
         get_run_logger().warning("%s", error)
     return compared_runs(names, tracking)

@@ -1,4 +1,4 @@
-"""What stages and ablations leave in Prefect's UI: metrics, a picture, links to MLflow."""
+"""Artifacts of stages and ablations in Prefect's UI: metrics, a picture, links to MLflow."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _DETAILS = ("per_category", "absent", "iterations", "losses")
 
 
 def stage_page(stage: str, *, outputs: Sequence[Path], since_s: float) -> str:
-    """Markdown about what `stage` made. `outputs`: relative to the repository. `since_s`: its start, Unix time."""
+    """Markdown about the outputs of `stage`. `outputs`: relative to the repository. `since_s`: its start, Unix time."""
     parts = [f"# {stage}", _tracking_line(stage, since_s=since_s), metrics_table({stage: scores(stage)})]
     try:
         uri = picture_uri(stage, tuple(outputs))
-        parts.append(f"![what {stage} made]({uri})" if uri else "")
-    except Exception as error:  # the stage is done; a picture that cannot be drawn is no reason to fail it
+        parts.append(f"![outputs of {stage}]({uri})" if uri else "")
+    except Exception as error:  # must not fail the stage, which is complete
         parts.append(f"No picture: {' '.join(str(error).split())}")
     return "\n\n".join(filter(None, parts))
 
@@ -44,7 +44,7 @@ def shown(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def metrics_table(columns: Mapping[str, Mapping[str, object]]) -> str:
-    """Markdown: a row a key, a column for each of `columns`; '' where there is no key."""
+    """Markdown: one row per key, one column for each of `columns`; '' without keys."""
     keys = list(dict.fromkeys(key for values in columns.values() for key in values))
     if not keys:
         return ""
@@ -60,7 +60,7 @@ def _cell(value: object) -> str:
 
 
 def _tracking_line(stage: str, *, since_s: float) -> str:
-    """The MLflow run with its store, and a link where MLflow's UI is known to run."""
+    """The MLflow run with its store, and a link if the address of MLflow's UI is known."""
     try:
         run = find_run(stage, load_params(paths.PARAMS).tracking, since_s=since_s)
     except UserError as error:
@@ -76,7 +76,7 @@ def _tracking_line(stage: str, *, since_s: float) -> str:
 def compared_runs(experiments: Sequence[str], tracking: TrackingConfig) -> str:
     """Markdown: MLflow's page that compares the reproductions of these DVC experiments, and the run of each.
 
-    A link where MLflow's UI is known to run, else what to put behind its address. '' with tracking off.
+    A link if the address of MLflow's UI is known, else the path to append to its address. '' with tracking off.
     """
     if not tracking.enabled:
         return ""
@@ -85,7 +85,7 @@ def compared_runs(experiments: Sequence[str], tracking: TrackingConfig) -> str:
     except UserError as error:
         return f"MLflow: {error}"
     untracked = [name for name in experiments if name not in runs]
-    parts = [f"Nothing had to run, so MLflow has no run: {', '.join(untracked)}."] if untracked else []
+    parts = [f"No stage had to run, so MLflow has no run: {', '.join(untracked)}."] if untracked else []
     if runs:
         of_all = {
             "runs": [run.run_id for run in runs.values()],
@@ -101,5 +101,5 @@ def compared_runs(experiments: Sequence[str], tracking: TrackingConfig) -> str:
 
 
 def _ui(uri: str) -> str | None:
-    """Address of the UI that shows what the store `uri` holds; None where none is known to run."""
+    """Address of the UI of the store `uri`; None if unknown."""
     return uri if uri.startswith("http") else os.environ.get(MLFLOW_UI)

@@ -1,4 +1,4 @@
-"""What parameters of flows may be, as types whose values the form of Prefect's UI offers."""
+"""Types of the flows' parameters; the form in Prefect's UI offers their values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which GPUs there are, and slots of them."""
+"""The visible GPUs, and slots for them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 LIMIT = "gpu"
-"""Prefect's global concurrency limit: a slot a GPU."""
+"""Prefect's global concurrency limit: one slot per GPU."""
 
 
 def visible_gpus() -> list[str]:
@@ -26,7 +26,7 @@ def visible_gpus() -> list[str]:
 
 @contextmanager
 def gpu_slot(*, needed: bool) -> Iterator[None]:
-    """Hold a slot of the limit for as long as the block lasts, where it is needed."""
+    """Hold a slot of the limit within the block, if needed."""
     if not needed:
         yield
         return

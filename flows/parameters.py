@@ -1,4 +1,4 @@
-"""params.yaml for a profile and an experiment, without losing what somebody wrote into it."""
+"""Compose params.yaml for a profile and an experiment without losing edited values."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SMOKE_MODELS = ROOT / "models/smoke"
 
 
 def set_parameters(profile: str | None, experiment: str | None, *, on_line: Callable[[str], None]) -> None:
-    """Compose params.yaml as `diffground profile PROFILE experiment=EXPERIMENT` does, where it is not that already.
+    """Compose params.yaml as `diffground profile PROFILE experiment=EXPERIMENT` does, unless it is equal already.
 
     Without either, params.yaml stays as it is, edited or not.
-    Raises: UserError where that would throw away values that somebody edited, and for what does not compose.
+    Raises: UserError if edited values would be lost, and for names and values that do not compose.
     """
     if profile is None and experiment is None:
         return
@@ -46,7 +46,7 @@ def set_parameters(profile: str | None, experiment: str | None, *, on_line: Call
 
 
 def _recoverable(text: str) -> Iterator[str]:
-    """Texts of params.yaml that can be had again: the last commit's, and what its profile composes to."""
+    """Texts of params.yaml that can be restored: the last commit's, and the compositions of its profile."""
     committed = git_file("HEAD", paths.PARAMS.as_posix(), cwd=ROOT)
     if committed is not None:
         yield committed

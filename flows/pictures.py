@@ -1,4 +1,4 @@
-"""A picture of what a stage made, from its files alone."""
+"""A picture of the outputs of a stage, drawn from its files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PAIRS = {
     for of_images, of_masks in ((paths.GENERATED, paths.ORACLE), (paths.INVERTED, paths.INVERTED_ORACLE))
     for images, masks in ((of_images[name], of_masks[name]) for name in of_masks)
 }
-"""Shards of masks alone -> shards with their images."""
+"""Shards of masks -> shards of their images."""
 _CHARTS = {
     "train_grounding": "loss.png",
     "train_maskformer": "loss.png",
@@ -40,7 +40,7 @@ _FIGURES = {"report": paths.FIGURES / "masks.png", "evaluate": Path("models/mini
 
 def picture_uri(stage: str, outputs: tuple[Path, ...]) -> str | None:
     """A JPEG as data: URI, at most 1200 px wide: images of the stage's shards, a chart of its metrics, or a figure that
-    it wrote; None where there is nothing to see. `outputs`: files and folders that the stage writes."""
+    it wrote; None without any. `outputs`: files and folders that the stage writes."""
     with tempfile.TemporaryDirectory() as folder:
         path = _draw(stage, outputs, Path(folder))
         return None if path is None else _data_uri(path)

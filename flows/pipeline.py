@@ -80,7 +80,7 @@ def repro_command(stage: str) -> list[str]:
 
 @contextmanager
 def unfrozen(folder: Path, stages: Sequence[str]) -> Iterator[None]:
-    """Let `dvc repro` run frozen stages for as long as the block lasts; afterwards they are frozen again."""
+    """Unfreeze stages for `dvc repro` within the block; afterwards they are frozen again."""
     if not stages:
         yield
         return
@@ -114,17 +114,17 @@ class Outcome:
 
     @property
     def skipped(self) -> bool:
-        """Whether DVC found that there was nothing to run."""
+        """Whether DVC had nothing to run."""
         return self._skipped
 
     def exit_code(self, code: int) -> int:
-        """Of the stage, where it was the stage that failed; `code` is that of `dvc repro`. Of signal N: 128 + N.
+        """Exit code of the stage if the stage failed; `code` is that of `dvc repro`. 128 + N for signal N.
 
-        The shell between DVC and a stage that was killed passes on the one or the other, -N or 128 + N.
+        The shell between DVC and a killed stage returns -N or 128 + N.
         """
         own = code if self._stage_code is None or code == 0 else self._stage_code
         return own if own >= 0 else 128 - own
 
     def is_temporary(self, code: int) -> bool:
-        """Whether a later try may end better: no memory left, a worker lost, something killed."""
+        """Whether a retry may succeed: out of memory, a lost worker, a killed process."""
         return self.exit_code(code) in (TEMPORARY_FAILURE, _KILLED)

@@ -1,4 +1,4 @@
-"""Where things are, and the environment of every process that the flows start."""
+"""Paths, and the environment of every process that the flows start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PRETRAIN = ROOT / "pretrain"
 """The DVC project that made models/mini."""
 HOME = ROOT / ".prefect"
-"""Prefect's database and settings, and what `python -m flows up` remembers; git ignores it."""
+"""Prefect's database and settings, and the state of `python -m flows up`; git ignores it."""
 MLFLOW_UI = "DIFFGROUND_MLFLOW_UI"
 """Environment variable: address of MLflow's UI, which artifacts link to."""
 
@@ -27,7 +27,7 @@ def command_environment() -> dict[str, str]:
 
 
 def prefect_environment(*, api_url: str | None) -> dict[str, str]:
-    """Settings of Prefect in this repository: its own home, nothing sent anywhere. None: a temporary server."""
+    """Settings of Prefect in this repository: its own home, no telemetry. api_url None: a temporary server."""
     settings = {
         "PREFECT_HOME": str(HOME),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -36,10 +36,10 @@ def prefect_environment(*, api_url: str | None) -> dict[str, str]:
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
     }
-    if api_url is None:  # a temporary server that is told to end complains of what it was just doing
+    if api_url is None:  # a temporary server logs errors about unfinished work when it stops
         settings |= {"PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL"}
     else:
         settings |= {"PREFECT_API_URL": api_url, "PREFECT_SERVER_UI_API_URL": api_url}
-        # by default any page that is open in the browser may call the server, and so run commands
+        # by default any web page in the browser may call the server, and so run commands
         settings["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = api_url.removesuffix("/api")
     return settings

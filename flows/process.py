@@ -1,4 +1,4 @@
-"""Commands whose output is read line by line, and that end with whoever started them."""
+"""Commands whose output is read line by line, and that end with the process that started them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 
 GRACE_S = 20.0
-"""Between SIGINT, after which a stage ends by itself, and SIGKILL; shorter than the 30 s that Prefect leaves a run."""
+"""Time between SIGINT, after which a stage ends by itself, and SIGKILL; less than the 30 s that Prefect gives a run."""
 
 _SUPERVISE = Path(__file__).with_name("supervise.py")
 
@@ -22,7 +22,7 @@ class Supervised:
     def __init__(
         self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path | None, grace_s: float = GRACE_S
     ) -> None:
-        """`log`: file for what it prints; None: `read` hands it over."""
+        """log: file for its output; None: `read` returns it."""
         with nullcontext(subprocess.PIPE) if log is None else log.open("w") as out:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", str(_SUPERVISE), str(grace_s), *command],
@@ -37,7 +37,7 @@ class Supervised:
             )
 
     def read(self, on_line: Callable[[str], None]) -> None:
-        """Hand over every line of either stream, until both end."""
+        """Call `on_line` with every line of both streams until they end."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             on_line(line.rstrip())
@@ -47,12 +47,12 @@ class Supervised:
         return self._process.poll()
 
     def request_stop(self) -> None:
-        """What `stop` does, without waiting."""
+        """As `stop`, without waiting."""
         assert self._process.stdin is not None
         self._process.stdin.close()
 
     def stop(self) -> int:
-        """End what is still running, and wait for that. Returns: the exit code."""
+        """End the command and wait for it. Returns: the exit code."""
         self.request_stop()
         code = self._process.wait()
         if self._process.stdout is not None:
@@ -61,7 +61,7 @@ class Supervised:
 
 
 class Commands:
-    """Runs commands, in several threads if need be, and stops all of them together."""
+    """Runs commands, also in several threads, and stops all of them together."""
 
     def __init__(self) -> None:
         self._running: set[Supervised] = set()
@@ -90,7 +90,7 @@ class Commands:
             process.read(on_line)
         except BaseException:
             process.request_stop()
-            with suppress(Exception):  # who is stopped may still have something to say
+            with suppress(Exception):  # the last lines of the stopped command
                 process.read(on_line)
             raise
         finally:
@@ -100,7 +100,7 @@ class Commands:
         return code
 
     def stop(self) -> None:
-        """End what runs, without waiting; nothing starts any more."""
+        """Stop all commands without waiting; no other one can start."""
         with self._changing:
             self._stopped = True
             for process in self._running:

@@ -24,15 +24,15 @@ def reproduce(
     retries: int = 2,
     retry_delay_s: float = 30.0,
 ) -> State:
-    """Runs what is out of date, a task a stage.
+    """Runs the stages that are out of date, one task per stage.
 
     Args:
-        profile: What params.yaml is composed for first; none: params.yaml as it is.
-        experiment: A row of a table of the paper, on that profile.
-        first_stage: Stages before this one are left as they are.
-        last_stage: Where to stop; only what it needs runs.
-        retries: Further tries after a lost worker or where memory ran out; other errors are not tried again.
-        retry_delay_s: Seconds between two tries.
+        profile: Profile to compose params.yaml for; none: params.yaml as it is.
+        experiment: A file of conf/experiment, applied to that profile.
+        first_stage: Earlier stages do not run.
+        last_stage: Only this stage and those that it needs run.
+        retries: Retries after a lost worker or out-of-memory; other errors are not retried.
+        retry_delay_s: Seconds before a retry.
     """
     os.chdir(ROOT)
     try:

@@ -41,7 +41,7 @@ class Ports:
 
 @dataclass(frozen=True)
 class Stack:
-    """What `up` has started, as `.prefect/up.json` tells it."""
+    """The servers that `up` has started, as recorded in `.prefect/up.json`."""
 
     pid: int
     """Of `up`."""
@@ -57,12 +57,12 @@ class Stack:
         return f"{self.prefect}/api"
 
     def environment(self) -> dict[str, str]:
-        """For what runs on this server."""
+        """Environment of runs on this server."""
         return prefect_environment(api_url=self.api_url) | {MLFLOW_UI: self.mlflow}
 
 
 def running_stack() -> Stack | None:
-    """What runs now; None where nothing does."""
+    """The running servers; None without any."""
     try:
         values = json.loads(_STATE.read_text(encoding="utf-8"))
         stack = Stack(**{**values, "pools": tuple(values["pools"])})
@@ -72,10 +72,10 @@ def running_stack() -> Stack | None:
 
 
 def status() -> str:
-    """What runs and where, a line each."""
+    """The running servers, workers and flow runs, one line each."""
     stack = running_stack()
     if stack is None:
-        return "no server runs; `python -m flows up` starts one, `python -m flows reproduce` works without"
+        return "no server is running; `python -m flows up` starts one, `python -m flows reproduce` works without one"
     lines = [
         f"Prefect  {stack.prefect} (process {stack.pid})",
         f"MLflow   {stack.mlflow}",
@@ -87,14 +87,14 @@ def status() -> str:
 
 
 def up(ports: Ports) -> None:
-    """Start everything, say where to look, and stay until Ctrl-C or SIGTERM, which ends all of it.
+    """Start everything, print the addresses, and run until Ctrl-C or SIGTERM, which ends all of it.
 
-    Raises: UserError for a taken port, and where a part does not start or ends by itself; it names the log.
+    Raises: UserError, which names the log, for a taken port, and if a part does not start or ends by itself.
     """
     for name, port in (("--port", ports.prefect), ("--mlflow-port", ports.mlflow)):
         if not _is_free(port):
-            raise UserError(f"{name}: {HOST}:{port} is taken; end what listens there, or choose another port")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell in the background has SIGINT ignored
+            raise UserError(f"{name}: {HOST}:{port} is taken; stop the program that uses it, or choose another port")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a background shell ignores SIGINT
         signal.signal(number, signal.default_int_handler)
     tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or load_params(ROOT / paths.PARAMS).tracking.uri
     served = tracking_uri.startswith("http")
@@ -124,14 +124,14 @@ def up(ports: Ports) -> None:
         _STATE.write_text(json.dumps(asdict(stack)) + "\n", encoding="utf-8")
         print(
             f"Prefect  {stack.prefect}\nMLflow   {stack.mlflow}\nworkers  {', '.join(stack.pools)}\n"
-            f"Start a run under Deployments, or with `python -m flows reproduce`; Ctrl-C ends all of this.",
+            f"Start a run under Deployments, or with `python -m flows reproduce`; Ctrl-C stops everything.",
             flush=True,
         )
         while True:
             _check(parts)
             time.sleep(1)
     except KeyboardInterrupt:
-        print("\nending", flush=True)
+        print("\nstopping", flush=True)
     finally:
         _STATE.unlink(missing_ok=True)
         for name in [name for name in parts if name.startswith("worker")]:
@@ -148,17 +148,17 @@ def _active_runs(stack: Stack) -> list[dict[str, Any]]:
 
 
 def _close_runs(stack: Stack) -> None:
-    """Mark runs of deployments as crashed: their workers have ended, and nobody else will say so."""
+    """Mark runs of deployments as crashed: their workers have ended and cannot report it."""
     if not _answers(f"{stack.api_url}/health"):
         return
-    crashed = {"type": "CRASHED", "name": "Crashed", "message": "the worker ended; start the run again to go on"}
+    crashed = {"type": "CRASHED", "name": "Crashed", "message": "the worker ended; start the run again to resume"}
     for run in _active_runs(stack):
         if run["deployment_id"] and run["work_pool_name"] in stack.pools:
             _post(f"{stack.api_url}/flow_runs/{run['id']}/set_state", {"state": crashed, "force": True})
 
 
 def _set_up_server(stack: Stack, env: Mapping[str, str]) -> None:
-    """Work pools and the limit of GPU slots, where there are none yet, and the deployments of prefect.yaml, renewed."""
+    """Create missing work pools and the limit of GPU slots, and update the deployments of prefect.yaml."""
     os.environ.update(stack.environment())
     # imported late: Prefect reads its settings when it is imported
     from prefect.client.orchestration import get_client
@@ -169,7 +169,7 @@ def _set_up_server(stack: Stack, env: Mapping[str, str]) -> None:
     template = ProcessWorker.get_default_base_job_template()
     with get_client(sync_client=True) as client:
         for pool in POOLS:
-            with suppress(ObjectAlreadyExists):  # maybe changed since, to another type even
+            with suppress(ObjectAlreadyExists):  # a user may have changed it, even its type
                 client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=template))
         with suppress(ObjectAlreadyExists):
             client.create_global_concurrency_limit(

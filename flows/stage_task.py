@@ -1,4 +1,4 @@
-"""One Prefect task per DVC stage. DVC decides whether there is anything to do; Prefect retries what may end better."""
+"""One Prefect task per DVC stage. DVC decides whether a stage has to run; Prefect retries temporary failures."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from flows.places import ROOT, command_environment
 from flows.process import Commands
 
 UP_TO_DATE = "UpToDate"
-"""Name of the completed state of a stage that had nothing to do."""
+"""Name of the completed state of a stage that did not have to run."""
 
 _HINT = re.compile(r"To track the changes with git|\tgit add|To enable auto staging|\tdvc config|Use `dvc push`")
 _PROGRESS = re.compile(r"^(?P<what>[^:]+): (?P<done>\d+)/(?P<total>\d+), .* left$")
 
 
 def is_temporary(task: Any, run: Any, state: State) -> bool:
-    """Whether Prefect may try again: the machine failed, not the input."""
+    """Whether Prefect may retry: the machine failed, not the input."""
     return isinstance(state.result(raise_on_failure=False), InfrastructureError)
 
 
@@ -43,9 +43,9 @@ def is_temporary(task: Any, run: Any, state: State) -> bool:
     retry_condition_fn=is_temporary,
 )
 def run_stage(stage: str, folder: Path, *, outputs: Sequence[Path], stale: bool) -> State:
-    """`dvc repro --single-item` of a stage that may be out of date; nothing at all for one that is not.
+    """`dvc repro --single-item` of a stage that may be out of date; nothing for one that is up to date.
 
-    Raises: InfrastructureError where a later try may end better, else UserError.
+    Raises: InfrastructureError if a retry may succeed, else UserError.
     """
     if not stale:
         get_run_logger().info("up to date")
@@ -61,14 +61,14 @@ def run_stage(stage: str, folder: Path, *, outputs: Sequence[Path], stale: bool)
     relative = [Path(os.path.relpath(folder / path, ROOT)) for path in outputs]
     page = stage_page(stage, outputs=relative, since_s=start_s)
     with _server_may_be_away():
-        create_markdown_artifact(key=artifact_key(stage), markdown=page, description=f"What stage {stage} made")
+        create_markdown_artifact(key=artifact_key(stage), markdown=page, description=f"Outputs of stage {stage}")
     return Completed(message=f"ran for {time.time() - start_s:.0f} s")
 
 
 def run_stages(pipeline: Pipeline, stages: Sequence[str], *, retries: int, retry_delay_s: float) -> None:
-    """Run those of `stages` that are out of date, or follow on one that ran, one after another.
+    """Run the `stages` that are out of date or depend on one that ran, one after another.
 
-    Raises: the error of the first that fails.
+    Raises: the error of the first stage that fails.
     """
     changed = changed_stages(pipeline.folder)
     attempt = run_stage.with_options(retries=retries, retry_delay_seconds=retry_delay_s)
@@ -89,7 +89,7 @@ def run_stages(pipeline: Pipeline, stages: Sequence[str], *, retries: int, retry
 
 
 def line_reader(name: str) -> tuple[Outcome, Callable[[str], None]]:
-    """What puts the lines of a command into the log and its progress into artifacts, and what it learns from them."""
+    """A function that logs the lines of a command and updates progress artifacts, and the Outcome that it fills."""
     logger, outcome, progress = get_run_logger(), Outcome(), StageProgress(name)
 
     def on_line(line: str) -> None:
@@ -102,26 +102,26 @@ def line_reader(name: str) -> tuple[Outcome, Callable[[str], None]]:
 
 
 def failure(what: str, outcome: Outcome, code: int) -> UserError:
-    """What to raise for a command that ended with an exit code other than 0."""
+    """The error for a command that ended with an exit code other than 0."""
     kind = InfrastructureError if outcome.is_temporary(code) else UserError
-    reason = outcome.last_error or "its log says why"
+    reason = outcome.last_error or "see its log"
     return kind(f"{what} ended with exit code {outcome.exit_code(code)}: {reason}")
 
 
 def needs_gpu(stage: str) -> bool:
-    """Whether there are GPUs, and the stage computes on one. A training of pretrain/ always does."""
+    """Whether there are GPUs and the stage uses one. A training of pretrain/ always does."""
     script = ROOT / "stages" / f"{stage}.py"
     computes = not script.is_file() or "diffground.runtime.device" in script.read_text(encoding="utf-8")
     return computes and bool(visible_gpus())
 
 
 def artifact_key(name: str) -> str:
-    """Prefect takes lower-case letters, digits and dashes."""
+    """Prefect accepts lower-case letters, digits and dashes only."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 class StageProgress:
-    """A progress artifact for every loop of a stage that reports more than its end (runtime/progress.py)."""
+    """A progress artifact for every loop of a stage that reports progress before its end (runtime/progress.py)."""
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
@@ -144,7 +144,7 @@ class StageProgress:
 
 @contextmanager
 def _server_may_be_away() -> Iterator[None]:
-    """What is only there to be looked at does not end a stage."""
+    """A missing artifact must not end a stage."""
     try:
         yield
     except Exception as error:

@@ -1,8 +1,8 @@
-"""Runs a command in a process group of its own and leaves nothing of it behind.
+"""Run a command in its own process group, and end the whole group with it.
 
     python -I supervise.py GRACE_S COMMAND …
 
-When standard input ends, because whoever started this closed it or died, the group gets SIGINT, and SIGKILL after
+When standard input ends, because the parent closed it or died, the group gets SIGINT, and SIGKILL after
 GRACE_S seconds. Exits with the command's code, 128 + N where signal N killed it. Standard library only: it starts fast.
 """
 
@@ -20,14 +20,14 @@ _POLL_S = 0.1
 
 
 def main(grace_s: float, command: list[str]) -> int:
-    for interrupt in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # what ends this is the end of its input
+    for interrupt in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # only the end of its input ends this process
         signal.signal(interrupt, signal.SIG_IGN)
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=_heed_signals, restore_signals=True
     )
     threading.Thread(target=_stop_at_end_of_input, args=(process.pid, grace_s), daemon=True).start()
     code = process.wait()
-    _signal_group(process.pid, signal.SIGKILL)  # what the command left running
+    _signal_group(process.pid, signal.SIGKILL)  # processes that the command left running
     return 128 - code if code < 0 else code
 
 

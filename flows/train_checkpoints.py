@@ -24,14 +24,14 @@ def train_checkpoints(
     retries: int = 2,
     retry_delay_s: float = 30.0,
 ) -> State:
-    """Runs what is out of date, a task a stage. The trainings are frozen: they run only where they are named.
+    """Runs the stages that are out of date, one task per stage. The trainings are frozen: they run only if named.
 
     Args:
-        retrain: Frozen stages to run again, if what they depend on has changed; a killed one goes on where it was.
-        first_stage: Stages before this one are left as they are.
-        last_stage: Where to stop; only what it needs runs.
-        retries: Further tries after a lost worker or where memory ran out; other errors are not tried again.
-        retry_delay_s: Seconds between two tries.
+        retrain: Frozen stages to run again, if their dependencies have changed; a killed one resumes.
+        first_stage: Earlier stages do not run.
+        last_stage: Only this stage and those that it needs run.
+        retries: Retries after a lost worker or out-of-memory; other errors are not retried.
+        retry_delay_s: Seconds before a retry.
     """
     os.chdir(ROOT)
     named = list(retrain or [])

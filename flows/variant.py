@@ -1,4 +1,4 @@
-"""Runs one experiment in its own clone: python -m flows.variant PROFILE EXPERIMENT TARGET [KEY=VALUE …].
+"""Run one experiment in its own clone: python -m flows.variant PROFILE EXPERIMENT TARGET [KEY=VALUE …].
 
 EXPERIMENT is a file of conf/experiment, or - for the default run, which then ends at TARGET.
 """

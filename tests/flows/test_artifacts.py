@@ -44,7 +44,7 @@ def test_the_link_names_the_newest_reproduction_of_each_experiment(tracking, mon
     monkeypatch.setenv(MLFLOW_UI, "http://127.0.0.1:5000")
     page = compared_runs(["b", "a", "c"], tracking)
     start = "[MLflow's comparison](http://127.0.0.1:5000/#/compare-runs?"
-    assert page.startswith(start) and page.endswith("\n\nNothing had to run, so MLflow has no run: c.")
+    assert page.startswith(start) and page.endswith("\n\nNo stage had to run, so MLflow has no run: c.")
     query = parse_qs(page.removeprefix(start).partition(")")[0], strict_parsing=True)
     assert json.loads(query["runs"][0]) == [runs["b"].run_id, runs["a"].run_id]
     assert json.loads(query["experiments"][0]) == [runs["a"].experiment_id]

@@ -24,7 +24,8 @@ def test_a_taken_port_is_one_line():
         port = taken.getsockname()[1]
         done = run("up", "--port", str(port))
     assert done.returncode == 2
-    assert done.stderr == f"error: --port: 127.0.0.1:{port} is taken; end what listens there, or choose another port\n"
+    taken = f"error: --port: 127.0.0.1:{port} is taken; stop the program that uses it, or choose another port\n"
+    assert done.stderr == taken
 
 
 def test_a_matrix_without_values_is_one_line():
@@ -35,7 +36,7 @@ def test_a_matrix_without_values_is_one_line():
 def test_without_a_server_the_status_says_what_starts_one(tmp_path, monkeypatch):
     monkeypatch.setattr(flows.stack, "_STATE", tmp_path / "up.json")
     assert running_stack() is None
-    assert status().startswith("no server runs; `python -m flows up` starts one")
+    assert status().startswith("no server is running; `python -m flows up` starts one")
     (tmp_path / "up.json").write_text('{"pid": 1, "prefect": "http://127.0.0.1:1", "mlflow": "", "pools": ["cpu"]}')
     assert running_stack() is None, "what the file tells of has ended"
 

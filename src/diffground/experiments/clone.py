@@ -1,8 +1,8 @@
-"""The folder that one experiment runs in: a clone of the repository at its last commit, with DVC's cache shared.
+"""The folder of one experiment: a clone of the repository at its last commit that shares DVC's cache.
 
-Why not `dvc exp run`, of DVC 3.67: it writes into the workspace while it queues, checks out outputs before it runs and
-so throws away the finished shards of a killed stage, and stages with persisting outputs are never in its run cache.
-Here the workspace is not touched, and what was killed goes on in the folder that is still there.
+`dvc exp run` of DVC 3.67 does not fit: it writes into the workspace while it queues, it checks out outputs before it
+runs and so deletes the finished shards of a killed stage, and its run cache never holds stages with persisting outputs.
+A clone does not touch the workspace, and a killed experiment resumes in its folder.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NOTHING_TO_DO = "Data and pipelines are up to date."
 
 @dataclass(frozen=True)
 class Clone:
-    """`root`: the repository. `path`: the clone's folder, absolute. `commit`: what the experiment starts from."""
+    """`root`: the repository. `path`: the clone's folder, absolute. `commit`: the start of the experiment."""
 
     root: Path
     path: Path
@@ -42,9 +42,9 @@ class Clone:
         return run_name(self.experiment.name, self.profile)
 
     def prepare(self, *, earlier: str | None) -> bool:
-        """Make the folder, or go on with it. `earlier`: a commit of this experiment, whose results may still hold.
+        """Create the folder, or resume in it. `earlier`: a commit of this experiment whose results may still be valid.
 
-        Returns: whether there is anything to run. Raises: UserError when git or DVC refuse.
+        Returns: whether a stage has to run. Raises: UserError when git or DVC fail.
         """
         if (self.path / _READY).is_file():
             self._follow_commit()
@@ -63,13 +63,13 @@ class Clone:
         return True
 
     def reproduce(self) -> bool:
-        """Run the stages, their output on the terminal. Returns: whether all of them ended well."""
+        """Run the stages, with output on the terminal. Returns: whether all of them succeeded."""
         recover(self.path)
         command = [*DVC, "repro", self.experiment.target]
         return subprocess.run(command, cwd=self.path, env=self._environment(), check=False).returncode == 0
 
     def save(self) -> None:
-        """Hand the results to the repository, as a DVC experiment of the name of this one."""
+        """Save the results in the repository as a DVC experiment with this name."""
         self._dvc("exp", "save", "--quiet", "--force", "--name", self.name, self.experiment.target)
         self._dvc("exp", "push", "--quiet", "--force", "--no-cache", "origin", self.name)
 
@@ -90,7 +90,7 @@ class Clone:
         self._dvc("cache", "dir", "--local", str(cache))
 
     def _follow_commit(self) -> None:
-        """After a commit to the repository: its code, with what the killed run had already made."""
+        """Check out a newer commit of the repository; outputs of the killed run stay."""
         if git("rev-parse", "HEAD", cwd=self.path) == self.commit:
             return
         lock = (self.path / LOCK).read_bytes()
@@ -112,7 +112,7 @@ class Clone:
             raise UserError(f"{said[-1].removeprefix('error: ')} (conf/ of the last commit)")
 
     def _take_over(self, earlier: str) -> None:
-        """Enter into dvc.lock, for each stage that differs from the default run, what `earlier` found."""
+        """Copy from `earlier` into dvc.lock the entries of stages that differ from the default run."""
         params = read_yaml((self.path / paths.PARAMS).read_text(encoding="utf-8"))
         before = read_stages(git_file(earlier, LOCK.name, cwd=self.path) or "")
         here = read_stages(git_file(self.commit, LOCK.name, cwd=self.path) or "")
@@ -126,10 +126,10 @@ class Clone:
                 (self.path / path).write_text(text, encoding="utf-8")
 
     def _is_up_to_date(self) -> bool:
-        """Whether DVC would run nothing, by dvc.lock alone: outputs need not be there."""
+        """Whether DVC would run nothing according to dvc.lock; outputs may be missing."""
         try:
             return _NOTHING_TO_DO in self._dvc("repro", "--dry", "--allow-missing", self.experiment.target)
-        except UserError:  # a stage would run, and what it reads is not there to be looked at
+        except UserError:  # a stage would run, and its inputs are missing
             return False
 
     def _dvc(self, *arguments: str) -> str:

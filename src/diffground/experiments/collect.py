@@ -1,4 +1,4 @@
-"""Finished DVC experiments -> reports/experiments/NAME.json, read from their commits alone."""
+"""Finished DVC experiments -> reports/experiments/NAME.json, read only from their commits."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from diffground.runtime.fingerprint import checkpoint_fingerprint
 def collect_experiments(experiments: Sequence[Experiment], *, profile: str, root: Path) -> dict[str, Path | None]:
     """Write a record of the newest run of each experiment, by `diffground experiments run` or `dvc exp run -n NAME`.
 
-    Returns: the file by the name of the run; None for what was not run, with `profile` and up to its target.
-    Raises: UserError when git refuses, or conf/ does not compose.
+    Returns: name of the run -> file; None for what was not run with `profile` up to its target.
+    Raises: UserError when git fails, or conf/ does not compose.
     """
     written: dict[str, Path | None] = {}
     for name, record in find_records(experiments, profile=profile, root=root).items():
@@ -39,7 +39,7 @@ def collect_experiments(experiments: Sequence[Experiment], *, profile: str, root
 
 
 def find_records(experiments: Sequence[Experiment], *, profile: str, root: Path) -> dict[str, ExperimentRecord | None]:
-    """What `collect_experiments` writes, by the name of the run; None as there. Raises: UserError as it does."""
+    """The records that `collect_experiments` writes, by the name of the run. Raises: UserError as it does."""
     commits = experiment_commits(cwd=root)
     records: dict[str, ExperimentRecord | None] = {}
     for experiment in experiments:
@@ -51,16 +51,16 @@ def find_records(experiments: Sequence[Experiment], *, profile: str, root: Path)
 
 @dataclass(frozen=True)
 class Results:
-    """What a commit holds of a reproduction."""
+    """The results in a commit."""
 
     commit: str
     params: Mapping[str, Any]
     stages: Stages
     holding: set[str]
-    """Stages whose entry in dvc.lock is of these parameters."""
+    """Stages whose entry in dvc.lock is valid for these parameters."""
 
     def metrics(self, *, root: Path) -> dict[str, Mapping[str, Any]]:
-        """Metrics files of the stages that hold, by stage."""
+        """Metrics of the stages in `holding`, by stage."""
         files = metrics_files(self.stages, self.holding, folder=paths.METRICS.as_posix())
         texts = {stage: git_file(self.commit, path, cwd=root) for stage, path in files.items()}
         return {stage: json.loads(text) for stage, text in texts.items() if text is not None}
@@ -73,7 +73,7 @@ def read_results(commit: str, *, root: Path) -> Results:
 
 
 def _record(experiment: Experiment, commit: str, baseline: str, *, root: Path) -> ExperimentRecord | None:
-    """What `commit` tells; None where its results do not reach the experiment's target."""
+    """The record of `commit`; None if its results do not reach the experiment's target."""
     results = read_results(commit, root=root)
     params = results.params
     if experiment.target not in results.holding:
@@ -98,7 +98,7 @@ def _record(experiment: Experiment, commit: str, baseline: str, *, root: Path) -
 
 
 def _fingerprint(checkpoint: str, *, commit: str, root: Path) -> str:
-    """Of the folder as `commit` has it; as it is now where git does not track it."""
+    """Fingerprint of the folder in `commit`; of the present folder if git does not track it."""
     archive = subprocess.run(
         ["git", "archive", "--format=tar", commit, "--", checkpoint], cwd=root, capture_output=True, check=False
     )

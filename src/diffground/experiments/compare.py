@@ -1,4 +1,4 @@
-"""Scores of several runs side by side: committed records, DVC experiments and MLflow's reproductions, by name."""
+"""A table of the scores of several runs: committed records, DVC experiments and MLflow's reproductions, by name."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _ROWS = (
     ),
     *(f"evaluate_zs3/text2mask_labels/{key}" for key in ZS3_TITLES),
 )
-"""mIoU in percent, by the keys that MLflow has too."""
+"""mIoU in percent; MLflow uses the same keys."""
 _MOVED = {f"text2mask/{key}": f"evaluate_zs3/text2mask_labels/{key}" for key in ZS3_TITLES}
 """Key in records and MLflow runs from when stage text2mask scored its own label maps -> key now."""
 
 
 def comparison(names: Sequence[str], *, root: Path = Path(), tracking: TrackingConfig) -> Table:
-    """A row a score that any of the runs has, a column a run, then its difference to the first run; mIoU in percent.
+    """One row per score, one column per run, then the differences to the first run; mIoU in percent.
 
-    names: each a record of reports/experiments, a DVC experiment, the name or id of a parent run in MLflow, looked for
-    in this order, or 'here' for reports/metrics. `Table` writes Markdown and CSV.
-    Raises: UserError for a name that is none of these, or that comes twice.
+    names: each is a record of reports/experiments, a DVC experiment, the name or id of a parent run in MLflow, in this
+    order of search, or 'here' for reports/metrics. `Table` writes Markdown and CSV.
+    Raises: UserError for a name that is none of these, or that is repeated.
     """
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:

@@ -1,7 +1,8 @@
-"""Runs named experiments one after another, each in a folder of its own."""
+"""Run named experiments one after another, each in its own folder."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,45 +14,47 @@ from diffground.reproduction.composition import compose_params
 from diffground.reproduction.lock_file import combine, read_stages, read_yaml
 from diffground.reproduction.recovery import LOCK
 
+logger = logging.getLogger(__name__)
+
 FOLDER = DVC_TEMPORARY / "experiments"
-"""One folder an unfinished experiment."""
+"""One folder per unfinished experiment."""
 LOCKS = DVC_TEMPORARY / "experiment_locks"
-"""One folder an experiment that was ever run here: two runs at once are fine, of the same experiment they are not."""
+"""One folder per experiment: different experiments may run at the same time, the same one may not."""
 
 
 def run_experiments(experiments: Sequence[Experiment], *, profile: str, root: Path) -> None:
-    """Run those that are not finished. One that fails does not stop the others; its folder stays, to go on from.
+    """Run the unfinished ones. One that fails does not stop the others; its folder stays for the next run to resume.
 
     Each starts from the last commit of the repository `root`, ends as a DVC experiment with its name, and touches
     neither params.yaml nor dvc.lock nor reports/ there.
-    Raises: UserError while a DVC command is at work; at the end, with the names of what failed, or what another process
-    is running.
+    Raises: UserError while a DVC command is running; at the end, with the names of the experiments that failed or that
+    another process is running.
     """
     root = root.resolve()
-    compose_params(profile, conf=root / "conf")  # a wrong name ends here, not in every clone
+    compose_params(profile, conf=root / "conf")  # reports a wrong name once, not in every clone
     commit = git("rev-parse", "--verify", "HEAD", cwd=root)
     check_dvc_is_idle(root)
     if git("status", "--porcelain", "--untracked-files=no", cwd=root):
-        print(f"changes that are not committed stay out: the experiments start from commit {commit[:8]}")
+        logger.warning("uncommitted changes are not used: the experiments start from commit %s", commit[:8])
     failed = []
     for i, experiment in enumerate(experiments, start=1):
         name = run_name(experiment.name, profile)
-        print(f"== {name} ({i} of {len(experiments)}): {experiment.source}", flush=True)
+        logger.info("== %s (%d of %d): %s", name, i, len(experiments), experiment.source)
         try:
             with alone(root / LOCKS / name):
-                print(f"== {name}: {_run(experiment, profile=profile, root=root, commit=commit)}", flush=True)
+                logger.info("== %s: %s", name, _run(experiment, profile=profile, root=root, commit=commit))
         except UserError as error:
             failed.append(name)
-            print(f"== {name}: failed: {error}", flush=True)
+            logger.info("== %s: failed: %s", name, error)
     if failed:
         raise UserError(
             f"{len(failed)} of {len(experiments)} experiments failed: {', '.join(failed)}; "
-            "the same command runs them again, from where they stopped"
+            "run the same command again to resume them"
         )
 
 
 def _run(experiment: Experiment, *, profile: str, root: Path, commit: str) -> str:
-    """Run one experiment; return what became of it. Raises: UserError when it fails."""
+    """Run one experiment; return its outcome in words. Raises: UserError when it fails."""
     name = run_name(experiment.name, profile)
     clone = Clone(root=root, path=root / FOLDER / name, commit=commit, experiment=experiment, profile=profile)
     saved, baseline = experiment_commits(cwd=root).get(name, (None, None))
@@ -62,7 +65,7 @@ def _run(experiment: Experiment, *, profile: str, root: Path, commit: str) -> st
         clone.remove()
         return "finished before; nothing that it depends on has changed"
     if not clone.reproduce():
-        raise UserError(f"a stage ended with an error, see above; what is complete is kept in {FOLDER / name}")
+        raise UserError(f"a stage ended with an error, see above; complete outputs are kept in {FOLDER / name}")
     clone.save()
     clone.remove()
     return "finished"

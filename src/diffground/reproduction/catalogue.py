@@ -1,4 +1,4 @@
-"""The named experiments: one file of conf/experiment each, whose opening comment says what it is for."""
+"""The named experiments: one file of conf/experiment each, described by its opening comment."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from diffground.errors import UserError
 
 CONF = Path("conf/experiment")
 DEFAULT_PROFILE = "mini"
-"""Experiments of this profile go by their plain names."""
+"""The names of runs of this profile are those of the experiments."""
 
 _FIELD = re.compile(r"^# (\w+): (.+)$", re.MULTILINE)
-_NOT_IN_NAMES = re.compile(r"[^\w.]+|\.{2,}")  # git takes none of these in a reference
+_NOT_IN_NAMES = re.compile(r"[^\w.]+|\.{2,}")  # not allowed in a git reference
 _FIELDS = ("source", "command", "target", "profiles", "time", "expected")
 
 
@@ -28,16 +28,16 @@ class Experiment:
     source: str
     """Table and row of the paper."""
     command: str
-    """What runs it alone."""
+    """The command that runs only this experiment."""
     target: str
     """The last stage that it needs."""
     profiles: str
-    """Those of conf/profile that it exists for, "mini, smoke", or "all"."""
+    """The profiles that it exists for, "mini, smoke", or "all"."""
     time: str
     expected: str
-    """Scores to expect, or where they are."""
+    """Expected scores, or where they are."""
     overrides: tuple[str, ...]
-    """What composes its parameters, e.g. "experiment=seen_05", "grounding.iterations=100"."""
+    """Hydra overrides of its parameters, e.g. "experiment=seen_05", "grounding.iterations=100"."""
 
     def exists_for(self, profile: str) -> bool:
         return self.profiles == "all" or profile in self.profiles.split(", ")
@@ -57,9 +57,9 @@ def read_catalogue(conf: Path = CONF) -> dict[str, Experiment]:
 def select(
     catalogue: Mapping[str, Experiment], globs: Sequence[str], *, profile: str | None = None
 ) -> list[Experiment]:
-    """Those whose name matches one of `globs` ("table1_*"), and that exist for `profile`; all without globs.
+    """The experiments whose name matches one of `globs` ("table1_*") and that exist for `profile`; all without globs.
 
-    Raises: UserError for a glob that matches nothing, or only what does not exist for `profile`.
+    Raises: UserError for a glob that matches nothing, or only experiments that do not exist for `profile`.
     """
     chosen = set[str]()
     for glob in globs or ["*"]:
@@ -87,7 +87,7 @@ def run_name(experiment: str, profile: str) -> str:
 def vary(experiment: Experiment | None, overrides: Sequence[str], *, target: str = "evaluate_zs3") -> Experiment:
     """`experiment`, or the default run up to the stage `target`, with further overrides, e.g. "grounding.seed=1".
 
-    Its name tells them, with a digest, so that different overrides never share a name.
+    Its name contains them and a digest, so that different overrides never share a name.
     """
     base = experiment or Experiment(
         name="default",

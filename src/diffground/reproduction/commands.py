@@ -1,4 +1,4 @@
-"""git and DVC as experiments call them, and what may not run at the same time."""
+"""Calls of git and DVC, and locks between commands that must not run at the same time."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ DVC_TEMPORARY = Path(".dvc", "tmp")
 
 
 def output_of(command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> str:
-    """What a command prints, without the last line end. Raises: UserError with the last line of its complaint."""
+    """What a command prints, without the last line end. Raises: UserError with the last line of its error output."""
     try:
         done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
         raise UserError(f"`{command[0]}` cannot be started: {error.strerror}; install it") from None
     if done.returncode:
         said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        raise UserError(f"`{' '.join(command)}` failed in {cwd.resolve()}: {said[-1] if said else 'it says nothing'}")
+        raise UserError(f"`{' '.join(command)}` failed in {cwd.resolve()}: {said[-1] if said else 'no message'}")
     return done.stdout.removesuffix("\n")
 
 
@@ -48,7 +48,7 @@ def git_file(revision: str, path: str, *, cwd: Path) -> str | None:
 
 
 def experiment_commits(*, cwd: Path) -> dict[str, tuple[str, str]]:
-    """DVC experiment -> its newest commit and the commit that it started from, over all of these."""
+    """DVC experiment -> its newest commit and the commit that it started from."""
     newest: dict[str, tuple[str, str]] = {}
     listed = git("for-each-ref", "--sort=committerdate", "--format=%(objectname) %(refname)", "refs/exps", cwd=cwd)
     for line in listed.splitlines():
@@ -84,7 +84,7 @@ def check_dvc_is_idle(root: Path) -> None:
             except OSError:
                 busy = [f"process {lock.read_text(encoding='utf-8').strip() or 'unknown'}"]
     if busy:
-        raise UserError(f"a DVC command is at work here ({busy[0]}); wait until it has ended")
+        raise UserError(f"a DVC command is running here ({busy[0]}); wait until it has ended")
 
 
 def _lock_holders(text: str) -> list[dict[str, object]]:

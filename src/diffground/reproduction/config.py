@@ -1,4 +1,4 @@
-"""The parameters of a reproduction: one frozen dataclass a section of params.yaml, checked when it is read."""
+"""The parameters of a reproduction: one frozen dataclass per section of params.yaml, checked when it is read."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from diffground.vocabulary import TableName
 
 @dataclass(frozen=True)
 class VocabularyConfig:
-    """Which categories there are and which of them are unseen."""
+    """The categories, and which of them are unseen."""
 
     name: TableName
     """Table of categories: 'pascal' (20), 'coco' (79), 'sticker_coco' (the 64 of COCO that the mini world has)."""
     pairs: Literal["table", "data", "data_val"]
-    """Which categories appear together in prompts: those of the 'table' (pascal has one), or those that share a real
-    image of `data.train_list` ('data') or of `data.val_list` ('data_val')."""
+    """Which categories appear together in prompts: those of the 'table' (pascal has one), or those that appear in one
+    real image of `data.train_list` ('data') or of `data.val_list` ('data_val')."""
     unseen: tuple[NonEmptyStr, ...]
     """Categories without labels. Supplementary B.1 of the paper gives three splits."""
     seen: tuple[NonEmptyStr, ...]
@@ -70,18 +70,18 @@ class PromptsConfig:
     num_train_two: NonNegativeInt
     """Training prompts with a co-appearing pair of seen categories."""
     test_per_category: NonNegativeInt
-    """Protocol I prompts a category (paper: 30)."""
+    """Protocol I prompts per category (paper: 30)."""
     test_per_pair: NonNegativeInt
-    """Protocol I prompts a co-appearing pair (paper: 5)."""
+    """Protocol I prompts per co-appearing pair (paper: 5)."""
     synthesis_per_category: NonNegativeInt
-    """Prompts a category of the synthetic segmentation set (paper: 500)."""
+    """Prompts per category of the synthetic segmentation set (paper: 500)."""
     synthesis_per_pair: NonNegativeInt
-    """Prompts a co-appearing pair of the synthetic segmentation set (paper: 71)."""
+    """Prompts per co-appearing pair of the synthetic segmentation set (paper: 71)."""
     contexts: str
     """Longer prompts in the synthetic segmentation set (paper: Model E): '' for none, a bank of contexts (.yaml), a
-    file with one prompt a line, or 'llm:<folder or hub id>'; prompts/README.md says how each is written."""
+    file with one prompt per line, or 'llm:<folder or hub id>'; prompts/README.md says how each is written."""
     context_frac: Fraction
-    """Share of the prompts of the synthetic segmentation set that get one, where there is one, 0..1."""
+    """Share of the prompts of the synthetic segmentation set that get a context, 0..1."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class GeneratorConfig:
     batch_size: PositiveInt
     """Images sampled at once; changes speed, not the images."""
     shard_size: PositiveInt
-    """Samples a shard."""
+    """Samples per shard."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
     """'float32', 'bfloat16', 'float16'; 'auto' is bfloat16 where the device has instructions for it, else float32."""
 
@@ -133,11 +133,11 @@ class InversionConfig:
     """Real training images: the first of data.train_list that show a seen category, all if there are fewer; 0: none."""
     num_val: NonNegativeInt
     """Real images to score grounding on: the first of data.val_list that show a used category, all if there are fewer;
-    0: none, then grounding is scored on generated images alone."""
+    0: none, then grounding is scored only on generated images."""
     min_area_frac: Fraction
     """Share of the image, 0..1, from which a category that it shows is named in its prompt."""
     fixed_point_iterations: NonNegativeInt
-    """UNet passes a step beyond the first, which bring the inversion closer to exact; 0 is plain DDIM inversion."""
+    """Additional UNet passes per step, which make the inversion more exact; 0 is plain DDIM inversion."""
     batch_size: PositiveInt
     """Images inverted at once; changes speed, not the latents."""
 
@@ -163,32 +163,32 @@ class Text2MaskConfig:
     word_sizes: tuple[PositiveInt, ...]
     """Sides of the cross-attention layers that are averaged, px of the layer; empty: all layers."""
     num_noises: PositiveInt
-    """Noise draws, a UNet pass each, whose maps are averaged."""
+    """Noise draws whose maps are averaged, one UNet pass per draw."""
     power: NonNegativeInt
-    """How often a map is spread by self-attention; 0: not at all."""
+    """How many times self-attention spreads a map; 0: not at all."""
     max_affinity_size: PositiveInt
     """Largest side of the self-attention used, px of its layer; memory grows as side^4."""
     threshold_from: Literal["generated", "fixed"]
-    """'generated': the threshold fits the detector's masks of generated training images best, which show seen
-    categories alone; no label of a real image enters. 'fixed': it is `threshold`."""
+    """'generated': the threshold fits the detector's masks of generated training images best, which show only
+    seen categories; no label of a real image is used. 'fixed': it is `threshold`."""
     threshold: Annotated[float, Interval(gt=0, le=1)]
-    """From where on a pixel belongs to its likeliest category, above 0, to 1 ('fixed' only)."""
+    """Score from which a pixel belongs to its likeliest category, above 0, to 1 ('fixed' only)."""
     num_calibration: PositiveInt
     """Generated training images on which the threshold is chosen ('generated' only)."""
     uncertain_band: Fraction
-    """Pixels less than this from the threshold are ignored, 0..1; 0: none. With a CRF, from even odds."""
+    """Pixels less than this from the threshold are ignored, 0..1; 0: none. With a CRF: from a probability of 0.5."""
     crf_iterations: NonNegativeInt
     """Mean-field iterations of a dense CRF over the maps (Krähenbühl & Koltun 2011); 0: no CRF."""
     crf_weight: NonNegativeFloat
     """Weight of the CRF's bilateral kernel; its kernels are normalised."""
     crf_position_frac: PositiveFloat
-    """Reach of the bilateral kernel, a standard deviation, as a share of the image's longer side."""
+    """Standard deviation of the bilateral kernel in position, as a share of the image's longer side."""
     crf_colour_scale: PositiveFloat
     """Standard deviation of the bilateral kernel in colour, of 255."""
     batch_size: PositiveInt
     """Images at once; changes speed, not the label maps."""
     seed: NonNegativeInt
-    """Seed of the noise; an image's own depends on this and on its id alone."""
+    """Seed of the noise; the noise of an image depends only on this and on its id."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class TrackingConfig:
     enabled: bool
     """Log every stage."""
     uri: NonEmptyStr
-    """Tracking store; the environment variable MLFLOW_TRACKING_URI goes before it."""
+    """Tracking store; the environment variable MLFLOW_TRACKING_URI overrides it."""
     experiment: NonEmptyStr
     """MLflow experiment name."""
 

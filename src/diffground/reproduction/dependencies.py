@@ -10,7 +10,7 @@ from diffground.runtime.imports import data_files, file_of, imported_names, reac
 
 PIPELINE = Path("dvc.yaml")
 WITHOUT_EFFECT = (
-    # how files are put in place, errors end and runs are logged
+    # how files are written, errors are shown and runs are logged
     "atomic",
     "entry_point",
     "errors",
@@ -26,7 +26,7 @@ WITHOUT_EFFECT = (
     "reproduction.params",
     "reproduction.paths",
     "reproduction.recovery",
-    # who computes and what is shown meanwhile; tests hold the outputs equal
+    # which process computes, and progress; tests show that the outputs are equal
     "runtime.backend",
     "runtime.code_digest",
     "runtime.imports",
@@ -63,7 +63,7 @@ def with_derived_code(text: str, *, root: Path = Path()) -> str:
 
     def replace(stage: re.Match[str]) -> str:
         blocks = iter(["".join(f"      - {path}\n" for path in code_of(stage[1], root=root))])
-        return _CODE.sub(lambda _: next(blocks, ""), stage[0])  # code that stands further down goes
+        return _CODE.sub(lambda _: next(blocks, ""), stage[0])  # later blocks of code are removed
 
     return _STAGE.sub(replace, text)
 

@@ -1,4 +1,4 @@
-"""One file from the web: whole and with the right checksum, or not there. What has come is kept for the next try."""
+"""Download one file: complete and with the right checksum, or not at all. Received bytes are kept for the next try."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _RANGE_NOT_SATISFIABLE = 416
 class RemoteFile:
     url: str
     checksum: str
-    """'md5:<hex>', or 'sha256:<hex>', of which the first digits do."""
+    """'md5:<hex>', or 'sha256:<hex>', of which the first digits are enough."""
     size_mb: float
-    """Megabytes (10^6 bytes), to be told the user; the checksum decides."""
+    """Megabytes (10^6 bytes), for messages only."""
 
 
 def download(file: RemoteFile, path: Path) -> None:
-    """Fetch `file` to `path`, or do nothing when it is there. A broken connection is taken up again while it yields
-    bytes; what was received by then lies in `path`.partial, from which the next call goes on.
+    """Download `file` to `path`, or do nothing if it is there. A broken connection is resumed as long as it delivers
+    bytes. Received bytes are in `path`.partial, from which the next call resumes.
 
     Raises: UserError when the address cannot be reached, and when the bytes are not those of the checksum.
     """
@@ -41,20 +41,20 @@ def download(file: RemoteFile, path: Path) -> None:
     partial = path.with_name(f"{path.name}.partial")
     while (broken := _receive(file.url, partial)) is not None:
         if not broken.got_bytes:
-            kept = f"; {_size(partial) / _MB:.0f} MB are kept, and gone on from" if _size(partial) else ""
+            kept = f"; {_size(partial) / _MB:.0f} MB are kept" if _size(partial) else ""
             raise UserError(
                 f"{file.url} cannot be reached ({broken.text}); run this again later{kept}, "
                 f"or place the file ({file.size_mb:.0f} MB, {file.checksum}) at {path} by hand and run this again"
             )
     if not _matches(partial, file.checksum):
         partial.unlink()
-        raise UserError(f"{file.url}: what came is not the published file ({file.checksum}); deleted, run this again")
+        raise UserError(f"{file.url}: not the published file ({file.checksum}); deleted, run this again")
     partial.replace(path)
 
 
 @dataclass(frozen=True)
 class _Broken:
-    """Why a connection ended early, and whether it brought anything."""
+    """Why a connection ended early, and whether it delivered anything."""
 
     text: str
     got_bytes: bool

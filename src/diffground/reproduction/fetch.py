@@ -1,6 +1,6 @@
-"""What the paper's profiles need from the web: data sets, Stable Diffusion, the detector.
+"""Downloads for the paper's profiles: data sets, Stable Diffusion, the detector.
 
-Everything may also be placed by hand: what is where it belongs is not fetched.
+Files that you placed by hand are not downloaded again.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ ARTIFACTS = {
     "sd15": "Stable Diffusion 1.5",
     "detector": "Mask R-CNN trained on COCO",
 }
-"""What can be fetched, in words."""
+"""Name -> description of what can be fetched."""
 
 STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 DETECTOR = "MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1"
 
-# COCO publishes no checksums; these are what its archives have had since 2017. Its addresses are http:
-# the checksum is what is relied on.
+# COCO publishes no checksums. These are the checksums of its archives, unchanged since 2017. Its addresses are http, so
+# only the checksum protects the content.
 _COCO_URL = "http://images.cocodataset.org"
 _COCO_ANNOTATIONS = RemoteFile(
     url=f"{_COCO_URL}/annotations/annotations_trainval2017.zip",
@@ -66,7 +66,7 @@ _STABLE_DIFFUSION_SIZE_MB = 4270.0
 
 
 class Source(Protocol):
-    """`is_complete`: nothing is left to fetch. `fetch` raises UserError when something cannot be had."""
+    """`is_complete`: nothing is left to fetch. `fetch` raises UserError when something cannot be downloaded."""
 
     def describe(self) -> str: ...
 
@@ -77,7 +77,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class FileSource:
-    """One file, kept as it comes."""
+    """One file, kept as it is."""
 
     file: RemoteFile
     path: Path
@@ -94,7 +94,7 @@ class FileSource:
 
 @dataclass(frozen=True)
 class ArchiveSource:
-    """A zip or tar, kept in `root`; `members` of it are unpacked to the same places under `root`, each at once."""
+    """A zip or tar, kept in `root`; `members` of it are unpacked to the same places under `root`, each atomically."""
 
     file: RemoteFile
     root: Path
@@ -149,8 +149,8 @@ class HubSource:
             reason = str(error).partition("\n")[0][:200]
         if missing := self._missing():
             raise UserError(
-                f"{self.repository}: {missing[0]} could not be had from the Hugging Face hub"
-                f"{f' ({reason})' if reason else ''}; run this again later, what has come is kept, or place the "
+                f"{self.repository}: {missing[0]} could not be downloaded from the Hugging Face hub"
+                f"{f' ({reason})' if reason else ''}; run this again later (finished files are kept), or place the "
                 "pipeline folder (safetensors, json, txt) anywhere by hand and set generator.checkpoint to it"
             )
 
@@ -168,10 +168,10 @@ class HubSource:
 class Plan:
     sources: tuple[Source, ...]
     next_step: str
-    """What to set so that the pipeline finds it."""
+    """The parameters to set so that the pipeline finds it."""
 
     def describe(self) -> list[str]:
-        """A line for each source: what comes from where, and whether it is there already."""
+        """One line per source: from where, to where, and whether it is there already."""
         return [f"{'there' if source.is_complete() else 'fetch'}: {source.describe()}" for source in self.sources]
 
     def run(self) -> None:
@@ -182,8 +182,8 @@ class Plan:
 
 
 def plan_fetch(name: str, *, root: Path | None = None) -> Plan:
-    """How to get artifact `name`. Data sets come to `root` ('data' by default), weights to the caches of their
-    libraries, or under `root` where it is given.
+    """The downloads of artifact `name`. Data sets go to `root` ('data' by default), weights to the caches of their
+    libraries, or below `root` if it is given.
 
     Raises: UserError for an unknown name.
     """

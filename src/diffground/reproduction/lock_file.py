@@ -1,4 +1,4 @@
-"""What a dvc.lock says of given parameters: which stages hold for them, and how two of them combine."""
+"""Entries of dvc.lock files that are valid for given parameters, and how to combine two files."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def write_stages(path: Path, stages: Stages) -> None:
 
 
 def combine(candidates: Sequence[Stages], params: Mapping[str, Any]) -> tuple[Stages, set[str]]:
-    """For each stage the first candidate's entry that holds for `params`, else the first entry there is.
+    """For each stage the first entry among the candidates that is valid for `params`, else the first entry.
 
-    An entry holds when its parameters are those of `params`, and what it read from other stages is what the entries
-    chosen for these, which hold too, wrote. Code is not looked at: that is left to DVC.
-    Returns: the entries, and the names of stages whose entry holds.
+    An entry is valid if its parameters are those of `params`, and its inputs from other stages are the outputs of valid
+    entries chosen for these. Code is not compared; DVC does that.
+    Returns: the entries, and the names of stages whose entry is valid.
     """
     names = list(dict.fromkeys(name for stages in candidates for name in stages))
     makers = {out["path"]: name for stages in candidates for name, entry in stages.items() for out in _outs(entry)}

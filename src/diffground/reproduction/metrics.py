@@ -1,4 +1,4 @@
-"""Metrics files: one JSON a stage under reports/metrics, nested, mIoU in percent."""
+"""Metrics files: one JSON per stage under reports/metrics, nested, mIoU in percent."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_metrics(stage: str, *, folder: Path = paths.METRICS) -> dict[str, Any]:
 
 
 def flatten(values: Mapping[str, Any], *, prefix: str = "") -> dict[str, float]:
-    """Numbers of a nested mapping, keyed 'outer/inner'. Strings, lists and None carry no curve and are left out."""
+    """Numbers of a nested mapping, keyed 'outer/inner'. Strings, lists and None are left out."""
     flat: dict[str, float] = {}
     for key, value in values.items():
         name = f"{prefix}/{key}" if prefix else str(key)

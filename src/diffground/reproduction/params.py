@@ -50,7 +50,7 @@ def read_params(path: Path, kind: type[P]) -> P:
 
 
 def build_params(values: Any, kind: type[P], *, source: str) -> P:
-    """`values` (nested dicts) as the dataclass `kind`; `source` stands in the messages. Raises: UserError."""
+    """`values` (nested dicts) as the dataclass `kind`; messages name `source`. Raises: UserError."""
     try:
         # strict, but a list is read as a tuple and a section as its dataclass: as JSON they have no other form
         params = TypeAdapter(kind).validate_json(json.dumps(values, default=str), strict=True)
@@ -65,7 +65,7 @@ def build_params(values: Any, kind: type[P], *, source: str) -> P:
 
 
 def flat_params(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested parameters as 'section.key' -> value, at any depth, in their order; what is no section keeps its name."""
+    """Nested parameters as 'section.key' -> value, at any depth, in their order; other values keep their name."""
     flat: dict[str, Any] = {}
     for name, value in sections.items():
         if isinstance(value, Mapping):
@@ -76,7 +76,7 @@ def flat_params(sections: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _message(problem: ErrorDetails, kind: Any) -> str:
-    """Key, rule and value of what pydantic found in values for the dataclass `kind`."""
+    """Key, rule and value of an error that pydantic found in values for the dataclass `kind`."""
     location, value, limits = problem["loc"], problem["input"], problem.get("ctx", {})
     key = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location).removeprefix(".")
     if problem["type"] == "missing":

@@ -11,19 +11,19 @@ PROMPTS = {name: Path(f"data/prompts/{name}.jsonl") for name in ("train", "test"
 """Prompt records of grounding training, Protocol I and the synthetic segmentation set."""
 
 CONTEXTS = Path("data/prompts/contexts.yaml")
-"""The bank of contexts that the synthesis prompts were made with, also where a language model wrote it."""
+"""The bank of contexts that the synthesis prompts were made with, including those that a language model wrote."""
 
 GENERATED = {name: Path(f"data/generated/{name}") for name in ("train", "test")}
 """Shards of images with latents; data.labelled describes the members of a sample."""
 
 ORACLE = {name: Path(f"data/oracle/{name}") for name in ("train", "test")}
-"""Shards of masks: what the detector found."""
+"""Shards of masks: the detections."""
 
 INVERTED = {name: Path(f"data/inverted/{name}") for name in ("train", "val")}
-"""Shards of real images with label maps and latents; no shard where none are asked for."""
+"""Shards of real images with label maps and latents; without shards if the parameters ask for none."""
 
 INVERTED_ORACLE = {name: Path(f"data/inverted_oracle/{name}") for name in ("train", "val")}
-"""Shards of masks: what the labels say, and the ignored pixels."""
+"""Shards of masks: those of the labels, and the ignored pixels."""
 
 _SIM = (GENERATED["train"], ORACLE["train"])
 _REAL = (INVERTED["train"], INVERTED_ORACLE["train"])
@@ -34,10 +34,10 @@ SYNTHETIC = Path("data/synthetic")
 """Shards of images with label maps."""
 
 PSEUDO = Path("data/pseudo")
-"""Shards of real images with label maps of the baseline From Text to Mask; no shard where none are asked for."""
+"""Shards of real images with label maps of the baseline From Text to Mask, if the parameters ask for any."""
 
 REVIEWS = Path("review")
-"""PROFILE.csv: a person's verdicts on the profile's test set; `diffground review` makes a sheet to fill in."""
+"""PROFILE.csv: manual verdicts on the profile's test set; `diffground review` writes a sheet to edit."""
 
 GROUNDING_MODEL = Path("models/grounding")
 
@@ -45,14 +45,15 @@ SHIPPED = Path("models/mini")
 """Committed models; below it `grounding` and `segmenter`, those of the committed reproduction."""
 
 SEGMENTERS = Path("models/segmenter")
-"""One folder a training set, with its name."""
+"""One folder per training set, with its name."""
 
 UNFINISHED = Path("models/unfinished")
-"""STAGE/NAME: states of trainings that have not ended. No output: DVC would delete them before the stage goes on."""
+"""STAGE/NAME: states of trainings that have not ended. They are no outputs, because DVC would delete these before
+the stage resumes."""
 
 METRICS = Path("reports/metrics")
 EXPERIMENTS = Path("reports/experiments")
-"""One JSON a finished experiment of conf/experiment; `diffground experiments collect` writes them."""
+"""One JSON per finished experiment of conf/experiment; `diffground experiments collect` writes them."""
 TABLES = Path("reports/tables")
 FIGURES = Path("reports/figures")
 

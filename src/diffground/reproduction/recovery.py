@@ -1,4 +1,4 @@
-"""DVC 3.67 rewrites its own files in place: killed at that moment, it leaves one that is cut short."""
+"""Repair DVC's files: DVC 3.67 rewrites them in place, so a kill at that moment leaves a truncated one."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ DVC_STAGE = "DVC_STAGE"
 """Environment variable that DVC sets for stages."""
 COPY = DVC_TEMPORARY / "diffground" / LOCK.name
 RWLOCK = DVC_TEMPORARY / "rwlock"
-"""Which process works on which files; DVC looks whether it still lives."""
+"""The files that each process works on; DVC checks whether the process is alive."""
 _WRITE_S = 1.0
 """Longer than DVC takes to write RWLOCK."""
 
 
 def keep_copy(root: Path = Path()) -> None:
-    """Before a stage works, where DVC has started it: DVC has just read dvc.lock, so it is whole."""
+    """Called before a stage works. If DVC has started the stage, it has just read dvc.lock, so the file is complete."""
     if DVC_STAGE in os.environ and (root / LOCK).is_file():
         write_atomically(root / COPY, (root / LOCK).read_text(encoding="utf-8"))
 
 
 def recover(root: Path = Path()) -> list[str]:
-    """Put back a dvc.lock that is cut short, as it was before the last stage, or else as last committed; remove a table
-    of working processes that DVC cannot read. No DVC command is at work in `root`.
+    """Restore a truncated dvc.lock from the copy of before the last stage, else from the last commit; remove an rwlock
+    that DVC cannot read. No DVC command may be running in `root`.
 
-    What a killed stage has made is kept: it runs again and finds it. Returns: what was done, a line each.
-    Raises: UserError when there is no dvc.lock to put back.
+    Outputs of a killed stage are kept; it finds them when it runs again. Returns: one line per repair.
+    Raises: UserError when there is no dvc.lock to restore.
     """
     done = []
     lock, rwlock = root / LOCK, root / RWLOCK
     if lock.is_file():
         text = lock.read_text(encoding="utf-8", errors="replace")
         if not is_whole(text) or _lost_stages(text, root):
-            done.append(f"{LOCK}: put back from {_put_back(root)}")
+            done.append(f"{LOCK}: restored from {_put_back(root)}")
     if rwlock.is_file() and not _is_json(rwlock):
         time.sleep(_WRITE_S)
         if rwlock.is_file() and not _is_json(rwlock):
@@ -50,7 +50,7 @@ def recover(root: Path = Path()) -> list[str]:
 
 
 def is_whole(text: str) -> bool:
-    """Whether DVC takes `text` for a dvc.lock, and has written its last line to the end."""
+    """Whether DVC accepts `text` as a dvc.lock, and its last line is complete."""
     from dvc.dvcfile import Lockfile
     from dvc.exceptions import DvcException
     from dvc.utils.serialize import parse_yaml
@@ -63,7 +63,7 @@ def is_whole(text: str) -> bool:
 
 
 def _lost_stages(text: str, root: Path) -> bool:
-    """Whether `text` ends between two stages of the copy. DVC itself never takes the last ones away, a checkout may."""
+    """Whether `text` ends between two stages of the copy. DVC itself never removes the last ones; a checkout may."""
     left, before = list(read_stages(text)), list(read_stages(_copy(root)))
     return len(left) < len(before) and left == before[: len(left)] and text != _committed(root)
 

@@ -1,6 +1,6 @@
-"""models/mini/{grounding,segmenter}: the trained models of the committed reproduction, for a clone to use at once.
+"""models/mini/{grounding,segmenter}: the trained models of the committed reproduction, for use in a fresh clone.
 
-`python -m diffground.reproduction.ship` writes them after `dvc repro`; dvc.lock says of which outputs they are.
+`python -m diffground.reproduction.ship` writes them after `dvc repro`; dvc.lock names the outputs.
 """
 
 from __future__ import annotations

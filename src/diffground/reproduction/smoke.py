@@ -1,4 +1,4 @@
-"""Tiny components with random weights for profile `smoke`: every stage runs on them in seconds, nothing is learned.
+"""Tiny components with random weights for profile `smoke`: every stage runs on them in seconds. They learn nothing.
 
 They have the formats of the real ones: a diffusers Stable Diffusion folder, a Mask R-CNN folder, a transformers ResNet.
 """
@@ -29,7 +29,7 @@ SEED = 0
 def build_components(folder: Path) -> None:
     """Write folder/diffusion, folder/detector and folder/backbone, together 1.5 MB; the same bytes every time.
 
-    A folder that is already complete is left alone; one that is not (an interrupted build) is built anew.
+    A complete folder is not changed; an incomplete one (of an interrupted build) is built again.
     """
     if folder.exists():
         return
@@ -107,7 +107,7 @@ def build_tokenizer() -> CLIPTokenizer:
 
 
 def build_backbone() -> ResNetModel:
-    """A ResNet of one basic block a stage, strides 4 to 32."""
+    """A ResNet of one basic block per stage, strides 4 to 32."""
     return ResNetModel(
         ResNetConfig(
             embedding_size=8,
@@ -147,7 +147,7 @@ def _save_detector(folder: Path) -> None:
 def _spread(model: nn.Module, layer: nn.Linear | nn.Conv2d, images: list[Tensor], *, std: float) -> None:
     """Rescale and shift each output of `layer` to mean 0 and `std` over `images`.
 
-    Random heads are nearly blind to their input: without this every box is the same category with the same mask.
+    The output of random heads hardly depends on the input: without this every box has the same category and mask.
     """
     outputs: list[Tensor] = []
     hook = layer.register_forward_hook(

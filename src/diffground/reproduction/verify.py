@@ -1,4 +1,4 @@
-"""`diffground verify`: are the outputs here those of the committed reproduction, byte for byte?"""
+"""`diffground verify`: compare the outputs here with those of the committed reproduction, byte for byte."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LIBRARIES = ("torch", "numpy", "diffusers", "transformers")
 
 @dataclass(frozen=True)
 class Machine:
-    """What the bytes of a result depend on, besides code, data and parameters."""
+    """What the bytes of a result depend on, in addition to code, data and parameters."""
 
     processor: str
     instruction_set: str

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import diffground
+from diffground.entry_point import log_to_stderr
 from diffground.errors import UserError
 from diffground.experiments.run import run_experiments
 from diffground.reproduction.catalogue import read_catalogue, select
@@ -126,7 +127,7 @@ class TinyRepository:
         return select(read_catalogue(self.root / "conf/experiment"), globs)
 
     def run(self, *globs, fail=""):
-        """run_experiments of this repository; returns what it printed, and its error or None."""
+        """run_experiments of this repository; returns its log, and its error or None."""
         return self.run_all(self.experiments(*globs), fail=fail)
 
     def run_all(self, experiments, *, fail=""):
@@ -134,7 +135,7 @@ class TinyRepository:
         os.environ.clear()
         os.environ.update({**self.environment, "FAIL": fail})
         try:
-            with contextlib.redirect_stdout(printed):
+            with contextlib.redirect_stderr(printed), log_to_stderr():
                 run_experiments(experiments, profile="mini", root=self.root)
         except UserError as error:
             return printed.getvalue(), str(error)

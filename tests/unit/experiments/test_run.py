@@ -46,9 +46,7 @@ def finished(repository, failed):
 
 
 def test_a_failing_experiment_stops_no_other_and_is_named_at_the_end(failed):
-    assert failed["error"] == (
-        "1 of 2 experiments failed: timestep_02; the same command runs them again, from where they stopped"
-    )
+    assert failed["error"] == ("1 of 2 experiments failed: timestep_02; run the same command again to resume them")
     assert "== timestep_02: failed: a stage ended with an error" in failed["printed"]
     assert "== training_normal: finished\n" in failed["printed"]
 
@@ -116,7 +114,7 @@ def test_only_the_stages_after_a_change_run_again(repository, finished):
 def test_changed_code_counts_once_it_is_committed(repository, finished):
     (repository.root / "stage.py").write_text((repository.root / "stage.py").read_text() + "# another\n")
     printed, error = repository.run("timestep_02")
-    assert "changes that are not committed stay out" in printed
+    assert "warning: uncommitted changes are not used" in printed
     assert (error, repository.new_log_lines()) == (None, [])
     repository.commit("another stage.py")
     printed, error = repository.run("timestep_02")
@@ -176,7 +174,7 @@ def test_a_dvc_command_at_work_is_one_line(tmp_path):
     check_dvc_is_idle(tmp_path)
     holder = {"pid": os.getpid(), "cmd": "dvc repro"}
     lock.write_text(json.dumps({"write": {"data": holder}, "read": {}}))
-    with pytest.raises(UserError, match=rf"^a DVC command is at work here \(dvc repro, process {os.getpid()}\);"):
+    with pytest.raises(UserError, match=rf"^a DVC command is running here \(dvc repro, process {os.getpid()}\);"):
         check_dvc_is_idle(tmp_path)
     ended = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
@@ -189,7 +187,7 @@ def test_a_dvc_command_between_two_stages_is_seen_too(tmp_path):
     zc_lockfile = pytest.importorskip("zc.lockfile", reason="what DVC locks with")
     (tmp_path / DVC_TEMPORARY).mkdir(parents=True)
     held = zc_lockfile.LockFile(str(tmp_path / DVC_TEMPORARY / "lock"))
-    with pytest.raises(UserError, match=r"^a DVC command is at work here"):
+    with pytest.raises(UserError, match=r"^a DVC command is running here"):
         check_dvc_is_idle(tmp_path)
     held.close()
     check_dvc_is_idle(tmp_path)

@@ -108,7 +108,7 @@ def test_experiments_bring_their_sections_each_with_its_setup(params, tmp_path):
         assert ("than the default run: seen_05 (commit 0123abcd: generate)." in section) == (heading != "Timestep")
     left = text.partition("<h2>Experiments that are left out</h2>")[2].partition("<h2>")[0]
     assert "<li>seen_10: profile mini, generator m (0123)</li>" in left
-    assert "than training that trusts it: holds here (one unseen 70.0 against 70.0" in text
+    assert "than training with zero masks: holds here (one unseen 70.0 against 70.0" in text
 
 
 def test_every_experiment_belongs_to_a_table_or_figure_of_the_page():

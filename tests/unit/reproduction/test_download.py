@@ -90,9 +90,7 @@ def test_a_server_without_ranges_sends_all_again(server, tmp_path):
 
 def test_a_connection_that_yields_nothing_keeps_what_is_there(server, tmp_path):
     (tmp_path / "file.zip.partial").write_bytes(CONTENT[:2_000_000])
-    with pytest.raises(
-        UserError, match=r"/busy cannot be reached \(HTTP 503 .*\); .*; 2 MB are kept, and gone on from"
-    ):
+    with pytest.raises(UserError, match=r"/busy cannot be reached \(HTTP 503 .*\); .*; 2 MB are kept, or"):
         download(remote(server, "/busy"), tmp_path / "file.zip")
     with pytest.raises(UserError, match="connection ended after 0 of 1000000 bytes"):
         download(remote(server, "/cut/0"), tmp_path / "file.zip")
@@ -104,7 +102,7 @@ def test_a_connection_that_yields_nothing_keeps_what_is_there(server, tmp_path):
 def test_the_checksum_decides(server, tmp_path, algorithm):
     good = f"{algorithm}:{hashlib.new(algorithm, CONTENT).hexdigest()}"
     bad = f"{good[:-1]}{'0' if good[-1] != '0' else '1'}"
-    with pytest.raises(UserError, match=rf"is not the published file \({bad}\); deleted, run this again"):
+    with pytest.raises(UserError, match=rf"not the published file \({bad}\); deleted, run this again"):
         download(remote(server, "/whole", checksum=bad), tmp_path / "file.zip")
     assert list(tmp_path.iterdir()) == []
     download(remote(server, "/whole", checksum=good), tmp_path / "file.zip")

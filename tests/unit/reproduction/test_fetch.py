@@ -274,7 +274,7 @@ def test_without_the_hub_one_line_says_how_to_place_the_files(tmp_path):
     result = call(tmp_path, "sd15", "--root", "models", HF_ENDPOINT=CLOSED, HF_HOME=str(tmp_path / "hub"))
     assert result.returncode == 2
     error = result.stderr.splitlines()[-1]
-    assert error.startswith(f"error: {STABLE_DIFFUSION}: README.md could not be had from the Hugging Face hub")
+    assert error.startswith(f"error: {STABLE_DIFFUSION}: README.md could not be downloaded from the Hugging Face hub")
     assert error.endswith("by hand and set generator.checkpoint to it")
 
 

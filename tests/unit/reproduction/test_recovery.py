@@ -21,7 +21,7 @@ def test_every_cut_that_loses_a_stage_is_put_back(tmp_path, monkeypatch):
     cuts = [0, *range(1, len(WHOLE), len(WHOLE) // 7), *line_ends[:: len(line_ends) // 20], last]
     for end in (end for end in cuts if end <= last):
         (tmp_path / LOCK).write_text(WHOLE[:end])
-        assert recover(tmp_path) == [f"{LOCK}: put back from {COPY}"], WHOLE[max(0, end - 40) : end]
+        assert recover(tmp_path) == [f"{LOCK}: restored from {COPY}"], WHOLE[max(0, end - 40) : end]
         assert (tmp_path / LOCK).read_text() == WHOLE
 
 
@@ -44,7 +44,7 @@ def test_without_a_copy_the_last_commit_serves(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         main(["recover"])
     assert end.value.code == 0
-    assert capsys.readouterr().out == "dvc.lock: put back from the last commit\n"
+    assert capsys.readouterr().out == "dvc.lock: restored from the last commit\n"
     assert Path(LOCK).read_text() == WHOLE
 
 
