@@ -1,4 +1,4 @@
-"""What every stage script shares: its parameters, its tracking run, one-line errors.
+"""The common part of all stage scripts: parameters, tracking run, one-line errors.
 
 A stage file is started from the repository root as `python stages/generate.py` and reads
 

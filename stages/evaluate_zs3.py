@@ -1,4 +1,4 @@
-"""models/segmenter/*, data/real, data/pseudo -> reports/metrics/evaluate_zs3.json: mIoU on real images, and of the
+"""models/segmenter/*, data/real, data/pseudo -> reports/metrics/evaluate_zs3.json: mIoU on real images, and mIoU of the
 label maps of From Text to Mask."""
 
 from __future__ import annotations

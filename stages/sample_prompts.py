@@ -1,4 +1,4 @@
-"""data/real -> data/prompts: prompt records of the vocabulary, and the contexts that the synthesis set has."""
+"""data/real -> data/prompts: prompt records of the vocabulary, and the contexts of the synthesis set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""data/synthetic, data/pseudo, data/real -> models/segmenter/<training set>: one MaskFormer each."""
+"""data/synthetic, data/pseudo, data/real -> models/segmenter/<training set>: one MaskFormer per training set."""
 
 from __future__ import annotations
 

@@ -43,15 +43,15 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="[WORD=]FILE",
-        help="a word of one's own: a textual inversion (safetensors), and how the prompt writes it where not as the "
-        "file says; may be repeated",
+        help="textual inversion (safetensors) of a new word; WORD if the prompt writes it in another way than the file; "
+        "may be repeated",
     )
     ground.add_argument("--seed", type=int, default=0, help="seed of the image's noise")
     ground.add_argument(
         "--method",
         choices=("grounding", "daam"),
         default="grounding",
-        help="what finds the words: the grounding module (default), or the baseline DAAM, which needs none",
+        help="method that finds the words: the grounding module (default), or the baseline DAAM",
     )
     ground.add_argument(
         "--grounding",
@@ -69,14 +69,16 @@ def _parser() -> argparse.ArgumentParser:
         "--threshold",
         type=float,
         metavar="SCORE",
-        help="from which a pixel belongs to a word, 0..1; default: grounding.mask_threshold, for DAAM the one that "
-        "evaluate_grounding chose",
+        help="score from which a pixel belongs to a word, 0..1; default: grounding.mask_threshold, for DAAM the one "
+        "that evaluate_grounding chose",
     )
     ground.add_argument("-o", "--out", type=Path, default=Path("ground.png"), help="overlay image (PNG)")
     ground.set_defaults(run=_ground)
 
     _add_experiments(commands.add_parser("experiments", help="rows of the paper's tables: list, run or collect them"))
-    compare = commands.add_parser("compare", help="scores of several runs side by side, with differences to the first")
+    compare = commands.add_parser(
+        "compare", help="a table of the scores of several runs, with differences to the first"
+    )
     compare.add_argument(
         "names",
         nargs="+",
@@ -86,10 +88,10 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--csv", action="store_true", help="comma-separated values instead of a Markdown table")
     compare.set_defaults(run=_compare)
 
-    sync = commands.add_parser("sync", help="deliver to MLflow what waits in the journal since the server was away")
+    sync = commands.add_parser("sync", help="send the runs that were recorded while the MLflow server was unreachable")
     sync.set_defaults(run=_sync)
 
-    recover = commands.add_parser("recover", help="put DVC's own files in order after it was killed while it wrote one")
+    recover = commands.add_parser("recover", help="repair DVC's files after it was killed while writing one")
     recover.set_defaults(run=_recover)
 
     verify = commands.add_parser("verify", help="compare all outputs here with those of the last commit")
@@ -100,18 +102,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.set_defaults(run=_verify)
 
-    review = commands.add_parser("review", help="a page of the Protocol I test set to look through, and a CSV to edit")
+    review = commands.add_parser(
+        "review", help="write a page of the Protocol I test set for manual review, and a CSV to edit"
+    )
     review.add_argument(
-        "-o", "--out", type=Path, default=Path("reports/review.html"), help="page to write; the CSV goes beside it"
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("reports/review.html"),
+        help="page to write; the CSV is written next to it",
     )
     review.set_defaults(run=_review)
 
-    fetch = commands.add_parser("fetch", help="download what the paper's profiles need; goes on where it stopped")
+    fetch = commands.add_parser("fetch", help="download what the paper's profiles need; resumes broken downloads")
     fetch.add_argument("name", choices=ARTIFACTS, help="; ".join(f"{name}: {what}" for name, what in ARTIFACTS.items()))
     fetch.add_argument(
         "--root", type=Path, metavar="DIR", help="where to: 'data' for data sets, their libraries' caches for weights"
     )
-    fetch.add_argument("--dry-run", action="store_true", help="only say what would be fetched, and where to")
+    fetch.add_argument("--dry-run", action="store_true", help="only list what would be downloaded, and where to")
     fetch.set_defaults(run=_fetch)
 
     released = commands.add_parser("import-released", help="make a model folder of the paper authors' weights")
@@ -129,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     exported = commands.add_parser("export-maskformer", help="write a segmenter as weights of the official MaskFormer")
     exported.add_argument("folder", type=Path, metavar="FOLDER", help=f"a segmenter, e.g. {paths.SEGMENTERS}/synthetic")
     exported.add_argument(
-        "file", type=Path, metavar="MODEL.pth", help="file to write; its config, MODEL.yaml, beside it"
+        "file", type=Path, metavar="MODEL.pth", help="file to write; its settings are written to MODEL.yaml next to it"
     )
     exported.set_defaults(run=_export_maskformer)
     return parser
@@ -138,19 +146,19 @@ def _parser() -> argparse.ArgumentParser:
 def _add_experiments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True)
     for name, what, action in (
-        ("list", "name every experiment, with its source and the profiles that it exists for", _list_experiments),
+        ("list", "list every experiment, with its source, expected time and profiles", _list_experiments),
         (
             "run",
-            "run those that are not finished, one after another; params.yaml, dvc.lock, reports/ stay",
+            "run the unfinished ones, one after another; params.yaml, dvc.lock and reports/ do not change",
             _run_experiments,
         ),
         ("collect", f"write the scores of finished ones to {paths.EXPERIMENTS}", _collect_experiments),
     ):
         command = actions.add_parser(name, help=what)
-        command.add_argument("globs", nargs="*", metavar="GLOB", help="names, e.g. 'table1_*'; all without one")
+        command.add_argument("globs", nargs="*", metavar="GLOB", help="names, e.g. 'table1_*'; default: all")
         command.set_defaults(run=action)
         if name != "list":
-            command.add_argument("--profile", help="a file of conf/profile; without it that of params.yaml")
+            command.add_argument("--profile", help="a file of conf/profile; default: that of params.yaml")
 
 
 def _profile(args: argparse.Namespace) -> None:
@@ -267,9 +275,13 @@ def _verify(args: argparse.Namespace) -> None:
         print("all outputs equal the committed ones, byte for byte")
         return
     committed = committed_machine()
-    told = ["the committed machine is not recorded"] if committed is None else committed.differences(here)
+    differences = ["the committed machine is not recorded"] if committed is None else committed.differences(here)
     print(f"first difference: stage {found.stage}, {', '.join(found.outputs)}")
-    print("\n".join([*found.params, *told] or ["parameters, processor and versions are those of the committed run"]))
+    print(
+        "\n".join(
+            [*found.params, *differences] or ["parameters, processor and versions are those of the committed run"]
+        )
+    )
     sys.exit(1)
 
 
@@ -285,8 +297,8 @@ def _review(args: argparse.Namespace) -> None:
     sheet = args.out.with_suffix(".csv")
     samples = read_labelled_samples(generated=paths.GENERATED["test"], oracle=paths.ORACLE["test"])
     counts = write_review_page(args.out, samples, review)
-    told = ", ".join(f"{num} {verdict}" for verdict, num in sorted(counts.items()))
-    print(f"{args.out}: {told}; edit {sheet} and save it as {review.path}")
+    listed = ", ".join(f"{num} {verdict}" for verdict, num in sorted(counts.items()))
+    print(f"{args.out}: {listed}; edit {sheet} and save it as {review.path}")
 
 
 def _fetch(args: argparse.Namespace) -> None:
@@ -312,8 +324,10 @@ def _import_maskformer(args: argparse.Namespace) -> None:
 
     params = load_params(paths.PARAMS)
     categories = table_categories(params.vocabulary.name)
-    told = import_maskformer(args.file, args.folder, categories=categories, image_size=params.segmenter.image_size)
-    print(f"{args.folder}: {told}")
+    description = import_maskformer(
+        args.file, args.folder, categories=categories, image_size=params.segmenter.image_size
+    )
+    print(f"{args.folder}: {description}")
 
 
 def _export_maskformer(args: argparse.Namespace) -> None:

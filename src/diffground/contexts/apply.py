@@ -1,4 +1,4 @@
-"""`prompts.contexts` as a stage uses it: whatever it names, records in, longer records out."""
+"""Apply `prompts.contexts` in a stage: records in, longer records out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BANK_SUFFIXES = (".yaml", ".yml")
 
 @dataclass(frozen=True)
 class LongerSet:
-    """`records`; the `bank` they were made with, None for whole prompts of a file; `metrics`, numbers by name."""
+    """`records`; the `bank` that was used, None for whole prompts of a file; `metrics`, numbers by name."""
 
     records: list[PromptRecord]
     bank: ContextBank | None

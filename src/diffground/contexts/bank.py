@@ -1,4 +1,4 @@
-"""Banks of contexts: what may follow the template's words for a category, "in tall grass" after "a zebra".
+"""Banks of contexts: text that may follow the template's words for a category, "in tall grass" after "a zebra".
 
 dog: [asleep on a doormat, in tall grass]
 any: [in the fog]               # for every category, and for pairs
@@ -19,7 +19,7 @@ from diffground.prompts import PromptRecord
 from diffground.vocabulary import Vocabulary, closest
 
 ANY = "any"
-"""The key of contexts that suit every category."""
+"""The key of contexts for every category."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ContextBank:
         return sum(len(entries) for entries in self.contexts.values())
 
     def options(self, record: PromptRecord) -> list[PromptRecord]:
-        """The record with each context that suits it: its category's and those for any; of a pair, those of both."""
+        """The record with each context of its categories, and with those for any category."""
         lists = [self.contexts.get(category, ()) for category in sorted(record.categories)]
         own = [context for context in lists[0] if all(context in others for others in lists[1:])]
         return [
@@ -71,7 +71,7 @@ def read_bank(path: Path, vocabulary: Vocabulary) -> ContextBank:
 
 
 def write_bank(path: Path, bank: ContextBank | None) -> None:
-    """Write what read_bank reads, whole or not at all; None is a bank without contexts."""
+    """Write a file for read_bank, atomically; None is a bank without contexts."""
     content = {category: list(entries) for category, entries in bank.contexts.items()} if bank else {}
     write_atomically(path, yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=120))
 

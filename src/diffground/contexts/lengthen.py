@@ -13,18 +13,18 @@ from diffground.errors import UserError, in_one_line
 from diffground.prompts import PromptRecord
 
 _STREAM = 1_000
-"""Apart from the streams that the prompts themselves are drawn from."""
+"""Differs from the streams of the prompts."""
 
 
 class LongerPrompts(Protocol):
-    """`options`: the longer records that may stand for a record; none: it stays as it is."""
+    """`options`: the longer records that may replace a record; empty: it is kept."""
 
     def options(self, record: PromptRecord) -> list[PromptRecord]: ...
 
 
 @dataclass(frozen=True)
 class TokenLimit:
-    """How many tokens a prompt has and may have, as the generator's text encoder reads it."""
+    """The number of tokens of a prompt, and the maximum of the generator's text encoder."""
 
     tokenizer: Any
 

@@ -1,4 +1,4 @@
-"""Prompts written by hand: a text file with a complete prompt a line; empty lines and comments (#) are none."""
+"""Prompts written by hand: a text file with one complete prompt per line. Empty lines and comments (#) are skipped."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def read_lines(path: Path, vocabulary: Vocabulary) -> PromptLines:
             line = _parse(prompt, vocabulary, where=f"{path}, line {number}")
             found.setdefault(frozenset(line.categories), []).append(line)
     if not found:
-        raise UserError(f"{path}: holds no prompt; write one a line")
+        raise UserError(f"{path}: holds no prompt; write one per line")
     return PromptLines(by_categories={categories: tuple(lines) for categories, lines in found.items()})
 
 
@@ -70,7 +70,7 @@ def _parse(prompt: str, vocabulary: Vocabulary, *, where: str) -> PromptLine:
     others = [category for category in named_categories(prompt, vocabulary.categories) if category not in categories]
     if others:
         raise UserError(
-            f"{where}: names '{others[0]}' in other words than '{vocabulary.phrases[others[0]]}', so that it gets no "
+            f"{where}: names '{others[0]}' by other words than '{vocabulary.phrases[others[0]]}', so that it gets no "
             f"label; reword it: '{prompt}'"
         )
     return PromptLine(prompt=prompt, categories=categories)

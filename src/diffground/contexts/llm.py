@@ -23,7 +23,7 @@ from diffground.runtime.progress import Progress
 from diffground.vocabulary import Vocabulary, photograph_of
 
 NUM_ANSWERS = 12
-"""Answers asked for a category; those that pass the check are its contexts."""
+"""Answers per category; those that pass the check are its contexts."""
 _MAX_NEW_TOKENS, _TEMPERATURE, _TOP_P = 24, 0.8, 0.95
 _ANY_THING = "thing"
 _EXAMPLES = (
@@ -66,7 +66,7 @@ class LanguageModel:
 
     @torch.no_grad()
     def continuations(self, beginning: str, *, num: int, seed: int) -> list[str]:
-        """`num` ways in which a caption that begins so goes on, sampled with `seed`; what follows the beginning.
+        """Sample `num` continuations of a caption with `seed`. Returns: the text after the beginning.
 
         Raises: UserError for a chat model whose template cannot go on with an answer.
         """
@@ -85,7 +85,7 @@ class LanguageModel:
                 max_new_tokens=_MAX_NEW_TOKENS,
                 pad_token_id=self._padding(),
             )
-        # decoded with what they continue: some tokenizers drop a space at the start
+        # decoded together with the beginning: some tokenizers drop a space at the start
         told = len(self._tokenizer.decode(ids[0], skip_special_tokens=True))
         return [self._tokenizer.decode(output, skip_special_tokens=True)[told:] for output in outputs]
 
@@ -96,9 +96,9 @@ class LanguageModel:
         messages = [{"role": "user", "content": request}, {"role": "assistant", "content": beginning}]
         try:
             return str(self._tokenizer.apply_chat_template(messages, tokenize=False, continue_final_message=True))
-        except Exception as error:  # a template raises what its author chose
+        except Exception as error:  # templates may raise any exception
             raise UserError(
-                f"prompts.contexts: the model's chat template cannot go on with an answer ({error}); take another model"
+                f"prompts.contexts: the model's chat template cannot continue an answer ({error}); take another model"
             ) from None
 
     def _is_chat(self) -> bool:
@@ -111,7 +111,7 @@ class LanguageModel:
 
 @dataclass(frozen=True)
 class WrittenContexts:
-    """`bank`: what passed the check; `num_dropped`: answers that did not, or that came twice."""
+    """`bank`: the answers that passed the check; `num_dropped`: those that did not, and duplicates."""
 
     bank: ContextBank
     num_dropped: int
@@ -120,8 +120,8 @@ class WrittenContexts:
 def write_contexts(
     model: LanguageModel, vocabulary: Vocabulary, *, seed: int, limit: TokenLimit, num_answers: int = NUM_ANSWERS
 ) -> WrittenContexts:
-    """Ask for contexts of every used category, and of any thing at all for pairs. A category none of whose answers
-    passes has none: its prompts stay the template's."""
+    """Ask for contexts of every used category, and of no particular category for pairs. A category without a passing
+    answer keeps the template's prompts."""
     keys = [category for category in vocabulary.categories if category in {*vocabulary.seen, *vocabulary.unseen}]
     longest = photograph_of(*sorted((vocabulary.phrases[key] for key in keys), key=limit.count)[-2:])
     contexts: dict[str, tuple[str, ...]] = {}

@@ -1,4 +1,4 @@
-"""Which categories a text names."""
+"""Find the categories that a text names."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _OTHER_WORDS: dict[str, tuple[str, ...]] = {
     "tvmonitor": ("television", "monitor", "tv set"),
     "wine glass": ("wineglass", "glasses"),
 }  # fmt: skip
-"""Words, beside its name, by which a text names a category; a plural in s or es goes without saying."""
+"""Further words for a category, in addition to its name. Plurals in s or es are added."""
 
 
 @cache
@@ -49,7 +49,7 @@ def known_categories() -> tuple[str, ...]:
 
 
 def named_categories(text: str, categories: Iterable[str]) -> list[str]:
-    """Those of `categories` that `text` names, by any word for them, in its order; a "hot dog" names no dog."""
+    """Those of `categories` that `text` names by any of their words, in the order of the text; "hot dog" names no dog."""
     wanted = set(categories)
     return [category for category in _search(text, _all_words()) if category in wanted]
 
@@ -66,7 +66,7 @@ def phrases_in(text: str, phrases: Mapping[str, str]) -> list[str]:
 
 @cache
 def _all_words() -> dict[str, str]:
-    """Word or words, in lower case -> the category that they name."""
+    """Words in lower case -> the category that they name."""
     found: dict[str, str] = {}
     for category in known_categories():
         names = {category, PHRASES.get(category, category), COCO_NAMES.get(category, category)}

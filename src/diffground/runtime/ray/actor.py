@@ -1,4 +1,4 @@
-"""The side of a Ray worker: what `diffground.runtime.ray.workers` has its actors do."""
+"""The actor that `diffground.runtime.ray.workers` starts on the machines of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from diffground.runtime.workers import sendable
 
 
 class Server:
-    """The actor. All its calls but those of `progress` run in one and the same thread."""
+    """The actor. All calls except `progress` run in one thread."""
 
     def __init__(self) -> None:
         self._held: tuple[int, Any] = (0, None)
         self._progress = (0, 0)
 
     def start(self, folder: str, num_threads: int) -> UserError | None:
-        """Change to `folder`, where the process that started this one works. Returns the reason if that fails."""
+        """Change to `folder`, the working directory of the process that started this one. Returns the reason if that fails."""
         try:
             os.chdir(folder)
         except OSError:
@@ -44,7 +44,7 @@ class Server:
         self._progress = (i, 0)
         try:
             if self._held[0] != map_number:
-                self._held = (0, None)  # so that two models are never in memory at once
+                self._held = (0, None)  # never two models in memory
                 self._held = (map_number, ray.cloudpickle.loads(ray.get(content[0])))
             result = self._held[1](item, self._advance)
         except Exception as error:
@@ -52,7 +52,7 @@ class Server:
         return "done", result, self._progress[1]
 
     def progress(self) -> tuple[int, int]:
-        """Number of the item that is worked on, and how many of its samples are finished."""
+        """Number of the current item, and how many of its samples are finished."""
         return self._progress
 
     def _advance(self, num: int) -> None:

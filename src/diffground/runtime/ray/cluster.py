@@ -13,9 +13,9 @@ _CONNECT_TIMEOUT_S = 20.0
 
 def connect(address: str, *, num_cpus: int) -> bool:
     """Connect this process to the Ray at `address`; with '' to a new one of `num_cpus` on this machine, which listens
-    only on loopback. Returns whether it did: a process that is already connected stays so.
+    only on loopback. Returns: False if this process was already connected.
 
-    Raises: UserError for an address that is none, InfrastructureError where no Ray answers or starts.
+    Raises: UserError for an invalid address, InfrastructureError if no Ray answers or starts.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     own: dict[str, Any] = {}
@@ -47,10 +47,9 @@ def connect(address: str, *, num_cpus: int) -> bool:
 
 
 def _require_listener(address: str) -> None:
-    """Raises: OSError where nobody listens at host:port, for which Ray would wait for minutes; ValueError for a
-    port that is none."""
+    """Raises: OSError if nothing listens at host:port (Ray would wait for minutes); ValueError for an invalid port."""
     host, _, port = address.rpartition(":")
     if host:
         if not (port.isdecimal() and 0 < int(port) < 2**16):
-            raise ValueError(f"'{port}' is no port")
+            raise ValueError(f"'{port}' is not a port")
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()

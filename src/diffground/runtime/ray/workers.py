@@ -8,8 +8,8 @@ files themselves, so the repository lies at the same path on every machine, on a
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,8 +25,10 @@ from diffground.runtime.ray.actor import Server, own_code
 from diffground.runtime.ray.cluster import connect
 from diffground.runtime.workers import Advance, Item, Result, Work, Workers, ignore
 
+logger = logging.getLogger(__name__)
+
 _MAX_LOSSES = 3
-"""Workers that an item may lose, and starts that may fail, in a row."""
+"""Number of workers that an item may lose in a row, and of starts that may fail in a row."""
 _TICK_S = 1.0
 _TELL_WAITING_S = 60.0
 _START_TIMEOUT_S = 900.0
@@ -35,7 +37,7 @@ _WATCH = "watch"
 
 
 class RayWorkers(Workers):
-    """Workers of a Ray cluster. They start with the first item and end with the block, as does a Ray they started."""
+    """Workers of a Ray cluster. They start with the first item and end with the block; a Ray that they started ends too."""
 
     def __init__(self, *, num_workers: int = 1, num_threads: int = 1, address: str = "", on_gpus: bool = False) -> None:
         """
@@ -179,7 +181,7 @@ class _Round:
                 elif now_s - waiting_since_s > _START_TIMEOUT_S:
                     raise InfrastructureError(f"Ray started no worker within {_START_TIMEOUT_S:.0f} s; {self._needs()}")
                 elif now_s - told_s > _TELL_WAITING_S:
-                    print(f"waiting for Ray to start a worker; {self._needs()}", file=sys.stderr, flush=True)
+                    logger.info(f"waiting for Ray to start a worker; {self._needs()}")
                     told_s = now_s
         except BaseException:
             self._end_calls()
@@ -214,7 +216,7 @@ class _Round:
         self.idle.append(actor)
 
     def _answer(self, call: Any, left: deque[int]) -> tuple[int, Any] | None:
-        """Number and result of an item; None when its worker was lost, and the item is to be done again."""
+        """Number and result of an item; None when its worker was lost, and the item has to be repeated."""
         import ray
 
         actor, i = self.running.pop(call)
@@ -229,7 +231,7 @@ class _Round:
                     f"{_MAX_LOSSES} Ray workers in a row were lost at item {name} ({in_one_line(error)}); lower "
                     "runtime.num_workers or the stage's batch_size if memory ran out, finished shards are kept"
                 ) from None
-            print(f"a Ray worker was lost at item {name}, which is done again", file=sys.stderr, flush=True)
+            logger.warning(f"a Ray worker was lost at item {name}, which is repeated")
             left.appendleft(i)
             return None
         if kind == "failed":
@@ -239,7 +241,7 @@ class _Round:
         return i, value
 
     def _ask_how_far(self) -> None:
-        """Passes on how many samples are finished of the items that are worked on."""
+        """Report how many samples of the current items are finished."""
         import ray
 
         calls = [actor.progress.options(concurrency_group=_WATCH).remote() for actor, _ in self.running.values()]
