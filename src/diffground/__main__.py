@@ -1,6 +1,6 @@
 """`python -m diffground` is `diffground`."""
 
-from diffground.cli import main
+from diffground.cli.main import main
 
 if __name__ == "__main__":
     main()

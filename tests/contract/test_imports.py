@@ -24,7 +24,7 @@ FLOORS = (
     ("tracking",),
     ("report",),
     ("experiments",),
-    ("cli", "ground_command", "__main__"),
+    ("cli", "__main__"),
 )
 """The parts of the package, bottom to top. A part imports from those below, and on its floor in one direction."""
 
@@ -195,7 +195,7 @@ def test_no_core_module_imports_filelock_or_the_hub():
 
 
 def test_the_command_line_prints_its_help_without_the_packages_of_the_extras():
-    done = without(("filelock", *ABSENT), "sys.argv[1:] = ['--help']\nfrom diffground.cli import main; main()")
+    done = without(("filelock", *ABSENT), "sys.argv[1:] = ['--help']\nfrom diffground.cli.main import main; main()")
     assert done.returncode == 0, done.stderr
     assert "import-released" in done.stdout
 
@@ -205,7 +205,7 @@ def test_the_command_line_prints_its_help_without_the_packages_of_the_extras():
     [("['recover']", "filelock"), ("['profile', 'smoke']", "pydantic"), ("['compare', 'here']", "pydantic")],
 )
 def test_a_command_that_needs_the_pipeline_says_what_to_install(command, package):
-    done = without(("filelock", *ABSENT), f"sys.argv[1:] = {command}\nfrom diffground.cli import main; main()")
+    done = without(("filelock", *ABSENT), f"sys.argv[1:] = {command}\nfrom diffground.cli.main import main; main()")
     assert done.returncode == 2
     assert done.stderr == f"error: this command needs '{package}'; run pip install 'diffground[pipeline]'\n"
 

@@ -14,11 +14,11 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 
 from diffground.baselines.daam import daam_maps
-from diffground.cli import main
+from diffground.cli.ground import parse_inversion
+from diffground.cli.main import main
 from diffground.data.shards import decode_mask
 from diffground.diffusion.generator import Generator
 from diffground.diffusion.textual_inversion import spell_out
-from diffground.ground_command import parse_inversion
 from diffground.grounding.checkpoint import Sampling
 from diffground.grounding.prediction import Grounder
 from tests.unit.diffusion.architectures import build_sdxl

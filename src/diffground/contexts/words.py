@@ -49,7 +49,7 @@ def known_categories() -> tuple[str, ...]:
 
 
 def named_categories(text: str, categories: Iterable[str]) -> list[str]:
-    """Those of `categories` that `text` names by any of their words, in the order of the text; "hot dog" names no dog."""
+    """Those of `categories` that `text` names by any of their words, in its order; "hot dog" names no dog."""
     wanted = set(categories)
     return [category for category in _search(text, _all_words()) if category in wanted]
 

@@ -44,8 +44,8 @@ def test_a_line_is_for_the_set_of_categories_that_it_names(tmp_path):
         ("two dogs", "line 3: .* got none"),
         ("a hot dog", "line 3: .* got none"),
         ("a dog, a cat and a cow", "line 3: .* got 'dog', 'cat', 'cow'"),
-        ("a dog among people", "line 3: names 'person' in other words than 'person', so that it gets no label"),
-        ("a plant and a cat", "line 3: names 'pottedplant' in other words than 'potted plant'"),
+        ("a dog among people", "line 3: names 'person' by other words than 'person', so that it gets no label"),
+        ("a plant and a cat", "line 3: names 'pottedplant' by other words than 'potted plant'"),
     ],
 )
 def test_a_line_that_fits_no_prompt_is_named_by_its_number(tmp_path, line, message):

@@ -147,7 +147,7 @@ def test_a_chat_model_goes_on_with_its_answer():
     assert request.startswith("[user] ")
     assert request.endswith("[assistant] a photograph of a dog")
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}{% endfor %}"
-    with pytest.raises(UserError, match="chat template cannot go on with an answer"):
+    with pytest.raises(UserError, match="chat template cannot continue an answer"):
         LanguageModel(model, tokenizer, device=CPU)._request("a photograph of a dog")
 
 

@@ -21,7 +21,7 @@ from torchvision.datasets import VOCSegmentation
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 import diffground
-from diffground.cli import main
+from diffground.cli.main import main
 from diffground.data.coco import convert_coco
 from diffground.errors import UserError
 from diffground.reproduction.download import RemoteFile

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from diffground.cli import main
+from diffground.cli.main import main
 from diffground.errors import UserError
 from diffground.reproduction.lock_file import read_stages
 from diffground.reproduction.recovery import COPY, LOCK, RWLOCK, keep_copy, recover

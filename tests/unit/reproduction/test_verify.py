@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from diffground.cli import main
+from diffground.cli.main import main
 from diffground.errors import UserError
 from diffground.reproduction.config import load_params
 from diffground.reproduction.verify import MACHINE, Difference, Machine, verify

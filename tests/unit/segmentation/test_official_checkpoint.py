@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import ResNetBackbone, ResNetConfig
 
-from diffground.cli import main
+from diffground.cli.main import main
 from diffground.segmentation.maskformer import MaskFormerSegmenter, build_maskformer
 from diffground.segmentation.official_checkpoint import export_maskformer, import_maskformer
 from diffground.vocabulary import PASCAL_CATEGORIES

@@ -22,7 +22,7 @@ class Server:
         self._progress = (0, 0)
 
     def start(self, folder: str, num_threads: int) -> UserError | None:
-        """Change to `folder`, the working directory of the process that started this one. Returns the reason if that fails."""
+        """Change to `folder`, the working directory of the starting process. Returns the error if that fails."""
         try:
             os.chdir(folder)
         except OSError:

@@ -37,7 +37,7 @@ _WATCH = "watch"
 
 
 class RayWorkers(Workers):
-    """Workers of a Ray cluster. They start with the first item and end with the block; a Ray that they started ends too."""
+    """Workers of a Ray cluster. They start with the first item and end with the block, with a Ray that they started."""
 
     def __init__(self, *, num_workers: int = 1, num_threads: int = 1, address: str = "", on_gpus: bool = False) -> None:
         """

@@ -1,0 +1,1 @@
+"""The command line: `main` reads it, `actions` performs it."""

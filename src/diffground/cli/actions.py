@@ -1,0 +1,188 @@
+"""The actions of the commands. Packages that take long to import are imported where they are used."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from diffground.errors import UserError
+from diffground.reproduction import paths
+from diffground.reproduction.fetch import plan_fetch
+from diffground.runtime.instruction_set import limit_instruction_set
+
+
+def profile(args: argparse.Namespace) -> None:
+    from diffground.reproduction.composition import compose_params, write_params
+
+    text = compose_params(args.name, conf=Path("conf"), overrides=args.overrides)
+    if args.name == "smoke":
+        from diffground.reproduction.smoke import build_components
+
+        build_components(Path("models/smoke"))
+    write_params(text, paths.PARAMS)
+    print(f"{paths.PARAMS}: profile '{args.name}'")
+
+
+def ground(args: argparse.Namespace) -> None:
+    from diffground.reproduction.config import load_params
+
+    if args.seed < 0:
+        raise UserError(f"--seed must not be negative, got {args.seed}")
+    shipped = paths.SHIPPED / "grounding"
+    use_shipped = not paths.GROUNDING_MODEL.is_dir() and shipped.is_dir()
+    grounding = args.grounding or (shipped if use_shipped else paths.GROUNDING_MODEL)
+    params = load_params(paths.PARAMS)
+    limit_instruction_set(params.runtime.instruction_set)
+    # imported late: torch takes seconds, a wrong argument should not
+    from diffground.cli.ground import ground
+
+    ground(
+        args.prompt,
+        args.category,
+        textual_inversions=args.word,
+        seed=args.seed,
+        grounding=grounding if args.method == "grounding" else None,
+        threshold=args.threshold,
+        out=args.out,
+        params=params,
+        allow_other_generator=args.allow_other_generator,
+    )
+
+
+def list_experiments(args: argparse.Namespace) -> None:
+    from diffground.reproduction.catalogue import read_catalogue, select
+
+    for experiment in select(read_catalogue(), args.globs):
+        print(f"{experiment.name:<18} {experiment.source}; {experiment.time}; profiles: {experiment.profiles}")
+
+
+def run_experiments(args: argparse.Namespace) -> None:
+    from diffground.experiments.run import run_experiments
+    from diffground.reproduction.catalogue import read_catalogue, select
+
+    profile = _profile_of(args)
+    run_experiments(select(read_catalogue(), args.globs, profile=profile), profile=profile, root=Path())
+
+
+def collect_experiments(args: argparse.Namespace) -> None:
+    from diffground.experiments.collect import collect_experiments
+    from diffground.reproduction.catalogue import read_catalogue, select
+
+    profile = _profile_of(args)
+    chosen = select(read_catalogue(), args.globs, profile=profile)
+    written = collect_experiments(chosen, profile=profile, root=Path())
+    for name, path in written.items():
+        print(f"{name}: {path or 'not run'}")
+
+
+def _profile_of(args: argparse.Namespace) -> str:
+    from diffground.reproduction.composition import require_known
+    from diffground.reproduction.config import load_params
+
+    if args.profile:
+        require_known(args.profile, conf=Path("conf"))
+    return args.profile or load_params(paths.PARAMS).profile
+
+
+def compare(args: argparse.Namespace) -> None:
+    from diffground.experiments.compare import comparison
+    from diffground.reproduction.config import load_params
+
+    table = comparison(args.names, tracking=load_params(paths.PARAMS).tracking)
+    print(table.to_csv() if args.csv else table.to_markdown(), end="")
+
+
+def sync(args: argparse.Namespace) -> None:
+    from diffground.reproduction.config import load_params
+    from diffground.tracking import sync_journal
+    from diffground.tracking.journal import journal_folder
+
+    summary = sync_journal(journal_folder(), uri=load_params(paths.PARAMS).tracking.uri)
+    running = f"; {summary.num_left} still run" if summary.num_left else ""
+    refused = f"; {summary.num_refused} entries were refused, see refused.jsonl there" if summary.num_refused else ""
+    print(f"{journal_folder()}: {summary.num_delivered} runs delivered{running}{refused}")
+
+
+def recover(args: argparse.Namespace) -> None:
+    from diffground.reproduction.commands import check_dvc_is_idle
+    from diffground.reproduction.recovery import recover
+
+    check_dvc_is_idle(Path())
+    print("\n".join(recover()) or "nothing is damaged")
+
+
+def verify(args: argparse.Namespace) -> None:
+    from diffground.reproduction.config import load_params
+    from diffground.reproduction.verify import MACHINE, Machine, committed_machine, verify
+
+    here = Machine.here(load_params(paths.PARAMS).runtime)
+    if args.record:
+        here.record(MACHINE)
+        print(f"{MACHINE}: written")
+        return
+    found = verify()
+    if found is None:
+        print("all outputs equal the committed ones, byte for byte")
+        return
+    committed = committed_machine()
+    differences = ["the committed machine is not recorded"] if committed is None else committed.differences(here)
+    print(f"first difference: stage {found.stage}, {', '.join(found.outputs)}")
+    print(
+        "\n".join(
+            [*found.params, *differences] or ["parameters, processor and versions are those of the committed run"]
+        )
+    )
+    sys.exit(1)
+
+
+def review(args: argparse.Namespace) -> None:
+    from diffground.data.labelled import read_labelled_samples
+    from diffground.evaluation.review import read_review
+    from diffground.report.review_page import write_review_page
+    from diffground.reproduction.config import load_params
+
+    if args.out.suffix != ".html" or args.out.resolve().parent == paths.REVIEWS.resolve():
+        raise UserError(f"--out must end in .html and lie outside of {paths.REVIEWS}, got '{args.out}'")
+    review = read_review(paths.REVIEWS / f"{load_params(paths.PARAMS).profile}.csv")
+    sheet = args.out.with_suffix(".csv")
+    samples = read_labelled_samples(generated=paths.GENERATED["test"], oracle=paths.ORACLE["test"])
+    counts = write_review_page(args.out, samples, review)
+    listed = ", ".join(f"{num} {verdict}" for verdict, num in sorted(counts.items()))
+    print(f"{args.out}: {listed}; edit {sheet} and save it as {review.path}")
+
+
+def fetch(args: argparse.Namespace) -> None:
+    plan = plan_fetch(args.name, root=args.root)
+    print("\n".join(plan.describe()), flush=True)
+    if not args.dry_run:
+        plan.run()
+        print(f"{args.name}: complete; {plan.next_step}")
+
+
+def import_released(args: argparse.Namespace) -> None:
+    from diffground.grounding.import_released import RELEASED_SPEC, import_released
+
+    module = import_released(args.file, args.out)
+    num_weights = sum(weight.numel() for weight in module.parameters())
+    print(f"{args.out}: the released grounding module, {num_weights:,} weights, for {RELEASED_SPEC.generator_id}")
+
+
+def import_maskformer(args: argparse.Namespace) -> None:
+    from diffground.reproduction.config import load_params
+    from diffground.segmentation.official_checkpoint import import_maskformer
+    from diffground.vocabulary import table_categories
+
+    params = load_params(paths.PARAMS)
+    categories = table_categories(params.vocabulary.name)
+    description = import_maskformer(
+        args.file, args.folder, categories=categories, image_size=params.segmenter.image_size
+    )
+    print(f"{args.folder}: {description}")
+
+
+def export_maskformer(args: argparse.Namespace) -> None:
+    from diffground.segmentation.official_checkpoint import export_maskformer
+
+    for path in export_maskformer(args.folder, args.file):
+        print(f"{path}: written")

@@ -1,0 +1,160 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffground.cli import actions
+from diffground.entry_point import run_entry_point
+from diffground.reproduction import paths
+from diffground.reproduction.fetch import ARTIFACTS
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit: 0, or 2 with one line on stderr."""
+    args = _parser().parse_args(arguments)
+    command = shlex.join(["diffground", *(sys.argv[1:] if arguments is None else arguments)])
+    sys.exit(run_entry_point(lambda: args.run(args), resume_with=command))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="diffground", description="Masks for any words from a text-to-image model.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    profile = commands.add_parser("profile", help="compose conf/ into params.yaml")
+    profile.add_argument("name", help="a file of conf/profile: mini, smoke, paper_voc, paper_coco")
+    profile.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="e.g. grounding.iterations=100, experiment=seen_05"
+    )
+    profile.set_defaults(run=actions.profile)
+
+    ground = commands.add_parser("ground", help="generate an image and segment words in it")
+    ground.add_argument("prompt", help='e.g. "a photograph of a unicorn and a dog"')
+    ground.add_argument(
+        "-c", "--category", action="append", required=True, metavar="WORDS", help="words of the prompt; may be repeated"
+    )
+    ground.add_argument(
+        "--word",
+        action="append",
+        default=[],
+        metavar="[WORD=]FILE",
+        help="textual inversion (safetensors) of a new word; WORD if the prompt writes it otherwise than the file; "
+        "may be repeated",
+    )
+    ground.add_argument("--seed", type=int, default=0, help="seed of the image's noise")
+    ground.add_argument(
+        "--method",
+        choices=("grounding", "daam"),
+        default="grounding",
+        help="method that finds the words: the grounding module (default), or the baseline DAAM",
+    )
+    ground.add_argument(
+        "--grounding",
+        type=Path,
+        metavar="FOLDER",
+        help=f"grounding module, e.g. of import-released; default: {paths.GROUNDING_MODEL}, or before a reproduction "
+        f"{paths.SHIPPED}/grounding",
+    )
+    ground.add_argument(
+        "--allow-other-generator",
+        action="store_true",
+        help="use a grounding module that was trained on another generator",
+    )
+    ground.add_argument(
+        "--threshold",
+        type=float,
+        metavar="SCORE",
+        help="score from which a pixel belongs to a word, 0..1; default: grounding.mask_threshold, for DAAM the one "
+        "that evaluate_grounding chose",
+    )
+    ground.add_argument("-o", "--out", type=Path, default=Path("ground.png"), help="overlay image (PNG)")
+    ground.set_defaults(run=actions.ground)
+
+    _add_experiments(commands.add_parser("experiments", help="rows of the paper's tables: list, run or collect them"))
+    compare = commands.add_parser(
+        "compare", help="a table of the scores of several runs, with differences to the first"
+    )
+    compare.add_argument(
+        "names",
+        nargs="+",
+        metavar="RUN",
+        help="'here' (reports/metrics), a record of reports/experiments, a DVC experiment, or an MLflow parent run",
+    )
+    compare.add_argument("--csv", action="store_true", help="comma-separated values instead of a Markdown table")
+    compare.set_defaults(run=actions.compare)
+
+    sync = commands.add_parser("sync", help="send the runs that were recorded while the MLflow server was unreachable")
+    sync.set_defaults(run=actions.sync)
+
+    recover = commands.add_parser("recover", help="repair DVC's files after it was killed while writing one")
+    recover.set_defaults(run=actions.recover)
+
+    verify = commands.add_parser("verify", help="compare all outputs here with those of the last commit")
+    verify.add_argument(
+        "--record",
+        action="store_true",
+        help="write this machine to reports/machine.json, to be committed with dvc.lock",
+    )
+    verify.set_defaults(run=actions.verify)
+
+    review = commands.add_parser(
+        "review", help="write a page of the Protocol I test set for manual review, and a CSV to edit"
+    )
+    review.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("reports/review.html"),
+        help="page to write; the CSV is written next to it",
+    )
+    review.set_defaults(run=actions.review)
+
+    fetch = commands.add_parser("fetch", help="download what the paper's profiles need; resumes broken downloads")
+    fetch.add_argument("name", choices=ARTIFACTS, help="; ".join(f"{name}: {what}" for name, what in ARTIFACTS.items()))
+    fetch.add_argument(
+        "--root", type=Path, metavar="DIR", help="where to: 'data' for data sets, their libraries' caches for weights"
+    )
+    fetch.add_argument("--dry-run", action="store_true", help="only list what would be downloaded, and where to")
+    fetch.set_defaults(run=actions.fetch)
+
+    released = commands.add_parser("import-released", help="make a model folder of the paper authors' weights")
+    released.add_argument("file", type=Path, help="the published file, grounding_module.pth")
+    read_from = f"model folder to write; `ground --grounding FOLDER` reads it, the stages read {paths.GROUNDING_MODEL}"
+    released.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help=read_from)
+    released.set_defaults(run=actions.import_released)
+
+    imported = commands.add_parser("import-maskformer", help="make a segmenter of weights of the official MaskFormer")
+    imported.add_argument("file", type=Path, metavar="MODEL.pth", help="a checkpoint of the authors' train_net.py")
+    read_by = f"model folder to write; the stages read {paths.SEGMENTERS}/TRAINING_SET"
+    imported.add_argument("folder", type=Path, metavar="FOLDER", help=read_by)
+    imported.set_defaults(run=actions.import_maskformer)
+
+    exported = commands.add_parser("export-maskformer", help="write a segmenter as weights of the official MaskFormer")
+    exported.add_argument("folder", type=Path, metavar="FOLDER", help=f"a segmenter, e.g. {paths.SEGMENTERS}/synthetic")
+    exported.add_argument(
+        "file", type=Path, metavar="MODEL.pth", help="file to write; its settings are written to MODEL.yaml next to it"
+    )
+    exported.set_defaults(run=actions.export_maskformer)
+    return parser
+
+
+def _add_experiments(parser: argparse.ArgumentParser) -> None:
+    subcommands = parser.add_subparsers(dest="action", required=True)
+    for name, what, action in (
+        ("list", "list every experiment, with its source, expected time and profiles", actions.list_experiments),
+        (
+            "run",
+            "run the unfinished ones, one after another; params.yaml, dvc.lock and reports/ do not change",
+            actions.run_experiments,
+        ),
+        ("collect", f"write the scores of finished ones to {paths.EXPERIMENTS}", actions.collect_experiments),
+    ):
+        command = subcommands.add_parser(name, help=what)
+        command.add_argument("globs", nargs="*", metavar="GLOB", help="names, e.g. 'table1_*'; default: all")
+        command.set_defaults(run=action)
+        if name != "list":
+            command.add_argument("--profile", help="a file of conf/profile; default: that of params.yaml")
