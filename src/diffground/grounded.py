@@ -21,7 +21,7 @@ from diffground.errors import UserError
 from diffground.grounded_output import GroundedOutput, GroundedSample
 from diffground.grounding.checkpoint import Defaults, GroundingSpec, load_grounding, read_defaults
 from diffground.grounding.prediction import Grounder, likeliest_word
-from diffground.prompts import token_spans
+from diffground.prompts import check_words, token_spans
 from diffground.runtime.device import pick_device, pick_dtype
 from diffground.vocabulary import photograph_of
 
@@ -168,7 +168,7 @@ class GroundedPipeline:
             tapped_step = self._tapped_step(num_steps)
         self._check_inversions(prompts)
         spelt = [spell_out(prompt, self._phrases) for prompt in prompts]
-        queries = [self._queries(p, full, of) for p, full, of in zip(prompts, spelt, words_of, strict=True)]
+        queries = [self._queries(full, of) for full, of in zip(spelt, words_of, strict=True)]
         samples: list[GroundedSample] = []
         for start in range(0, len(prompts), batch_size):
             part = slice(start, start + batch_size)
@@ -212,7 +212,7 @@ class GroundedPipeline:
         [of_image] = _words_of(list(words), num=1)
         prompt = photograph_of(*of_image) if prompt is None else prompt
         spelt = spell_out(prompt, self._phrases)
-        queries = self._queries(prompt, spelt, of_image)
+        queries = self._queries(spelt, of_image)
         threshold = self._threshold(mask_threshold)
         pixels = read_image(image)
         size, sampling = self.generator.image_size, self._spec.sampling
@@ -283,18 +283,14 @@ class GroundedPipeline:
                     "load the file under another name"
                 )
 
-    def _queries(self, prompt: str, spelt: str, words: Sequence[str]) -> list[str]:
+    def _queries(self, spelt: str, words: Sequence[str]) -> list[str]:
         """The words as the tokenizer has them, then inversions that contain one of them: a "dog" that is asked for is
         not the one in "<my-dog>". Raises: UserError for a word that is not in the prompt."""
         full = [spell_out(word, self._phrases) for word in words]
         around = [phrase for phrase in self._phrases.values() if any(w in phrase and w != phrase for w in full)]
         queries = list(dict.fromkeys([*full, *around]))
-        spans = token_spans(self.generator.tokenizer, spelt, queries)
-        for word, positions in zip(words, spans, strict=False):
-            if not positions:
-                raise UserError(
-                    f"the prompt '{prompt}' does not contain the words '{word}'; name them as they stand there"
-                )
+        check_words(spelt, full, others=around)
+        token_spans(self.generator.tokenizer, spelt, queries)  # raises for words beyond the tokenizer's limit
         return queries
 
 

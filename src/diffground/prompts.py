@@ -175,12 +175,21 @@ def token_spans(tokenizer: Any, prompt: str, phrases: Sequence[str]) -> list[lis
     `tokenizer`: a transformers tokenizer that splits at spaces. Raises: UserError when the prompt is cut off, at the
     tokenizer's maximal length, before the end of a phrase.
     """
+    places = zip(phrases, _places(prompt, phrases), strict=True)
+    return [[] if place is None else _positions(tokenizer, prompt, phrase, place) for phrase, place in places]
+
+
+def check_words(prompt: str, words: Sequence[str], *, others: Sequence[str] = ()) -> None:
+    """Raises: UserError for one of `words` that token_spans does not find in `prompt` among them and `others`."""
+    for word, place in zip(words, _places(prompt, [*words, *others]), strict=False):
+        if place is None:
+            raise UserError(f"the prompt '{prompt}' does not contain the words '{word}'; write them as in the prompt")
+
+
+def _places(prompt: str, phrases: Sequence[str]) -> list[tuple[int, int] | None]:
+    """For each phrase the first character of its place in the prompt and the one after the last; None without one."""
     occurrences = [_occurrences(prompt, phrase) for phrase in phrases]
-    spans = []
-    for i, phrase in enumerate(phrases):
-        own = next((here for here in occurrences[i] if not _is_part_of_another(here, occurrences)), None)
-        spans.append([] if own is None else _positions(tokenizer, prompt, phrase, own))
-    return spans
+    return [next((here for here in own if not _is_part_of_another(here, occurrences)), None) for own in occurrences]
 
 
 def _occurrences(prompt: str, phrase: str) -> list[tuple[int, int]]:

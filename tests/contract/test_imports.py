@@ -15,7 +15,7 @@ PACKAGE = SRC / "diffground"
 
 FLOORS = (
     ("errors", "atomic", "tables", "ranges", "state_dict", "entry_point"),
-    ("vocabulary", "prompts", "contexts", "data", "runtime", "training"),
+    ("vocabulary", "prompts", "contexts", "data", "runtime", "training", "model_folders"),
     ("diffusion", "detection"),
     ("grounding", "segmentation", "baselines"),
     ("evaluation",),

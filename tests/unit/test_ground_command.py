@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 
 from diffground.baselines.daam import daam_maps
-from diffground.cli.ground import parse_inversion
+from diffground.cli.actions import parse_inversion
 from diffground.cli.main import main
 from diffground.data.shards import decode_mask
 from diffground.diffusion.generator import Generator
@@ -246,3 +249,33 @@ def test_before_a_reproduction_the_shipped_module_is_used(place: Path, capsys: p
     code, _, errors = ground(capsys, *asked)
     assert code == 2
     assert errors[-1].startswith("error: models/grounding: no grounding module (config.json is missing)")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-c", "bus"], "does not contain the words 'bus'"),
+        (["-c", "dog", "--grounding", "none"], "none: no grounding module (config.json is missing)"),
+        (["-c", "dog", "--threshold", "2"], "--threshold must be above 0 and at most 1, got 2"),
+        (["-c", "dog", "-o", "dog.jpg"], "--out must end in .png"),
+        (["-c", "dog", "--word", "none.safetensors"], "none.safetensors: no such file"),
+        (["-c", "dog", "--seed", "-1"], "--seed must not be negative"),
+    ],
+)
+def test_bad_arguments_are_reported_before_torch_is_imported(place, arguments, message):
+    code = (
+        "import sys; sys.modules.update(torch=None, diffusers=None, transformers=None)\n"
+        "from diffground.cli.main import main; main(sys.argv[1:])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-c", code, "ground", "a photograph of a dog", *arguments]
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_missing_checkpoint_is_reported_before_torch_is_imported(place):
+    params = yaml.safe_load((place / "params.yaml").read_text())
+    params["generator"]["checkpoint"] = "models/none"
+    (place / "params.yaml").write_text(yaml.safe_dump(params))
+    test_bad_arguments_are_reported_before_torch_is_imported(place, ["-c", "dog"], "'models/none': no such folder")

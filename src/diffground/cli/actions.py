@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from diffground.errors import UserError
+from diffground.model_folders import check_grounding_folder, check_inversion_file, check_pipeline_folder
+from diffground.prompts import check_words
 from diffground.reproduction import paths
 from diffground.reproduction.fetch import plan_fetch
 from diffground.runtime.instruction_set import limit_instruction_set
@@ -32,15 +34,27 @@ def ground(args: argparse.Namespace) -> None:
     shipped = paths.SHIPPED / "grounding"
     use_shipped = not paths.GROUNDING_MODEL.is_dir() and shipped.is_dir()
     grounding = args.grounding or (shipped if use_shipped else paths.GROUNDING_MODEL)
+    if args.out.suffix.lower() != ".png":
+        raise UserError(f"--out must end in .png, got '{args.out}'")
+    if args.threshold is not None and not 0 < args.threshold <= 1:
+        raise UserError(f"--threshold must be above 0 and at most 1, got {args.threshold:g}")
     params = load_params(paths.PARAMS)
+    check_pipeline_folder(params.generator.checkpoint)
+    if args.method == "grounding":
+        check_grounding_folder(grounding)
+    inversions = [parse_inversion(text) for text in args.word]
+    for _, file in inversions:
+        check_inversion_file(file)
+    if not inversions:  # with one, the file decides how the prompt is read
+        check_words(args.prompt, args.category)
     limit_instruction_set(params.runtime.instruction_set)
-    # imported late: torch takes seconds, a wrong argument should not
+    # imported after the checks: torch and diffusers take seconds
     from diffground.cli.ground import ground
 
     ground(
         args.prompt,
         args.category,
-        textual_inversions=args.word,
+        textual_inversions=inversions,
         seed=args.seed,
         grounding=grounding if args.method == "grounding" else None,
         threshold=args.threshold,
@@ -48,6 +62,15 @@ def ground(args: argparse.Namespace) -> None:
         params=params,
         allow_other_generator=args.allow_other_generator,
     )
+
+
+def parse_inversion(text: str) -> tuple[str | None, Path]:
+    """'FILE' or 'WORD=FILE' -> word and file; None: the word is the file's own. A file whose name has an '=' is taken
+    as one if it exists."""
+    token, _, file = text.partition("=")
+    if not token or not file or Path(text).exists():
+        return None, Path(text)
+    return token, Path(file)
 
 
 def list_experiments(args: argparse.Namespace) -> None:

@@ -23,7 +23,7 @@ def ground(
     prompt: str,
     words: Sequence[str],
     *,
-    textual_inversions: Sequence[str],
+    textual_inversions: Sequence[tuple[str | None, Path]],
     seed: int,
     grounding: Path | None,
     threshold: float | None,
@@ -33,29 +33,24 @@ def ground(
 ) -> list[Path]:
     """Sample one image and write `out` (the image and its masks), the image without masks, and one mask per word.
 
-    textual_inversions: 'FILE' or 'WORD=FILE', see parse_inversion.
+    textual_inversions: word, or None for the one in the file, and file.
     grounding: model folder; None: DAAM's heat maps.
     threshold: score in 0..1 from which a pixel belongs to its likeliest word; None: that of params.yaml, for DAAM the
         one that stage evaluate_grounding chose.
     `out` "cow.png" gives cow.png, cow.image.png and cow.<word>.png for each word. Returns the files written.
     Raises: UserError as GroundedPipeline does, and for a missing DAAM threshold.
     """
-    if out.suffix.lower() != ".png":
-        raise UserError(f"--out must end in .png, got '{out}'")
     if threshold is None:
         threshold = params.grounding.mask_threshold if grounding else _calibrated_daam_threshold()
-    elif not 0 < threshold <= 1:
-        raise UserError(f"--threshold must be above 0 and at most 1, got {threshold:g}")
     p = params.generator
     device = setup(params.runtime)
-    inversions = [parse_inversion(text) for text in textual_inversions]
     pipeline = GroundedPipeline.from_pretrained(
         p.checkpoint,
         grounding=grounding,
         device=str(device),
         dtype=p.dtype,
         image_size=p.image_size,
-        textual_inversions=inversions,
+        textual_inversions=textual_inversions,
         allow_other_generator=allow_other_generator,
     )
     [sample] = pipeline(
@@ -80,15 +75,6 @@ def ground(
         print(f"{word}: {masks[i].mean():.1%} of the image{highest[i]}")
     print(f"{out}: image and masks")
     return list(contents)
-
-
-def parse_inversion(text: str) -> tuple[str | None, Path]:
-    """'FILE' or 'WORD=FILE' -> word and file; None: the word is the file's own. A file whose name has an '=' is taken
-    as one if it exists."""
-    token, _, file = text.partition("=")
-    if not token or not file or Path(text).exists():
-        return None, Path(text)
-    return token, Path(file)
 
 
 def _calibrated_daam_threshold() -> float:

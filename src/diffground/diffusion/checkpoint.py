@@ -12,10 +12,9 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from diffground.errors import UserError, in_one_line
-from diffground.runtime.fingerprint import checkpoint_fingerprint, is_hub_id
+from diffground.model_folders import check_pipeline_folder
+from diffground.runtime.fingerprint import checkpoint_fingerprint
 
-_CONVERT = "load it where you trust it with diffusers and write it with save_pretrained(folder)"
-_PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _NEEDED = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
 _SECOND_ENCODER = ("text_encoder_2", "CLIPTextModelWithProjection")
 _FAMILY = "take a Stable Diffusion 1.x, 2.x or XL pipeline"
@@ -27,8 +26,7 @@ def load_pipeline(checkpoint: str, *, dtype: torch.dtype) -> StableDiffusionPipe
     Raises: UserError when there is none, when it has pickled weights only, and when it is no Stable Diffusion pipeline
     or one that needs more than a prompt (inpainting, upscaling).
     """
-    folder = Path(checkpoint)
-    _check(folder, checkpoint)
+    check_pipeline_folder(checkpoint)
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     try:
@@ -80,22 +78,3 @@ def _check_inputs(pipeline: DiffusionPipeline, checkpoint: str, *, conditioning:
 
 def _name(checkpoint: str) -> str:
     return f"generator.checkpoint '{checkpoint}'"
-
-
-def _check(folder: Path, checkpoint: str) -> None:
-    name = _name(checkpoint)
-    if folder.is_file():
-        raise UserError(f"{name} is a file, must be a diffusers pipeline folder or hub id; {_CONVERT}")
-    if not folder.exists():
-        if is_hub_id(checkpoint):
-            return
-        raise UserError(f"{name}: no such folder; restore it or set a diffusers pipeline folder or hub id")
-    if not (folder / "model_index.json").is_file():
-        raise UserError(f"{name} has no model_index.json; give a diffusers pipeline folder or hub id")
-    for part in (*_NEEDED, _SECOND_ENCODER[0]):
-        files = [file.name for file in (folder / part).glob("*")]
-        pickled = sorted(file for file in files if file.endswith(_PICKLED))
-        if pickled and not any(file.endswith(".safetensors") for file in files):
-            raise UserError(
-                f"{name}: {part} has pickled weights only ({', '.join(pickled)}), must have safetensors; {_CONVERT}"
-            )

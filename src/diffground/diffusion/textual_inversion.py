@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from diffground.errors import UserError
+from diffground.model_folders import check_inversion_file
 
 _NAMELESS = ("emb_params", "*", "string_to_param.*")
 """Keys under which AUTOMATIC1111 and converters of its files store an embedding; the file's name is its word."""
@@ -52,12 +53,9 @@ def add_textual_inversion(pipeline: StableDiffusionPipeline, path: Path, *, toke
 
 def _read_embedding(path: Path) -> tuple[str, Tensor]:
     """The word under which the file stores its embedding, or the file's own name, and the embedding."""
-    if path.suffix != ".safetensors":
-        raise UserError(f"{path}: must be a .safetensors file; load it where you trust it and save it as one")
+    check_inversion_file(path)
     try:
         tensors = load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give the safetensors file of a textual inversion") from None
     except SafetensorError as error:
         raise UserError(f"{path}: not a safetensors file ({error}); restore it") from None
     if len(tensors) != 1:

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from diffground.atomic import atomic_file, write_atomically
 from diffground.errors import UserError
 from diffground.grounding.module import GroundingModule
+from diffground.model_folders import GROUNDING_REMEDY, check_grounding_folder
 
 _DEFAULTS = "defaults.json"
 _MASK_THRESHOLD = 0.5
-_REMEDY = "run `dvc repro train_grounding` (or `diffground import-released`)"
 
 
 @dataclass(frozen=True)
@@ -106,16 +106,16 @@ def load_grounding(folder: Path) -> tuple[GroundingModule, GroundingSpec]:
 
     Raises: UserError when the folder is missing, incomplete or damaged.
     """
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder}: no grounding module ({name} is missing); {_REMEDY}")
+    check_grounding_folder(folder)
     try:
         spec = _from_json(json.loads((folder / "config.json").read_text()))
         module = spec.build()
         module.load_state_dict(load_file(folder / "model.safetensors"))
     except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{folder}: not a complete grounding module ({first_line}); delete it and {_REMEDY}") from None
+        raise UserError(
+            f"{folder}: not a complete grounding module ({first_line}); delete it and {GROUNDING_REMEDY}"
+        ) from None
     return module.eval().requires_grad_(False), spec
 
 
