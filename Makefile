@@ -7,16 +7,20 @@ IN_VENV := . $(VENV)/bin/activate &&
 
 setup: $(VENV)/installed
 
+# uv, of the version in the lock, installs in seconds what takes pip minutes; pip is the fallback.
 $(VENV)/installed: requirements.lock pyproject.toml
+	@echo "Setting up $(VENV): downloads 3.6 GB, takes 7.2 GB on disk, 4 GB of them CUDA libraries of PyTorch"
 	$(PYTHON) -m venv $(VENV)
-	$(IN_VENV) python -m pip install --quiet --require-hashes -r requirements.lock
+	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.txt
+	$(IN_VENV) python -m pip install --quiet --require-hashes -r $(VENV)/uv.txt \
+		&& uv pip install --quiet --require-hashes --compile-bytecode -r requirements.lock \
+		|| python -m pip install --quiet --require-hashes -r requirements.lock
 	$(IN_VENV) python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
 # The whole method, with the parameters of params.yaml; does nothing when nothing changed.
 reproduce: setup
-	$(IN_VENV) diffground recover && dvc repro
-	-@$(IN_VENV) diffground verify
+	@$(IN_VENV) diffground reproduce
 
 # A worker a core; each computes on one thread, so that they do not fight for the cores.
 test: setup

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -26,6 +27,7 @@ from diffground.entry_point import log_to_stderr, run_entry_point
 from diffground.errors import UserError
 from diffground.reproduction import paths
 from diffground.reproduction.config import Params, load_params
+from diffground.reproduction.overview import stage_begins, stage_ended
 from diffground.reproduction.recovery import keep_copy
 from diffground.runtime.instruction_set import limit_instruction_set
 from diffground.runtime.rank import is_main_process, is_one_of_several
@@ -47,6 +49,9 @@ def run_stage(name: str, main: Main, *, num_processes: Callable[[Params], int] |
 
     def action() -> None:
         params = load_params(paths.PARAMS)
+        start_s = time.time()
+        if is_main_process() and (line := stage_begins(name)):
+            print(line, file=sys.stderr, flush=True)
         num = 1 if num_processes is None or is_one_of_several() else num_processes(params)
         if num == 1:
             _run(name, main, params)
@@ -54,6 +59,8 @@ def run_stage(name: str, main: Main, *, num_processes: Callable[[Params], int] |
             from diffground.runtime.processes import run_in_processes
 
             run_in_processes(num, _take_part, name, main, params, num)
+        if is_main_process():
+            stage_ended(name, time_s=time.time() - start_s)
 
     sys.exit(run_entry_point(action, resume_with=f"dvc repro {name}"))
 

@@ -47,10 +47,12 @@ def test_every_stage_runs_and_locks_its_outputs(reproduced):
 
 def test_a_second_run_does_nothing(reproduced):
     before = (reproduced.root / "dvc.lock").read_bytes()
-    output = reproduced.run("dvc", "repro")
+    output = reproduced.run("diffground", "reproduce")
     assert "Data and pipelines are up to date" in output
     assert "Running stage" not in output
     assert (reproduced.root / "dvc.lock").read_bytes() == before
+    assert "mIoU of grounded masks, %: one seen " in output
+    assert "report: reports/index.html; models: models/grounding, models/segmenter" in output
 
 
 def test_metrics_have_the_names_that_others_rely_on(reproduced):

@@ -26,6 +26,16 @@ def profile(args: argparse.Namespace) -> None:
     print(f"{paths.PARAMS}: profile '{args.name}'")
 
 
+def reproduce(args: argparse.Namespace) -> None:
+    from diffground.cli.reproduce import reproduce
+
+    reproduce()
+    try:
+        _say_whether_equal()
+    except UserError as error:  # no git repository, or parameters that were never committed
+        print(f"not compared with the last commit: {error}")
+
+
 def ground(args: argparse.Namespace) -> None:
     from diffground.reproduction.config import load_params
 
@@ -137,26 +147,35 @@ def recover(args: argparse.Namespace) -> None:
 
 def verify(args: argparse.Namespace) -> None:
     from diffground.reproduction.config import load_params
-    from diffground.reproduction.verify import MACHINE, Machine, committed_machine, verify
+    from diffground.reproduction.overview import COMMITTED_TIMES, record_times
+    from diffground.reproduction.verify import MACHINE, Machine
 
-    here = Machine.here(load_params(paths.PARAMS).runtime)
     if args.record:
-        here.record(MACHINE)
-        print(f"{MACHINE}: written")
-        return
-    found = verify()
+        Machine.here(load_params(paths.PARAMS).runtime).record(MACHINE)
+        times = f", {COMMITTED_TIMES}" if record_times() else ""
+        print(f"{MACHINE}{times}: written")
+    elif not _say_whether_equal():
+        sys.exit(1)
+
+
+def _say_whether_equal() -> bool:
+    from diffground.reproduction.config import load_params
+    from diffground.reproduction.verify import Machine, committed_machine
+    from diffground.reproduction.verify import verify as compare_with_commit
+
+    found = compare_with_commit()
     if found is None:
         print("all outputs equal the committed ones, byte for byte")
-        return
+        return True
     committed = committed_machine()
-    differences = ["the committed machine is not recorded"] if committed is None else committed.differences(here)
-    print(f"first difference: stage {found.stage}, {', '.join(found.outputs)}")
-    print(
-        "\n".join(
-            [*found.params, *differences] or ["parameters, processor and versions are those of the committed run"]
-        )
+    differences = (
+        ["the committed machine is not recorded"]
+        if committed is None
+        else committed.differences(Machine.here(load_params(paths.PARAMS).runtime))
     )
-    sys.exit(1)
+    print(f"first difference: stage {found.stage}, {', '.join(found.outputs)}")
+    print("\n".join([*found.params, *differences] or ["parameters, processor, threads and versions are equal"]))
+    return False
 
 
 def review(args: argparse.Namespace) -> None:

@@ -32,6 +32,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     profile.set_defaults(run=actions.profile)
 
+    reproduce = commands.add_parser("reproduce", help="run all stages, then compare with the last commit")
+    reproduce.set_defaults(run=actions.reproduce)
+
     ground = commands.add_parser("ground", help="generate an image and segment words in it")
     ground.add_argument("prompt", help='e.g. "a photograph of a unicorn and a dog"')
     ground.add_argument(

@@ -23,6 +23,7 @@ WITHOUT_EFFECT = (
     "reproduction.commands",
     "reproduction.config",
     "reproduction.lock_file",
+    "reproduction.overview",
     "reproduction.params",
     "reproduction.paths",
     "reproduction.recovery",
