@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,16 +32,18 @@ class TrackingRun:
     def __init__(self, session: Session | None = None) -> None:
         self._session = session
 
-    def log_metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
-        """Log flat metrics, e.g. {"loss": 0.31} at an optimizer step."""
-        self._log_metrics(values, step=step, to=["run"])
+    def log_metrics(self, values: Mapping[str, float], *, step: int = 0, to: Sequence[str] = ("run",)) -> None:
+        """Log flat metrics, e.g. {"loss": 0.31} at an optimizer step, to "run", "parent" or both."""
+        if values and self._session is not None:
+            metrics = {key: float(value) for key, value in values.items()}
+            self._session.append("metrics", metrics=metrics, step=step, to=to)
 
     def log_results(self, values: Mapping[str, float]) -> None:
         """Log what the stage found, e.g. {"grounding/one_seen": 83.2}, here and in the run of the reproduction.
 
         Rounded, as in the metrics files.
         """
-        self._log_metrics(_rounded(values), step=0, to=["run", "parent"])
+        self.log_metrics(_rounded(values), to=("run", "parent"))
 
     def log_artifact(self, path: Path, *, folder: str | None = None) -> None:
         """Copy a file, or a folder with its content, to the run's artifacts, below `folder` there."""
@@ -81,11 +83,6 @@ class TrackingRun:
             contends=contends and score is not None,
             file=self._session.keep(entry.folder),
         )
-
-    def _log_metrics(self, values: Mapping[str, float], *, step: int, to: list[str]) -> None:
-        if values and self._session is not None:
-            metrics = {key: float(value) for key, value in values.items()}
-            self._session.append("metrics", metrics=metrics, step=step, to=to)
 
 
 @contextmanager

@@ -39,7 +39,9 @@ def open_client(uri: str) -> Any:
             return MlflowClient(tracking_uri=uri, registry_uri=uri)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f"{path.name}.lock")):  # two processes cannot make its tables at the same time
-            check_not_locked(path)
+            with closing(sqlite3.connect(path, timeout=_SQLITE_TIMEOUT_S)) as database:
+                database.execute("begin immediate")  # fails in seconds where MLflow would try for minutes
+                database.rollback()
             return MlflowClient(tracking_uri=uri, registry_uri=uri)
     except Exception as error:
         if _WRONG_SCHEMA in str(error):
@@ -84,16 +86,6 @@ def sqlite_path(uri: str) -> Path | None:
     """The file of an SQLite store; None for other stores."""
     scheme, separator, file = uri.partition("sqlite:///")
     return Path(file) if separator and not scheme and file else None
-
-
-def check_not_locked(path: Path) -> None:
-    """Fail within seconds where a database is locked or cannot be made; MLflow would try for minutes.
-
-    Raises: OSError or sqlite3.Error.
-    """
-    with closing(sqlite3.connect(path, timeout=_SQLITE_TIMEOUT_S)) as database:
-        database.execute("begin immediate")
-        database.rollback()
 
 
 def without_password(uri: str) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from diffground.errors import UserError
 from diffground.tracking.delivery import deliver
 from diffground.tracking.journal import Session, num_refused, sessions
-from diffground.tracking.store import UnavailableError, first_line, import_mlflow, open_client, without_password
+from diffground.tracking.store import UnavailableError, first_line, open_client, without_password
 
 _INTERVAL_S, _LONGEST_PAUSE_S = 0.5, 60.0
 _SLOW_S = 2.0
@@ -78,9 +78,6 @@ def sync_journal(root: Path, *, uri: str) -> SyncSummary:
     Raises: UserError, one line, when a store is away; what was delivered before stays delivered.
     """
     before = len(sessions(root))
-    if not before:
-        return SyncSummary(0, 0, num_refused(root))
-    import_mlflow()
     problems = _deliver_all(root, os.environ.get("MLFLOW_TRACKING_URI") or uri)
     left = len(sessions(root))
     if problems:
