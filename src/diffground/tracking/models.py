@@ -44,14 +44,10 @@ class ModelEntry:
 
 
 def grounding_entry(folder: Path, params: Params) -> ModelEntry:
-    """The grounding module, with the generator it reads and how images are sampled."""
+    """The grounding module, with the generator it reads; its folder records how images are sampled."""
     p = params.generator
     config = {
         "generator": p.checkpoint,
-        "image_size": p.image_size,
-        "num_steps": p.num_steps,
-        "guidance_scale": p.guidance_scale,
-        "tapped_step": p.tapped_step,
         "dtype": p.dtype,
         "device": params.runtime.device,
         "mask_threshold": params.grounding.mask_threshold,

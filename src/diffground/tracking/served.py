@@ -34,13 +34,13 @@ class _Ground:
     def load_context(self, context: Any) -> None:
         from diffground.grounded import GroundedPipeline
 
-        config = self._config = context.model_config
+        config = context.model_config
+        self._mask_threshold = config["mask_threshold"]
         self._pipeline = GroundedPipeline.from_pretrained(
             config["generator"],
             grounding=context.artifacts["model"],
             device=config["device"],
             dtype=config["dtype"],
-            image_size=config["image_size"],
         )
 
     def predict(self, model_input, params=None):  # type: ignore[no-untyped-def] # see SegmenterModel
@@ -56,15 +56,11 @@ class _Ground:
         missing = {"prompt", "categories"} - set(record)
         if missing:
             raise UserError(f"a record needs 'prompt' and 'categories', got {sorted(map(str, record))}")
-        config = self._config
         [sample] = self._pipeline(
             str(record["prompt"]),
             words=list(record["categories"]),
             seeds=[int(record.get("seed", 0))],
-            num_steps=config["num_steps"],
-            guidance_scale=config["guidance_scale"],
-            tapped_step=config["tapped_step"],
-            mask_threshold=config["mask_threshold"],
+            mask_threshold=self._mask_threshold,
         )
         return {"image": np.asarray(sample.image), "masks": sample.masks}
 

@@ -108,7 +108,7 @@ def test_a_grounding_module_draws_and_masks(params, components):
     p = replace(params.generator, checkpoint=str(components / "diffusion"))
     params = replace(params, generator=p)
     generator = Generator.load(p.checkpoint, device=torch.device("cpu"), dtype=torch.float32, image_size=p.image_size)
-    spec = spec_for(generator, params.grounding, sampling=Sampling(3, 3.0, 1))
+    spec = spec_for(generator, params.grounding, sampling=Sampling(p.num_steps, p.guidance_scale, p.tapped_step))
     torch.manual_seed(0)
     save_grounding(Path("grounding"), spec.build(), spec, card="card")
     with start_run("train_grounding", params) as run:
