@@ -1,4 +1,4 @@
-"""A server or a database that is not there: at the start, in the middle, at the end; then everything once."""
+"""A server or a database that is missing at the start, in the middle or at the end; later it has everything once."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def log_stage(params, stage="train_grounding", *, after=lambda step: None):
 
 
 def everything(uri, *, stages):
-    """What the store holds of `stages`, whatever ids it gave; asserts that each is there once."""
+    """Content of the store for `stages`, without ids; asserts that each stage is there once."""
     client = open_client(uri)
     experiments = client.search_experiments(filter_string="name = 'diffground'")
     runs = client.search_runs([e.experiment_id for e in experiments], order_by=["attributes.start_time ASC"])
@@ -146,7 +146,7 @@ def test_a_server_that_is_away_at_the_start_in_the_middle_and_at_the_end(
     assert np.array_equal(served.predict(images)[0], segmenter.predict(list(images))[0].argmax(axis=0))
 
 
-def test_a_delivery_that_dies_before_it_notes_what_arrived_repeats_without_effect(params, monkeypatch):
+def test_an_interrupted_delivery_is_repeated_without_a_second_effect(params, monkeypatch):
     away = replace(params, tracking=replace(params.tracking, uri="http://127.0.0.1:9"))
     for stage in ("generate", "detect"):
         log_stage(away, stage)
@@ -187,9 +187,9 @@ def redirect(folder, uri):
     path.write_text(json.dumps(entry) + "\n" + "".join(others))
 
 
-def test_a_server_that_never_answers_takes_no_time_from_the_stage(params, monkeypatch, caplog):
+def test_no_stage_waits_for_a_server_that_never_answers(params, monkeypatch, caplog):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and that is all
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
         start = time.monotonic()
         assert log_stage(replace(params, tracking=replace(params.tracking, uri=uri))) < 2
@@ -197,7 +197,7 @@ def test_a_server_that_never_answers_takes_no_time_from_the_stage(params, monkey
     assert "is away" in caplog.text
 
 
-def test_a_locked_database_is_waited_for_by_nobody(params, store, caplog):
+def test_no_stage_waits_for_a_locked_database(params, store, caplog):
     with sqlite3.connect(store.removeprefix("sqlite:///")) as database:
         database.execute("begin exclusive")
         assert log_stage(params) < 1
@@ -240,7 +240,7 @@ with start_run("generate", params) as run:
     assert [point.step for point in client.get_metric_history(run.info.run_id, "loss")] == [0, 1]
 
 
-def test_a_stage_that_was_killed_ends_as_killed_when_it_last_said_something(params, runs_of):
+def test_a_killed_stage_ends_as_killed_at_the_time_of_its_last_entry(params, runs_of):
     script = """
 import os, signal, sys, time
 from pathlib import Path
@@ -269,14 +269,14 @@ def run_python(script, params):
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
 
-def test_a_live_stage_is_left_to_itself(params):
+def test_sync_skips_a_running_stage(params):
     with start_run("generate", params):
         summary = sync_journal(JOURNAL, uri=params.tracking.uri)
         assert (summary.num_delivered, summary.num_left) == (0, 1)
     assert sessions(JOURNAL) == []
 
 
-def test_what_the_store_refuses_is_set_aside_and_holds_up_nothing(params, runs_of, caplog):
+def test_a_refused_entry_is_set_aside_and_the_next_ones_are_delivered(params, runs_of, caplog):
     with start_run("generate", params) as run:
         run.log_metrics({"l*ss": 1.0})  # MLflow takes no star in a name
         run.log_metrics({"loss": 3.0})
@@ -286,7 +286,7 @@ def test_what_the_store_refuses_is_set_aside_and_holds_up_nothing(params, runs_o
     assert sync_journal(JOURNAL, uri=params.tracking.uri).num_refused == 1
 
 
-def test_one_metric_that_is_refused_takes_no_other_with_it(params, runs_of):
+def test_only_the_refused_metric_of_a_batch_is_left_out(params, runs_of):
     with start_run("generate", params) as run:
         for step, name in enumerate(("loss", "l*ss", "loss")):  # MLflow takes no star in a name
             run.log_metrics({name: 1.0}, step=step)
@@ -305,7 +305,7 @@ def test_a_journal_of_another_version_is_reported_and_stays(params):
     assert entries.is_file()
     with start_run("detect", params):
         pass
-    assert [session.folder for session in sessions(JOURNAL)] == [entries.parent], "it holds up nothing"
+    assert [session.folder for session in sessions(JOURNAL)] == [entries.parent], "other sessions are delivered"
 
 
 def test_no_password_is_written_down(params):
@@ -316,7 +316,7 @@ def test_no_password_is_written_down(params):
     assert not [path for path in JOURNAL.rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
 
 
-def test_points_of_a_curve_go_together_and_keep_their_times(params, runs_of):
+def test_points_of_a_curve_are_sent_together_with_their_own_times(params, runs_of):
     with start_run("generate", params) as run:
         for step in range(2500):
             run.log_metrics({"loss": float(step)}, step=step)

@@ -1,4 +1,4 @@
-"""Logged models: from code, without a pickle, loadable by MLflow alone; who becomes champion; what is refused."""
+"""Logged models: from code, without a pickle, loaded by MLflow only; rules for champions; refused models."""
 
 import importlib.util
 import json
@@ -24,10 +24,15 @@ from diffground.tracking.store import open_client
 from tests.unit.tracking.toy_models import judge, save_segmenter
 
 MODEL_FILES = {
-    "MLmodel", "artifacts/{name}/README.md", "artifacts/{name}/config.json", "artifacts/{name}/model.safetensors",
-    "code_model.py", "conda.yaml", "input_example.json", "python_env.yaml", "requirements.txt",
-    "serving_input_example.json",
-}  # fmt: skip
+    "MLmodel",
+    "artifacts/synthetic/README.md",
+    "artifacts/synthetic/config.json",
+    "artifacts/synthetic/model.safetensors",
+    "code_model.py",
+    "conda.yaml",
+    "python_env.yaml",
+    "requirements.txt",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -48,14 +53,12 @@ def champions(params):
 
 
 def files_of(folder):
-    """All but what Python compiled when MLflow ran the script where it lies."""
+    """All files except those that Python compiled when MLflow ran the script in the folder."""
     found = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
     return {path.as_posix() for path in found if "__pycache__" not in path.parts}
 
 
-def test_a_segmenter_that_training_logged_and_evaluation_judged_is_loaded_by_mlflow_alone(
-    params, components, images, runs_of
-):
+def test_a_trained_and_evaluated_segmenter_is_loaded_by_mlflow_only(params, components, images, runs_of):
     import mlflow
 
     segmenter = save_segmenter(Path("synthetic"), components)
@@ -92,7 +95,7 @@ def test_a_segmenter_that_training_logged_and_evaluation_judged_is_loaded_by_mlf
     with pytest.raises(UserError, match=r"image 0 must be whole numbers \(H, W, 3\), got float64"):
         served.predict(images / 255)
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/{SEGMENTER}/1"))
-    assert files_of(folder) <= {name.format(name="synthetic") for name in MODEL_FILES} | {"registered_model_meta"}
+    assert files_of(folder) <= MODEL_FILES | {"registered_model_meta"}
     for name in ("requirements.txt", "conda.yaml", "python_env.yaml", "MLmodel"):
         text = (folder / name).read_text()
         assert "://" not in text and "index" not in text
@@ -102,7 +105,7 @@ def test_a_segmenter_that_training_logged_and_evaluation_judged_is_loaded_by_mlf
     assert np.array_equal(ours.predict(images), expected)
 
 
-def test_a_grounding_module_draws_and_masks(params, components):
+def test_a_grounding_module_gives_images_and_masks(params, components):
     import mlflow
 
     p = replace(params.generator, checkpoint=str(components / "diffusion"))

@@ -112,7 +112,7 @@ def test_system_metrics_are_logged_at_intervals_and_at_the_end(params, runs_of, 
     assert runs_of("detect")[0].data.metrics == {}
 
 
-def test_without_psutil_everything_else_is_logged(params, runs_of, monkeypatch, caplog):
+def test_without_psutil_all_other_metrics_are_logged(params, runs_of, monkeypatch, caplog):
     for name in list(sys.modules):
         if name.startswith(("mlflow.system_metrics.", "diffground.tracking.system_metrics")):
             monkeypatch.delitem(sys.modules, name)
