@@ -88,9 +88,9 @@ def main(params: Params, run: TrackingRun) -> None:
         metrics["real_images"] = real.metrics()
     write_metrics("evaluate_grounding", metrics)
     run.log_results(flatten(metrics, prefix="evaluate_grounding"))
-    run.judge_model(
+    run.log_model(
         grounding_entry(paths.GROUNDING_MODEL, params),
-        flatten(metrics["grounding"]),
+        metrics=flatten(metrics["grounding"]),
         score=harmonic_of_groups(metrics["grounding"]),
         benchmark=benchmark_of(params, "data", "vocabulary", "prompts", "generator", "detector"),
         contends=True,

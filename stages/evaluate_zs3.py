@@ -41,9 +41,9 @@ def main(params: Params, run: TrackingRun) -> None:
     write_metrics("evaluate_zs3", metrics)
     run.log_results(flatten(metrics, prefix="evaluate_zs3"))
     for name in params.segmenter.training_sets:
-        run.judge_model(
+        run.log_model(
             segmenter_entry(paths.SEGMENTERS / name, params),
-            flatten(metrics[name]),
+            metrics=flatten(metrics[name]),
             score=metrics[name]["harmonic"],
             benchmark=benchmark_of(params, "data", "vocabulary"),
             # the others are not this method: baselines, and an upper bound that is trained on the unseen categories

@@ -2,16 +2,14 @@
 
 from diffground.tracking.delivery import REPRODUCTION_TAG
 from diffground.tracking.loading import load_model
-from diffground.tracking.lookup import LoggedRun, find_reproductions, find_run, reproduction_metrics
+from diffground.tracking.lookup import find_reproductions, find_run, reproduction_metrics
 from diffground.tracking.models import benchmark_of, grounding_entry, segmenter_entry
 from diffground.tracking.run import TrackingRun, start_run
 from diffground.tracking.store import absolute_store, without_password
-from diffground.tracking.sync import SyncSummary, sync_journal
+from diffground.tracking.sync import sync_journal
 
 __all__ = [
     "REPRODUCTION_TAG",
-    "LoggedRun",
-    "SyncSummary",
     "TrackingRun",
     "absolute_store",
     "benchmark_of",

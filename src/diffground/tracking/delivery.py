@@ -1,8 +1,8 @@
 """From the journal to MLflow: in order, with the times at which things happened, each exactly once.
 
-Every operation may be repeated without a second effect, so a session whose delivery was interrupted is delivered again
-from its first entry: runs are looked for by a tag before they are made, models by the digest of their weights, and
-MLflow itself drops a metric, parameter, tag or dataset that it already has.
+Every operation may be repeated without a second effect, so an interrupted session is delivered again from its first
+entry: runs are looked for by a tag before they are made, models by the digest of their weights, and MLflow itself
+drops a metric, parameter, tag or dataset that it already has.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from diffground.errors import UserError
 from diffground.tracking.journal import Session
-from diffground.tracking.models import log_model
+from diffground.tracking.models import register_model
 from diffground.tracking.store import UnavailableError, artifact_location, first_line
 
 REPRODUCTION_TAG = "diffground.reproduction"
@@ -24,11 +24,8 @@ REPRODUCTION_TAG = "diffground.reproduction"
 SESSION_TAG = "diffground.journal"
 """Tag of a stage's run: the journal that it came from."""
 
-_MAX_PER_CALL = {"metrics": 1000, "params": 100, "tags": 100}
-"""Of MLflow's logging interface."""
-_MAX_PARAM_LENGTH = 6000
 _MAKERS = {"begin", "model"}
-"""What looks for something before it makes it: two processes at once would make it twice."""
+"""Operations that look for something before they make it: two processes at once would make it twice."""
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
 
 Entry = dict[str, Any]
@@ -37,10 +34,10 @@ Entry = dict[str, Any]
 def deliver(session: Session, client: Any, *, live: bool) -> None:
     """Send what this process has not sent yet; remove the session after its last entry.
 
-    live: the stage still runs in this process; one that does not and has no end was killed.
+    live: the stage still runs in this process. A session without an end whose stage does not run was killed.
     Raises: UnavailableError when the store does not take it now.
     """
-    for _, group in groupby(session.entries(offset=session.offset), key=_goes_with):
+    for _, group in groupby(session.entries(offset=session.offset), key=_batch_key):
         batch, ends = zip(*group, strict=True)
         _deliver_batch(session, client, batch)
         session.offset = ends[-1]
@@ -53,8 +50,8 @@ def deliver(session: Session, client: Any, *, live: bool) -> None:
         session.remove()
 
 
-def _goes_with(found: tuple[Entry, int]) -> Any:
-    """Metrics of the same runs that follow on each other go together; every other entry is a batch of its own."""
+def _batch_key(found: tuple[Entry, int]) -> Any:
+    """Equal for consecutive metrics of the same runs, which are sent in one call; different for other entries."""
     entry, end = found
     return entry["to"] if entry["op"] == "metrics" else end
 
@@ -66,38 +63,42 @@ def _deliver_batch(session: Session, client: Any, batch: Sequence[Entry]) -> Non
             _apply(session, client, batch)
     except Exception as error:
         refused = batch[0]["op"] != "begin" and _is_refusal(error)
-        if not refused or not _is_there(client, session.ids["run"]):
-            if refused:  # another database under the same name: everything is still here
+        if not refused or not _has_run(client, session.ids["run"]):
+            if refused:  # another database under the same name: send everything again
                 session.offset, session.ids = 0, {}
             raise UnavailableError(f"is away ({first_line(error)})") from error
         if len(batch) == 1:
             session.refuse(batch[0], first_line(error))
             return
         middle = len(batch) // 2
-        for half in (batch[:middle], batch[middle:]):  # until what is wrong is found
+        for half in (batch[:middle], batch[middle:]):  # until the refused entry is found
             _deliver_batch(session, client, half)
 
 
 def _apply(session: Session, client: Any, batch: Sequence[Entry]) -> None:
     """Send one entry, or metrics of several."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
+
     entry, ids = batch[0], session.ids
     match entry["op"]:
         case "begin":
             session.ids = _begin(client, session.key, entry)
         case "metrics":
+            metrics = [Metric(key, value, e["at_ms"], e["step"]) for e in batch for key, value in e["metrics"].items()]
             for to in entry["to"]:
-                _log_batches(client, ids[to], metrics=batch)
-        case "params":
-            _log_batches(client, ids["run"], params=entry["params"])
+                client.log_batch(ids[to], metrics=metrics)
         case "inputs":
-            for run_id in ids.values():
-                _log_inputs(client, run_id, entry["datasets"])
+            inputs = [
+                DatasetInput(Dataset(**d["dataset"]), [InputTag("mlflow.data.context", d["context"])])
+                for d in entry["datasets"]
+            ]
+            client.log_inputs(ids["run"], inputs)
         case "artifact":
             path = session.folder / entry["file"]
             log = client.log_artifacts if path.is_dir() else client.log_artifact
             log(ids["run"], str(path), entry["folder"])
         case "model":
-            log_model(client, ids["run"], session.folder / entry["file"], entry)
+            register_model(client, ids["run"], session.folder / entry["file"], entry)
         case "end":
             for run_id in ids.values():
                 client.set_terminated(run_id, status=entry["status"], end_time=entry["at_ms"])
@@ -123,51 +124,20 @@ def _begin(client: Any, key: str, entry: Entry) -> dict[str, str]:
 
 def _find_or_create(client: Any, experiment_id: str, run: Mapping[str, Any], *, at_ms: int) -> str:
     """The id of the run whose first tag has this value; its tags and parameters are those of `run` afterwards."""
+    from mlflow.entities import Param, RunTag
+
     tag, value = next(iter(run["tags"].items()))
     found = client.search_runs([experiment_id], f"tags.`{tag}` = '{value}'", max_results=1)
     made = found[0] if found else client.create_run(experiment_id, at_ms, {tag: value}, run["name"])
     run_id = str(made.info.run_id)
-    _log_batches(client, run_id, tags=run["tags"], params=run["params"])
+    tags = [RunTag(key, value) for key, value in run["tags"].items()]
+    params = [Param(key, value) for key, value in run["params"].items()]
+    client.log_batch(run_id, params=params, tags=tags)
     return run_id
 
 
-def _log_batches(
-    client: Any,
-    run_id: str,
-    *,
-    metrics: Sequence[Entry] = (),
-    params: Mapping[str, str] | None = None,
-    tags: Mapping[str, str] | None = None,
-) -> None:
-    from mlflow.entities import Metric, Param, RunTag
-
-    everything = {
-        "metrics": [Metric(k, v, e["at_ms"], e["step"]) for e in metrics for k, v in e["metrics"].items()],
-        "params": [Param(key, value[:_MAX_PARAM_LENGTH]) for key, value in (params or {}).items()],
-        "tags": [RunTag(key, value) for key, value in (tags or {}).items()],
-    }
-    for kind, values in everything.items():
-        for start in range(0, len(values), _MAX_PER_CALL[kind]):
-            client.log_batch(run_id, **{kind: values[start : start + _MAX_PER_CALL[kind]]})
-
-
-def _log_inputs(client: Any, run_id: str, datasets: list[dict[str, str]]) -> None:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    client.log_inputs(
-        run_id,
-        [
-            DatasetInput(
-                Dataset(d["name"], d["digest"], "local", d["source"], profile=d["profile"]),
-                tags=[InputTag("mlflow.data.context", d["context"])],
-            )
-            for d in datasets
-        ],
-    )
-
-
 def _is_refusal(error: Exception) -> bool:
-    """Whether trying again would end in the same way: the store understood, and said no."""
+    """Whether a second try would end in the same way, because the store understood and refused."""
     from mlflow.exceptions import MlflowException
 
     return isinstance(error, UserError | FileNotFoundError) or (
@@ -175,8 +145,8 @@ def _is_refusal(error: Exception) -> bool:
     )
 
 
-def _is_there(client: Any, run_id: str) -> bool:
-    """Whether the store has the run; an unanswered question counts as no, so the entry is tried again."""
+def _has_run(client: Any, run_id: str) -> bool:
+    """Whether the store has the run; False also without an answer, so the entry is tried again."""
     try:
         client.get_run(run_id)
     except Exception:

@@ -6,23 +6,26 @@ import getpass
 import hashlib
 import json
 import os
-import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from diffground.errors import UserError
+from diffground.reproduction.commands import git
 from diffground.reproduction.config import Params
 from diffground.reproduction.params import flat_params
 from diffground.runtime.fingerprint import checkpoint_fingerprint
-from diffground.tracking.models import COMMIT, DVC_EXPERIMENT, PROFILE
+from diffground.tracking.models import COMMIT, DVC_EXPERIMENT, PROFILE, STAGE
 
-# what DVC and `diffground profile` write while the pipeline runs is no change of the code
+# files that DVC and `diffground profile` write while the pipeline runs; they are not changes of the code
 _WRITTEN_BY_RUNS = ("dvc.lock", "params.yaml", "reports")
 
 
 def describe_reproduction(params: Params) -> dict[str, Any]:
     """Digest, name, parameters and tags of the parent run; its stages have the same tags."""
-    # where it runs and where it is logged does not make another reproduction
+    # runtime and tracking settings do not make another reproduction
     settings = {key: value for key, value in asdict(params).items() if key not in ("runtime", "tracking")}
     commit, experiment = _git("rev-parse", "--verify", "HEAD"), os.environ.get("DVC_EXP_NAME", "")
     identity = json.dumps([commit, experiment, settings], sort_keys=True)
@@ -47,6 +50,15 @@ def describe_reproduction(params: Params) -> dict[str, Any]:
     }
 
 
+def describe_stage(stage: str, params: Params, reproduction: Mapping[str, Any]) -> dict[str, Any]:
+    """Name, parameters and tags of a stage's run."""
+    return {
+        "name": stage,
+        "params": params_as_text({"runtime": asdict(params.runtime)}),
+        "tags": {**reproduction["tags"], STAGE: stage, "mlflow.source.name": f"stages/{stage}.py"},
+    }
+
+
 def params_as_text(values: Mapping[str, Any]) -> dict[str, str]:
     """Nested parameters as 'outer.inner' -> text; lists as JSON."""
     return {
@@ -56,18 +68,16 @@ def params_as_text(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _is_dirty() -> bool:
-    """Whether tracked files differ from the commit, those apart that runs write themselves."""
+    """Whether tracked files differ from the commit, except those that runs write themselves."""
     excluded = (f":(exclude){path}" for path in _WRITTEN_BY_RUNS)
     return bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", *excluded))
 
 
 def _git(*arguments: str) -> str:
-    """What git prints; "" without git, outside a repository or before its first commit."""
-    try:
-        git = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return ""
-    return git.stdout.strip() if git.returncode == 0 else ""
+    """Output of git; "" without git, outside a repository or before its first commit."""
+    with suppress(UserError):
+        return git(*arguments, cwd=Path())
+    return ""
 
 
 def _user() -> str:

@@ -1,4 +1,4 @@
-"""What MLflow holds: scores of reproductions, runs of stages. With tracking off or no store yet, nothing."""
+"""Scores of reproductions and runs of stages in MLflow; none with tracking off or without a store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PARENTS = f"tags.`{REPRODUCTION_TAG}` != ''"
 
 @dataclass(frozen=True)
 class LoggedRun:
-    """Where a run is to be found."""
+    """The address of a run."""
 
     uri: str
     experiment_id: str

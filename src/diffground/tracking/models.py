@@ -5,23 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import diffground
 from diffground.reproduction.config import Params
-from diffground.runtime.fingerprint import checkpoint_fingerprint
-from diffground.tracking.champion import Standing, profile_alias, takes_alias
+from diffground.tracking.champion import Standing, takes_alias
 
 GROUNDING, SEGMENTER = "diffground-grounding", "diffground-segmenter"
 """Names of the registered models."""
-SCRIPTS = {
-    GROUNDING: Path(__file__).with_name("code_grounding.py"),
-    SEGMENTER: Path(__file__).with_name("code_segmenter.py"),
-}
-"""What MLflow copies next to the model folder, and runs to load it."""
 SHA256, PROFILE, COMMIT, STAGE, SCORE, BENCHMARK = (
     f"diffground.{name}" for name in ("sha256", "profile", "commit", "stage", "score", "benchmark")
 )
@@ -29,6 +23,8 @@ SHA256, PROFILE, COMMIT, STAGE, SCORE, BENCHMARK = (
 DVC_EXPERIMENT = "dvc.experiment"
 """Tag of the runs of an experiment, parent and stages: its name."""
 
+_SCRIPT = Path(__file__).with_name("code_model.py")
+"""What MLflow copies next to the model folder, and runs to load it."""
 # an SQL store does not keep the model_id that a version is created with
 _MODEL_ID = "diffground.model_id"
 
@@ -42,23 +38,16 @@ class ModelEntry:
     folder: Path
     name: str
     """Of the logged model; one run may have several."""
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any]
     """What it needs in addition to the folder; `load_model(…, model_config=…)` overrides it."""
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-    def sha256(self) -> str:
-        return checkpoint_fingerprint(self.folder)
+    tags: Mapping[str, str]
 
 
 def grounding_entry(folder: Path, params: Params) -> ModelEntry:
-    """The grounding module, with the generator it reads and how images are sampled."""
+    """The grounding module, with the generator it reads; its folder records how images are sampled."""
     p = params.generator
     config = {
         "generator": p.checkpoint,
-        "image_size": p.image_size,
-        "num_steps": p.num_steps,
-        "guidance_scale": p.guidance_scale,
-        "tapped_step": p.tapped_step,
         "dtype": p.dtype,
         "device": params.runtime.device,
         "mask_threshold": params.grounding.mask_threshold,
@@ -73,55 +62,83 @@ def segmenter_entry(folder: Path, params: Params) -> ModelEntry:
 
 
 def benchmark_of(params: Params, *sections: str) -> str:
-    """Digest of the parameters that say on what a model is judged; batch sizes of frozen models change no score."""
+    """Digest of the parameters that define the benchmark; batch sizes of frozen models change no score."""
     values = {name: {**asdict(getattr(params, name)), "batch_size": None} for name in sections}
     text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def log_model(client: Any, run_id: str, folder: Path, values: Mapping[str, Any]) -> None:
-    """Make a logged model and a version of it, unless a version of these weights and this profile is there.
+def register_model(client: Any, run_id: str, folder: Path, values: Mapping[str, Any]) -> None:
+    """Make a logged model and a version of it, unless this profile has a version with the same weights.
 
     `values["verdict"]`, if any, become tags of that version; it takes the aliases that it deserves if it `contends`.
     """
     from mlflow.entities import LoggedModelInput
 
-    registered = values["registered"]
-    version = find_version(client, registered, values["tags"])
+    run = client.get_run(run_id)
+    tags = {**values["tags"], PROFILE: run.data.tags[PROFILE], COMMIT: run.data.tags.get(COMMIT, "")}
+    values, registered = {**values, "tags": tags}, values["registered"]
+    version = _find_version(client, registered, tags)
     if version is None:
-        version = _register(client, run_id, _find_or_log(client, run_id, folder, values), values)
+        version = _make_version(client, run, _find_or_log(client, run, folder, values), values)
     elif version.run_id != run_id:
         client.log_inputs(run_id, models=[LoggedModelInput(version.tags[_MODEL_ID])])
     if not values["verdict"]:
         return
-    tags = {**values["tags"], **values["verdict"]}
+    tags |= values["verdict"]
     for key, value in tags.items():
         client.set_model_version_tag(registered, version.version, key, value)
-    candidate = standing_of(tags)
+    candidate = _standing_of(tags)
     if candidate is None or not values["contends"]:
         return
     held = client.get_registered_model(registered).aliases
-    for alias in (profile_alias(candidate.profile), "champion"):
+    for alias in (f"champion-{candidate.profile}", "champion"):
         holder = client.get_model_version(registered, held[alias]) if alias in held else None
         if holder is None or (
-            holder.version != version.version and takes_alias(alias, candidate, standing_of(holder.tags))
+            holder.version != version.version and takes_alias(alias, candidate, _standing_of(holder.tags))
         ):
             client.set_registered_model_alias(registered, alias, version.version)
 
 
-def find_version(client: Any, registered: str, tags: Mapping[str, str]) -> Any:
+def save_model(
+    path: Path, folder: Path, values: Mapping[str, Any], *, run_id: str | None = None, model_id: str | None = None
+) -> None:
+    """Write a folder that `mlflow.pyfunc.load_model` reads: our model folder, and a script that loads it."""
+    import mlflow.pyfunc
+    from mlflow.models import Model
+
+    mlflow.pyfunc.save_model(
+        path,
+        python_model=str(_SCRIPT),
+        artifacts={"model": str(folder)},
+        mlflow_model=Model(run_id=run_id, model_id=model_id, model_uuid=model_id),
+        model_config={**values["config"], "model": values["registered"]},
+        metadata=dict(values["tags"]),
+        pip_requirements=[f"diffground=={diffground.__version__}"],
+        **(_grounding_example() if values["registered"] == GROUNDING else {}),
+    )
+    saved = Model.load(str(path))
+    flavor = saved.flavors[mlflow.pyfunc.FLAVOR_NAME]
+    # paths of this machine, of which MLflow reads only the file's name
+    flavor[mlflow.pyfunc.MODEL_CODE_PATH] = _SCRIPT.name
+    flavor["artifacts"]["model"]["uri"] = folder.name
+    saved.save(str(path / "MLmodel"))
+
+
+def _find_version(client: Any, registered: str, tags: Mapping[str, str]) -> Any:
     """The version of these weights in this profile; None without one."""
     found = client.search_model_versions(f"name = '{registered}' AND tags.`{SHA256}` = '{tags[SHA256]}'")
     return next((v for v in found if v.tags.get(PROFILE) == tags[PROFILE]), None)
 
 
-def _find_or_log(client: Any, run_id: str, folder: Path, values: Mapping[str, Any]) -> Any:
+def _find_or_log(client: Any, run: Any, folder: Path, values: Mapping[str, Any]) -> Any:
+    """The logged model of these weights in `run`, with all its files."""
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
-    experiment_id = client.get_run(run_id).info.experiment_id
+    run_id, experiment_id = run.info.run_id, run.info.experiment_id
     found = client.search_logged_models([experiment_id], f"tags.`{SHA256}` = '{values['tags'][SHA256]}'")
     model = next((m for m in found if m.source_run_id == run_id), None) or client.create_logged_model(
-        experiment_id, name=values["name"], source_run_id=run_id, tags=dict(values["tags"]), model_type="pyfunc"
+        experiment_id, name=values["name"], source_run_id=run_id, tags=values["tags"], model_type="pyfunc"
     )
     if model.status != LoggedModelStatus.READY:
         with TemporaryDirectory() as temporary:
@@ -133,34 +150,7 @@ def _find_or_log(client: Any, run_id: str, folder: Path, values: Mapping[str, An
     return model
 
 
-def save_model(
-    path: Path, folder: Path, values: Mapping[str, Any], *, run_id: str | None = None, model_id: str | None = None
-) -> None:
-    """Write a folder that `mlflow.pyfunc.load_model` reads: our model folder, and a script that loads it."""
-    import mlflow.pyfunc
-    from mlflow.models import Model
-
-    signature, example = _SIGNATURES[values["registered"]]()
-    mlflow.pyfunc.save_model(
-        path,
-        python_model=str(SCRIPTS[values["registered"]]),
-        artifacts={"model": str(folder)},
-        mlflow_model=Model(run_id=run_id, model_id=model_id, model_uuid=model_id),
-        model_config=dict(values["config"]),
-        metadata=dict(values["tags"]),
-        signature=signature,
-        input_example=example,
-        pip_requirements=[_requirement()],
-    )
-    saved = Model.load(str(path))
-    flavor = saved.flavors[mlflow.pyfunc.FLAVOR_NAME]
-    # places of this machine, of which MLflow reads nothing but the file's name
-    flavor[mlflow.pyfunc.MODEL_CODE_PATH] = SCRIPTS[values["registered"]].name
-    flavor["artifacts"]["model"]["uri"] = folder.name
-    saved.save(str(path / "MLmodel"))
-
-
-def _register(client: Any, run_id: str, model: Any, values: Mapping[str, Any]) -> Any:
+def _make_version(client: Any, run: Any, model: Any, values: Mapping[str, Any]) -> Any:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -171,50 +161,29 @@ def _register(client: Any, run_id: str, model: Any, values: Mapping[str, Any]) -
     return client.create_model_version(
         values["registered"],
         model.artifact_location,
-        run_id=run_id,
+        run_id=run.info.run_id,
         model_id=model.model_id,
         tags={**values["tags"], _MODEL_ID: model.model_id},
         await_creation_for=0,
     )
 
 
-def standing_of(tags: Mapping[str, str]) -> Standing | None:
-    """What a version's tags say of its place in the contest; None without a score."""
+def _standing_of(tags: Mapping[str, str]) -> Standing | None:
+    """None for a version without a score."""
     if not all(tags.get(key) for key in (PROFILE, BENCHMARK, SCORE)):
         return None
     return Standing(profile=tags[PROFILE], benchmark=tags[BENCHMARK], score=float(tags[SCORE]))
 
 
-def _requirement() -> str:
-    try:
-        return f"diffground=={version('diffground')}"
-    except PackageNotFoundError:  # run from its source folder
-        return "diffground"
-
-
-def _segmenter_signature() -> tuple[Any, Any]:
-    """Images may differ in size, which MLflow's tensors cannot say; so the input has an example and no type."""
-    import numpy as np
+def _grounding_example() -> dict[str, Any]:
+    """Signature and example; a segmenter has none: its images differ in size, which MLflow's tensors cannot say."""
     from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
+    from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import Array, DataType
 
-    labels = Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1), "labels")])
-    return ModelSignature(outputs=labels), np.full((1, 8, 8, 3), 128, dtype=np.uint8)
-
-
-def _grounding_signature() -> tuple[Any, Any]:
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import Array
-
-    inputs = Schema(
-        [
-            ColSpec(DataType.string, "prompt"),
-            ColSpec(Array(DataType.string), "categories"),
-            ColSpec(DataType.long, "seed"),
-        ]
-    )
-    return ModelSignature(inputs=inputs), [{"prompt": "a photograph of a dog", "categories": ["dog"], "seed": 0}]
-
-
-_SIGNATURES = {GROUNDING: _grounding_signature, SEGMENTER: _segmenter_signature}
+    columns = {"prompt": DataType.string, "categories": Array(DataType.string), "seed": DataType.long}
+    signature = ModelSignature(inputs=Schema([ColSpec(kind, name) for name, kind in columns.items()]))
+    return {
+        "signature": signature,
+        "input_example": [{"prompt": "a photograph of a dog", "categories": ["dog"], "seed": 0}],
+    }

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from diffground.reproduction.config import Params
 from diffground.reproduction.metrics import round_metric
+from diffground.runtime.fingerprint import checkpoint_fingerprint
 from diffground.runtime.rank import is_main_process
 from diffground.tracking.datasets import datasets_of
-from diffground.tracking.identity import describe_reproduction, params_as_text
+from diffground.tracking.identity import describe_reproduction, describe_stage
 from diffground.tracking.journal import Session, journal_folder, num_refused
-from diffground.tracking.models import BENCHMARK, COMMIT, PROFILE, SCORE, SHA256, STAGE, ModelEntry
-from diffground.tracking.store import import_mlflow, without_password
+from diffground.tracking.models import BENCHMARK, SCORE, SHA256, ModelEntry
+from diffground.tracking.store import first_line, import_mlflow, without_password
 from diffground.tracking.sync import BackgroundSync
-from diffground.tracking.system_metrics import system_metrics
+
+logger = logging.getLogger(__name__)
 
 
 class TrackingRun:
@@ -31,86 +31,66 @@ class TrackingRun:
 
     def __init__(self, session: Session | None = None) -> None:
         self._session = session
-        self._tags: dict[str, str] = {}
 
-    def log_metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
-        """Log flat metrics, e.g. {"loss": 0.31} at an optimizer step."""
-        self._log_metrics(values, step=step, to=["run"])
+    def log_metrics(self, values: Mapping[str, float], *, step: int = 0, to: Sequence[str] = ("run",)) -> None:
+        """Log flat metrics, e.g. {"loss": 0.31} at an optimizer step, to "run", "parent" or both."""
+        if values and self._session is not None:
+            metrics = {key: float(value) for key, value in values.items()}
+            self._session.append("metrics", metrics=metrics, step=step, to=to)
 
     def log_results(self, values: Mapping[str, float]) -> None:
         """Log what the stage found, e.g. {"grounding/one_seen": 83.2}, here and in the run of the reproduction.
 
         Rounded, as in the metrics files.
         """
-        self._log_metrics(_rounded(values), step=0, to=["run", "parent"])
-
-    def log_params(self, values: Mapping[str, Any]) -> None:
-        """Log what a stage settled beyond params.yaml, e.g. the number of trained weights."""
-        self._append("params", params=params_as_text(values))
+        self.log_metrics(_rounded(values), to=("run", "parent"))
 
     def log_artifact(self, path: Path, *, folder: str | None = None) -> None:
-        """Copy a file, or a folder with all it holds, to the run's artifacts, below `folder` there."""
+        """Copy a file, or a folder with its content, to the run's artifacts, below `folder` there."""
         if self._session is not None:
-            self._append("artifact", file=self._session.keep(path), folder=folder)
+            self._session.append("artifact", file=self._session.keep(path), folder=folder)
 
-    def log_model(self, entry: ModelEntry) -> None:
-        """Log a model folder and register it, unless its weights are registered already."""
-        self._log_model(entry, {}, contends=False)
-
-    def judge_model(
-        self, entry: ModelEntry, metrics: Mapping[str, float], *, score: float | None, benchmark: str, contends: bool
+    def log_model(
+        self,
+        entry: ModelEntry,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        score: float | None = None,
+        benchmark: str | None = None,
+        contends: bool = False,
     ) -> None:
-        """As `log_model`, and tag the version with `metrics`; it becomes champion where the rules say so.
+        """Log a model folder and register it, unless its weights are registered already.
 
-        score: harmonic mean of seen and unseen mIoU, percent; None leaves it out of the contest, as does `contends`.
-        benchmark: digest of what it was measured on.
+        metrics: of its evaluation; they become tags of the version.
+        score: harmonic mean of seen and unseen mIoU, percent.
+        benchmark: digest of what the score was measured on.
+        contends: whether it becomes champion where the rules of champion.py say so; never without a score.
         """
-        verdict = {key: str(value) for key, value in _rounded(metrics).items()} | {BENCHMARK: benchmark}
+        if self._session is None:
+            return
+        verdict = {key: str(value) for key, value in _rounded(metrics or {}).items()}
+        if benchmark is not None:
+            verdict[BENCHMARK] = benchmark
         if score is not None:
             verdict[SCORE] = str(round_metric(score))
-        self._log_model(entry, verdict, contends=contends and score is not None)
-
-    def _log_model(self, entry: ModelEntry, verdict: dict[str, str], *, contends: bool) -> None:
-        if self._session is not None:
-            self._append(
-                "model",
-                registered=entry.registered,
-                name=entry.name,
-                config=dict(entry.config),
-                tags={**entry.tags, **self._tags, SHA256: entry.sha256()},
-                verdict=verdict,
-                contends=contends,
-                file=self._session.keep(entry.folder),
-            )
-
-    def _log_metrics(self, values: Mapping[str, float], *, step: int, to: list[str]) -> None:
-        if values:
-            self._append("metrics", metrics={key: float(value) for key, value in values.items()}, step=step, to=to)
-
-    def _append(self, op: str, **values: Any) -> None:
-        if self._session is not None:
-            self._session.append(op, **values)
-
-    def _begin(self, stage: str, params: Params, uri: str) -> None:
-        parent = describe_reproduction(params)
-        self._tags = {key: parent["tags"].get(key, "") for key in (PROFILE, COMMIT)}
-        run = {
-            "name": stage,
-            "tags": {**parent["tags"], STAGE: stage, "mlflow.source.name": f"stages/{stage}.py"},
-            "params": params_as_text({"runtime": asdict(params.runtime)}),
-        }
-        self._append("begin", uri=uri, experiment=params.tracking.experiment, parent=parent, run=run)
-        datasets = datasets_of(stage, params)
-        if datasets:
-            self._append("inputs", datasets=datasets)
+        self._session.append(
+            "model",
+            registered=entry.registered,
+            name=entry.name,
+            config=dict(entry.config),
+            tags={**entry.tags, SHA256: checkpoint_fingerprint(entry.folder)},
+            verdict=verdict,
+            contends=contends and score is not None,
+            file=self._session.keep(entry.folder),
+        )
 
 
 @contextmanager
 def start_run(stage: str, params: Params) -> Iterator[TrackingRun]:
     """Open the run of `stage` below its reproduction's parent run; close it as finished, failed or killed.
 
-    The store is MLFLOW_TRACKING_URI, else `tracking.uri`. While it is away, everything waits in the journal; one line
-    on stderr says so at the end. Of several processes that train one model, only the first is tracked.
+    The store is MLFLOW_TRACKING_URI, else `tracking.uri`. While it is away, everything waits in the journal, and a
+    warning says so at the end. Of several processes that train one model, only the first is tracked.
     """
     if not params.tracking.enabled or not is_main_process():
         yield TrackingRun()
@@ -120,29 +100,56 @@ def start_run(stage: str, params: Params) -> Iterator[TrackingRun]:
     recorded, root = without_password(uri), journal_folder()
     session = Session.start(root, stage)
     run = TrackingRun(session)
-    run._begin(stage, params, recorded)
+    parent = describe_reproduction(params)
+    of_stage = describe_stage(stage, params, parent)
+    session.append("begin", uri=recorded, experiment=params.tracking.experiment, parent=parent, run=of_stage)
+    datasets = datasets_of(stage, params)
+    if datasets:
+        session.append("inputs", datasets=datasets)
     refused_before = num_refused(root)
     sync = BackgroundSync(root, session, uri)
     sync.start()
     status = "FAILED"
     try:
-        with system_metrics(run.log_metrics):
+        with _system_metrics(run):
             yield run
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
-        run._append("end", status=status)
+        session.append("end", status=status)
         reason, refused = sync.finish(), num_refused(root) - refused_before
         if reason is not None:
-            _warn(f"{recorded} {reason}; this run is kept in {root}, the next stage or `diffground sync` delivers it")
+            logger.warning(
+                "tracking: %s %s; this run is kept in %s, the next stage or `diffground sync` delivers it",
+                recorded,
+                reason,
+                root,
+            )
         elif refused > 0:
-            _warn(f"{recorded} refused {refused} entries; see {root}/refused.jsonl")
+            logger.warning("tracking: %s refused %d entries; see %s/refused.jsonl", recorded, refused, root)
 
 
-def _warn(message: str) -> None:
-    print(f"warning: tracking: {message}", file=sys.stderr)
+@contextmanager
+def _system_metrics(run: TrackingRun) -> Iterator[None]:
+    """Log them unless MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is false, psutil is missing or counters are."""
+    from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING as SETTING
+
+    monitor = None
+    if not SETTING.is_set() or SETTING.get():
+        try:
+            from diffground.tracking.system_metrics import Monitor
+
+            monitor = Monitor(run.log_metrics)
+            monitor.start()
+        except Exception as error:
+            logger.warning("no system metrics: %s", first_line(error))
+    try:
+        yield
+    finally:
+        if monitor is not None:
+            monitor.finish()
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:

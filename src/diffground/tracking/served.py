@@ -9,16 +9,17 @@ import numpy as np
 from mlflow.pyfunc import PythonModel
 
 from diffground.errors import UserError
+from diffground.tracking.models import GROUNDING, SEGMENTER
 
 
 class _Segment:
     def load_context(self, context: Any) -> None:
         from diffground.segmentation.pipeline import load_segmenter
 
-        device = (context.model_config or {}).get("device", "auto")
+        device = context.model_config.get("device", "auto")
         self._segmenter = load_segmenter(context.artifacts["model"], device=device)
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # see SegmenterModel
+    def predict(self, model_input, params=None):  # type: ignore[no-untyped-def] # see SegmenterModel
         """Images uint8 (H, W, 3), as an array (B, H, W, 3) or a list -> labels uint8 (B, H, W), 0 background.
 
         A list of images of different sizes gives a list of label maps. Raises: UserError for anything else.
@@ -33,20 +34,20 @@ class _Ground:
     def load_context(self, context: Any) -> None:
         from diffground.grounded import GroundedPipeline
 
-        config = self._config = dict(context.model_config)
+        config = context.model_config
+        self._mask_threshold = config["mask_threshold"]
         self._pipeline = GroundedPipeline.from_pretrained(
             config["generator"],
             grounding=context.artifacts["model"],
             device=config["device"],
             dtype=config["dtype"],
-            image_size=config["image_size"],
         )
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # see SegmenterModel
-        """Records {prompt, categories, seed} -> {image uint8 (H, W, 3), masks bool (Q, H, W)} of each.
+    def predict(self, model_input, params=None):  # type: ignore[no-untyped-def] # see SegmenterModel
+        """Records {prompt, categories, seed} -> per record {image uint8 (H, W, 3), masks bool (Q, H, W)}.
 
-        Masks are disjoint, in the order of the record's categories. Raises: UserError for a record that is none, and
-        for a category that its prompt does not name.
+        Masks are disjoint, in the order of the record's categories. Raises: UserError for a record without prompt or
+        categories, and for a category that its prompt does not name.
         """
         records = model_input.to_dict(orient="records") if hasattr(model_input, "to_dict") else model_input
         return [self._ground(record) for record in records]
@@ -55,27 +56,26 @@ class _Ground:
         missing = {"prompt", "categories"} - set(record)
         if missing:
             raise UserError(f"a record needs 'prompt' and 'categories', got {sorted(map(str, record))}")
-        config = self._config
         [sample] = self._pipeline(
             str(record["prompt"]),
             words=list(record["categories"]),
             seeds=[int(record.get("seed", 0))],
-            num_steps=config["num_steps"],
-            guidance_scale=config["guidance_scale"],
-            tapped_step=config["tapped_step"],
-            mask_threshold=config["mask_threshold"],
+            mask_threshold=self._mask_threshold,
         )
         return {"image": np.asarray(sample.image), "masks": sample.masks}
 
 
-# MLflow takes type hints of `predict` for the signature; none can say what an image is. It complains of their absence
-# where a subclass of its own defines `predict`, which is why here another class does.
+# MLflow reads type hints of `predict` as the signature, and no hint describes an image. It warns about missing hints
+# where a subclass of PythonModel itself defines `predict`, so the methods are in classes of their own.
 class SegmenterModel(_Segment, PythonModel):
     """Images -> label maps; see `_Segment.predict`."""
 
 
 class GroundingModel(_Ground, PythonModel):
     """Prompts -> images with masks; see `_Ground.predict`."""
+
+
+MODELS: Mapping[str, Any] = {SEGMENTER: SegmenterModel, GROUNDING: GroundingModel}
 
 
 def _image(image: Sequence[Any] | np.ndarray, i: int) -> np.ndarray:

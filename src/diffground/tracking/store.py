@@ -1,4 +1,4 @@
-"""The MLflow store: opened late, short of patience, and quiet."""
+"""The MLflow store: imported late, with short timeouts and without its log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
-_PATIENCE = {
+_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # the journal tries again: one attempt, and no long wait for a server that does not answer
@@ -25,7 +25,7 @@ _STORES_WITHOUT_SCHEME = ("", "databricks", "databricks-uc")
 
 
 class UnavailableError(Exception):
-    """The store takes nothing now. The message is one line that follows on the URI: "is away (database is locked)"."""
+    """The store takes nothing now. The message is one line to put after the URI: "is away (database is locked)"."""
 
 
 def open_client(uri: str) -> Any:
@@ -38,8 +38,10 @@ def open_client(uri: str) -> Any:
         if path is None:
             return MlflowClient(tracking_uri=uri, registry_uri=uri)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f"{path.name}.lock")):  # of two that make its tables at once, one fails
-            check_not_locked(path)
+        with FileLock(path.with_name(f"{path.name}.lock")):  # two processes cannot make its tables at the same time
+            with closing(sqlite3.connect(path, timeout=_SQLITE_TIMEOUT_S)) as database:
+                database.execute("begin immediate")  # fails in seconds where MLflow would try for minutes
+                database.rollback()
             return MlflowClient(tracking_uri=uri, registry_uri=uri)
     except Exception as error:
         if _WRONG_SCHEMA in str(error):
@@ -51,25 +53,27 @@ def open_client(uri: str) -> Any:
 
 
 def artifact_location(uri: str) -> str | None:
-    """Folder mlruns next to an SQLite file; MLflow would take one where the first stage happens to run."""
+    """Folder mlruns next to an SQLite file; MLflow's default is in the current folder of the first stage."""
     path = sqlite_path(uri)
     return None if path is None else (path.resolve().parent / "mlruns").as_uri()
 
 
 def import_mlflow() -> None:
-    """Import it (seconds) with our settings, of which the environment's own go first."""
-    for key, value in _PATIENCE.items():
+    """Import it (seconds) with our settings; those of the environment have priority."""
+    for key, value in _SETTINGS.items():
         os.environ.setdefault(key, value)
     import mlflow.tracking  # noqa: F401
 
-    # every migration of a new store, every attempt at a dead one, advice on models: what fails is told in one line
+    # they log every migration of a new store and every attempt to reach a server; we report a failure in one line
     for name in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def absolute_store(uri: str, *, root: Path) -> str:
-    """`uri` of a tracking store, for use in any folder: a relative SQLite file or folder lies in `root`, an absolute
-    path. Servers and absolute paths stay as they are; '' too, which names none."""
+    """`uri` of a tracking store, for use in any folder: a relative path of an SQLite file or a folder is below `root`.
+
+    root: an absolute path. Servers, absolute paths and '' (no store) are returned as they are.
+    """
     scheme, colon, place = uri.partition(":")
     if scheme.partition("+")[0] == "sqlite" and place.startswith("///") and place not in ("///", "///:memory:"):
         return f"{scheme}:///{root / place.removeprefix('///')}"
@@ -79,19 +83,9 @@ def absolute_store(uri: str, *, root: Path) -> str:
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The file of an SQLite store; None for another one."""
+    """The file of an SQLite store; None for other stores."""
     scheme, separator, file = uri.partition("sqlite:///")
     return Path(file) if separator and not scheme and file else None
-
-
-def check_not_locked(path: Path) -> None:
-    """Find out in seconds that a database is locked or cannot be there; MLflow would try for minutes.
-
-    Raises: OSError or sqlite3.Error.
-    """
-    with closing(sqlite3.connect(path, timeout=_SQLITE_TIMEOUT_S)) as database:
-        database.execute("begin immediate")
-        database.rollback()
 
 
 def without_password(uri: str) -> str:

@@ -1,4 +1,4 @@
-"""Real stores: SQLite files, and an MLflow server on a loopback port that can be killed and started again."""
+"""Real stores: SQLite files, and an MLflow server on a loopback port that can be killed and restarted."""
 
 from __future__ import annotations
 

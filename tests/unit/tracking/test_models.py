@@ -1,4 +1,4 @@
-"""Logged models: from code, without a pickle, loadable by MLflow alone; who becomes champion; what is refused."""
+"""Logged models: from code, without a pickle, loaded by MLflow only; rules for champions; refused models."""
 
 import importlib.util
 import json
@@ -24,10 +24,15 @@ from diffground.tracking.store import open_client
 from tests.unit.tracking.toy_models import judge, save_segmenter
 
 MODEL_FILES = {
-    "MLmodel", "artifacts/{name}/README.md", "artifacts/{name}/config.json", "artifacts/{name}/model.safetensors",
-    "code_{kind}.py", "conda.yaml", "input_example.json", "python_env.yaml", "requirements.txt",
-    "serving_input_example.json",
-}  # fmt: skip
+    "MLmodel",
+    "artifacts/synthetic/README.md",
+    "artifacts/synthetic/config.json",
+    "artifacts/synthetic/model.safetensors",
+    "code_model.py",
+    "conda.yaml",
+    "python_env.yaml",
+    "requirements.txt",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -48,14 +53,12 @@ def champions(params):
 
 
 def files_of(folder):
-    """All but what Python compiled when MLflow ran the script where it lies."""
+    """All files except those that Python compiled when MLflow ran the script in the folder."""
     found = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
     return {path.as_posix() for path in found if "__pycache__" not in path.parts}
 
 
-def test_a_segmenter_that_training_logged_and_evaluation_judged_is_loaded_by_mlflow_alone(
-    params, components, images, runs_of
-):
+def test_a_trained_and_evaluated_segmenter_is_loaded_by_mlflow_only(params, components, images, runs_of):
     import mlflow
 
     segmenter = save_segmenter(Path("synthetic"), components)
@@ -92,9 +95,7 @@ def test_a_segmenter_that_training_logged_and_evaluation_judged_is_loaded_by_mlf
     with pytest.raises(UserError, match=r"image 0 must be whole numbers \(H, W, 3\), got float64"):
         served.predict(images / 255)
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/{SEGMENTER}/1"))
-    assert files_of(folder) <= {name.format(name="synthetic", kind="segmenter") for name in MODEL_FILES} | {
-        "registered_model_meta"
-    }
+    assert files_of(folder) <= MODEL_FILES | {"registered_model_meta"}
     for name in ("requirements.txt", "conda.yaml", "python_env.yaml", "MLmodel"):
         text = (folder / name).read_text()
         assert "://" not in text and "index" not in text
@@ -104,13 +105,13 @@ def test_a_segmenter_that_training_logged_and_evaluation_judged_is_loaded_by_mlf
     assert np.array_equal(ours.predict(images), expected)
 
 
-def test_a_grounding_module_draws_and_masks(params, components):
+def test_a_grounding_module_gives_images_and_masks(params, components):
     import mlflow
 
     p = replace(params.generator, checkpoint=str(components / "diffusion"))
     params = replace(params, generator=p)
     generator = Generator.load(p.checkpoint, device=torch.device("cpu"), dtype=torch.float32, image_size=p.image_size)
-    spec = spec_for(generator, params.grounding, sampling=Sampling(3, 3.0, 1))
+    spec = spec_for(generator, params.grounding, sampling=Sampling(p.num_steps, p.guidance_scale, p.tapped_step))
     torch.manual_seed(0)
     save_grounding(Path("grounding"), spec.build(), spec, card="card")
     with start_run("train_grounding", params) as run:
@@ -223,18 +224,12 @@ def test_a_pickled_model_is_refused_before_it_runs(params):
     refused(Path("pickled"), r"^pickled: not a model from code; loading it would run a pickle, so it is refused$")
 
 
-def test_foreign_code_and_foreign_files_are_refused(logged, images):
-    assert load_model(str(logged)).predict(images).shape == (2, 40, 56)
+def test_foreign_models_and_files_are_refused(logged):
     for name, spoil, expected in (
-        ("code", lambda f: (f / "code_segmenter.py").write_text("open('executed', 'w')"), "its code is not that of"),
         ("pickle", lambda f: (f / "artifacts/synthetic/x.pkl").write_bytes(b""), "holds other files"),
         ("outside", lambda f: edit(f, "artifacts/synthetic", ".."), "holds other files"),
         ("loader", lambda f: edit(f, "mlflow.pyfunc.loaders.code_model", "mlflow.sklearn"), "not a model from code"),
-        (
-            "data",
-            lambda f: edit(f, "    streamable: false", "    streamable: false\n    data: artifacts"),
-            "not a model from",
-        ),
+        ("other", lambda f: edit(f, f"model: {SEGMENTER}", "model: other"), "not a model from code"),
         ("meta", lambda f: (f / "MLmodel").write_text("[]"), "no MLflow model of this package"),
     ):
         folder = Path(shutil.copytree(logged, name))
@@ -243,11 +238,27 @@ def test_foreign_code_and_foreign_files_are_refused(logged, images):
     refused("models:/nobody@champion", "no such model")
 
 
-def test_compiled_code_beside_the_script_is_not_run(logged, images):
+def compile_planted(folder):
+    """Compiled code that Python would take for that of the script."""
     Path("planted.py").write_text("open('executed', 'w')")
-    compiled = importlib.util.cache_from_source(str(logged / "code_segmenter.py"))
+    compiled = importlib.util.cache_from_source(str(folder / "code_model.py"))
     py_compile.compile("planted.py", compiled, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
-    assert load_model(str(logged)).predict(images).shape == (2, 40, 56)
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        lambda folder: (folder / "code_model.py").write_text("open('executed', 'w')"),
+        compile_planted,
+        lambda folder: edit(folder, "    streamable: false", "    streamable: false\n    data: artifacts"),
+    ],
+    ids=["script", "compiled script", "data"],
+)
+def test_no_code_in_the_folder_of_a_model_is_run(logged, images, plant):
+    expected = load_model(str(logged)).predict(images)
+    assert expected.shape == (2, 40, 56)
+    plant(logged)
+    assert np.array_equal(load_model(str(logged)).predict(images), expected)
     assert not Path("executed").exists()
 
 

@@ -80,7 +80,7 @@ def test_two_processes_open_a_new_store_at_once(tmp_path):
         assert process.returncode == 0, error[-2000:]
 
 
-def test_a_database_of_another_mlflow_is_reported_with_the_whole_remedy(params, store, runs_of, capsys):
+def test_a_database_of_another_mlflow_is_reported_with_the_whole_remedy(params, store, runs_of, caplog):
     with sqlite3.connect(store.removeprefix("sqlite:///")) as database:
         ((current,),) = database.execute("select version_num from alembic_version").fetchall()
         database.execute("update alembic_version set version_num = '0a8213491aaa'")
@@ -90,10 +90,11 @@ def test_a_database_of_another_mlflow_is_reported_with_the_whole_remedy(params, 
         sync_journal(Path(".mlflow-journal"), uri=store)
     with pytest.raises(UserError) as lookup_error:
         find_run("generate", params.tracking)
-    for told in (capsys.readouterr().err.strip(), str(sync_error.value), str(lookup_error.value)):
-        assert f"{store} has tables of another version of MLflow" in told
-        assert f"`mlflow db upgrade {store}`" in told
-        assert "is away" not in told and "\n" not in told
+    (warning,) = caplog.messages
+    for message in (warning, str(sync_error.value), str(lookup_error.value)):
+        assert f"{store} has tables of another version of MLflow" in message
+        assert f"`mlflow db upgrade {store}`" in message
+        assert "is away" not in message and "\n" not in message
     with sqlite3.connect(store.removeprefix("sqlite:///")) as database:
         database.execute("update alembic_version set version_num = ?", (current,))
     assert sync_journal(Path(".mlflow-journal"), uri=store).num_delivered == 1

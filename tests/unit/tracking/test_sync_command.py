@@ -19,7 +19,7 @@ def sync():
     return done.returncode, done.stdout, done.stderr
 
 
-def test_what_waits_is_delivered_once_the_store_is_back(params, store, runs_of, monkeypatch, tmp_path):
+def test_sync_delivers_the_journal_once_the_store_is_back(params, store, runs_of, monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
     shutil.copyfile(tmp_path / "params.yaml", "params.yaml")
     with sqlite3.connect(store.removeprefix("sqlite:///")) as database:

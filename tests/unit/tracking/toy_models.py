@@ -27,4 +27,4 @@ def judge(params, folder, score, *, contends=True):
     benchmark = benchmark_of(params, "data", "vocabulary")
     with start_run("evaluate_zs3", params) as run:
         metrics = {"seen": 50.0} | ({} if score is None else {"harmonic": score})
-        run.judge_model(entry, metrics, score=score, benchmark=benchmark, contends=contends)
+        run.log_model(entry, metrics=metrics, score=score, benchmark=benchmark, contends=contends)
