@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 
 LIMIT = "gpu"
 """Prefect's global concurrency limit: one slot per GPU."""
@@ -24,13 +23,10 @@ def visible_gpus() -> list[str]:
     return listed.stdout.split() if listed.returncode == 0 else []
 
 
-@contextmanager
-def gpu_slot(*, needed: bool) -> Iterator[None]:
+def gpu_slot(*, needed: bool) -> AbstractContextManager[None]:
     """Hold a slot of the limit within the block, if needed."""
     if not needed:
-        yield
-        return
+        return nullcontext()
     from prefect.concurrency.sync import concurrency
 
-    with concurrency(LIMIT, occupy=1):
-        yield
+    return concurrency(LIMIT, occupy=1)

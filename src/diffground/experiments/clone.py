@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffground.errors import UserError
-from diffground.experiments.environment import environment
 from diffground.reproduction import paths
 from diffground.reproduction.catalogue import Experiment, run_name
 from diffground.reproduction.commands import DVC, DVC_TEMPORARY, git, git_file, output_of
 from diffground.reproduction.lock_file import combine, metrics_files, read_stages, read_yaml, write_stages
 from diffground.reproduction.recovery import LOCK, recover
 from diffground.tracking import absolute_store
+from diffground.tracking.journal import ENVIRONMENT_VARIABLE as JOURNAL_VARIABLE
+from diffground.tracking.journal import journal_folder
 
 _READY = DVC_TEMPORARY / "ready"
 _NOTHING_TO_DO = "Data and pipelines are up to date."
@@ -136,7 +137,16 @@ class Clone:
         return output_of([*DVC, *arguments], cwd=self.path, env=self._environment())
 
     def _environment(self) -> dict[str, str]:
-        return environment(self.path, root=self.root, name=self.name, tracking_uri=self._tracking_uri())
+        """For commands in the clone: its code, this Python, and an MLflow run with the name of the experiment."""
+        return {
+            **os.environ,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(self.path / "src"), os.environ.get("PYTHONPATH", "")])),
+            "DVC_EXP_NAME": self.name,
+            "MLFLOW_TRACKING_URI": self._tracking_uri(),
+            # the clone is removed when the experiment is saved; undelivered entries must stay
+            JOURNAL_VARIABLE: str((self.root / journal_folder()).resolve()),
+        }
 
     def _tracking_uri(self) -> str:
         """Where the repository's own runs are logged."""
