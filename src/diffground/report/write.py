@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from diffground.prompts import GROUPS
 from diffground.report.curves import write_curves
@@ -29,6 +26,7 @@ from diffground.report.tables import (
     ZS3_TITLES,
     Table,
     protocol1_table,
+    read_packaged_yaml,
     real_images_table,
     zs3_category_table,
     zs3_table,
@@ -146,8 +144,7 @@ def find_curves(values: Mapping[str, Any], *, name: str) -> Iterator[tuple[str, 
 def paper_split(unseen: Sequence[str], *, vocabulary: str = "pascal") -> str:
     """'1', '2' or '3' when `unseen` is that split of the paper (supplementary B.1), as far as this vocabulary has its
     categories, or 'average'."""
-    text = importlib.resources.files("diffground").joinpath("tables/category_splits.yaml").read_text(encoding="utf-8")
-    splits = yaml.safe_load(text)[PAPER_DATASETS[vocabulary][0]]["unseen"]
+    splits = read_packaged_yaml("tables/category_splits.yaml")[PAPER_DATASETS[vocabulary][0]]["unseen"]
     known = set(table_categories(vocabulary))
     found = (name.removeprefix("split") for name, names in splits.items() if known.intersection(names) == set(unseen))
     return next(found, "average")
