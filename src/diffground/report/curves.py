@@ -55,7 +55,7 @@ def write_curves(
 
 
 def _lines(points: Mapping[float, Scores], *, suffix: str = "", dashed: bool = False) -> list[Line]:
-    """A line a group of prompts, without the points where it has no score."""
+    """One line per group of prompts, without the points that have no score."""
     found = [
         (i, GROUP_TITLES[group], [(x, score_of(scores, group)) for x, scores in points.items()])
         for i, group in enumerate(GROUPS)

@@ -39,8 +39,10 @@ from diffground.vocabulary import Vocabulary, load_vocabulary, table_categories
 def result_tables(
     metrics: Mapping[str, Mapping[str, Any]], params: Params, experiments: Experiments
 ) -> dict[str, Table]:
-    """Name -> table, from the metrics of the default run, evaluate_grounding and evaluate_zs3 at least, and of
-    experiments; only those for which there are scores."""
+    """Name -> table, only of those for which there are scores.
+
+    metrics: of the default run, at least evaluate_grounding and evaluate_zs3.
+    """
     grounding, zs3 = metrics["evaluate_grounding"], metrics["evaluate_zs3"]
     unseen, vocabulary = params.vocabulary.unseen, params.vocabulary.name
     split = paper_split(unseen, vocabulary=vocabulary)
@@ -66,7 +68,7 @@ def result_tables(
 
 
 def trends_of(metrics: Mapping[str, Mapping[str, Any]], params: Params, experiments: Experiments) -> list[Trend]:
-    """What the paper found, with the numbers of this run and of experiments beside its own."""
+    """The paper's findings, with the numbers of this run and of experiments next to the published ones."""
     vocabulary = params.vocabulary.name
     splits = splits_of(metrics, experiments, split=paper_split(params.vocabulary.unseen, vocabulary=vocabulary))
     return find_trends(
@@ -81,7 +83,7 @@ def trends_of(metrics: Mapping[str, Mapping[str, Any]], params: Params, experime
 
 
 def notes_of(metrics: Mapping[str, Mapping[str, Any]], params: Params) -> dict[str, str]:
-    """Name of a table -> what a reader of this run's scores in it should know."""
+    """Name of a table -> a caution about the scores of this run in it."""
     split = paper_split(params.vocabulary.unseen, vocabulary=params.vocabulary.name)
     return remarks(metrics["evaluate_grounding"], split=split, vocabulary=params.vocabulary.name)
 
