@@ -9,10 +9,9 @@ from _stage import run_stage
 from diffground.data.shards import read_samples
 from diffground.data.voc import VocDataset
 from diffground.report.experiments import comparable_experiments
-from diffground.report.failures import failure_rows
 from diffground.report.gallery import draw_gallery
 from diffground.report.page import write_page
-from diffground.report.pictures import real_rows, synthetic_rows
+from diffground.report.pictures import failure_rows, real_rows, synthetic_rows
 from diffground.report.tables import TRAINING_TITLES
 from diffground.report.write import notes_of, result_tables, trends_of, write_charts, write_tables
 from diffground.reproduction import paths

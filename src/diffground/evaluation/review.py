@@ -46,7 +46,7 @@ class ReviewEntry:
 
 @dataclass(frozen=True)
 class Review:
-    """The rows of `path` by id; none where nobody reviewed anything."""
+    """The rows of `path` by id; empty if nothing was reviewed."""
 
     path: Path
     entries: Mapping[str, ReviewEntry] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Review:
 
 
 def read_review(path: Path) -> Review:
-    """The reviewed samples of `path`; none where there is no such file.
+    """The reviewed samples of `path`; empty if there is no such file.
 
     Raises: UserError with file, line and value for another header, a short row, another verdict, and an id that comes
     twice.

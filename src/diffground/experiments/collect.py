@@ -12,8 +12,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, cast
 
-from diffground.report.experiments import ExperimentRecord, Setup, differing, effective_params, write_record
-from diffground.report.stage_inputs import input_digests
+from diffground.report.experiments import (
+    ExperimentRecord,
+    Setup,
+    differing,
+    effective_params,
+    input_digests,
+    write_record,
+)
 from diffground.reproduction import paths
 from diffground.reproduction.catalogue import Experiment, run_name
 from diffground.reproduction.commands import experiment_commits, git_file

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from diffground.prompts import GROUPS
 from diffground.report.experiments import Experiments
 from diffground.report.figures import Line, line_chart
-from diffground.report.tables import GROUP_TITLES, read_paper_table, score_of
+from diffground.report.tables import GROUP_TITLES, Scores, read_paper_table, score_of
 
-Scores = Mapping[str, Any]
 _COCO_CATEGORIES = 79  # of the paper's own sweep
 
 

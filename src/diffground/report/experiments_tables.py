@@ -1,10 +1,9 @@
-"""The paper's tables, with this run and its experiments next to the published numbers. Only what was run has a row."""
+"""The paper's tables, with the scores of experiments next to the published ones. Only what was run has a row."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from diffground.prompts import GROUPS
 from diffground.report.experiments import Experiments
@@ -13,17 +12,18 @@ from diffground.report.tables import (
     METHOD_TITLES,
     PAPER_DATASETS,
     ZS3_TITLES,
+    Row,
+    Scores,
     Table,
     mean_of,
     read_paper_table,
-    score_of,
+    scores_of,
 )
-
-Row = tuple[str | float | None, ...]
-Scores = Mapping[str, Any]
 
 SYNTHETIC = "synthetic images, grounded masks"
 REAL = "real images, annotated masks"
+ON_REAL = {"voc_test_seen": "real images, seen", "voc_test_unseen": "real images, unseen"}
+"""Columns of paper_ablations.csv: grounding on real images (the right half of the paper's table of training data)."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ Ablations = Mapping[str, tuple[str, Mapping[str, str]]]
 
 
 def ablations_of(experiments: Experiments, *, num_seen: int) -> Ablations:
-    """The paper's ablations that compare settings. `num_seen`: seen categories of the default run."""
+    """The paper's tables of settings. `num_seen`: seen categories of the
+    default run."""
     seen = {int(name.removeprefix("seen_")): name for name in experiments.metrics if name.startswith("seen_")}
     seen = {**seen, num_seen: ""}
     return {
@@ -92,22 +93,15 @@ def splits_of(metrics: Scores, experiments: Experiments, *, split: str) -> dict[
 
 
 def table1(splits: Mapping[str, Scores], *, vocabulary: str = "pascal") -> Table:
-    """mIoU (%) by group: each method on every split of `splits`, their mean when it is all three, and the paper's.
+    """mIoU (%) by group: each method on every split of `splits`, the mean if there are all three, and the paper's.
 
-    `vocabulary`: which of the paper's data sets.
+    `vocabulary`: selects the paper's data set.
     """
-    paper = {
-        (row["method"].lower(), row["split"]): tuple(float(row[group]) for group in GROUPS)
-        for row in read_paper_table("paper_table1_protocol1.csv")
-        if row["dataset"] == PAPER_DATASETS[vocabulary][0]
-    }
+    published = read_paper_table("paper_table1_protocol1.csv", dataset=PAPER_DATASETS[vocabulary][0])
+    paper = {(row["method"].lower(), row["split"]): scores_of(row, GROUPS) for row in published}
     rows: list[Row] = []
     for method, title in METHOD_TITLES.items():
-        ours = {
-            split: tuple(score_of(metrics[method], group) for group in GROUPS)
-            for split, metrics in splits.items()
-            if method in metrics
-        }
+        ours = {split: scores_of(metrics[method], GROUPS) for split, metrics in splits.items() if method in metrics}
         if len(ours) == 3:
             ours["average"] = tuple(mean_of(scores) for scores in zip(*ours.values(), strict=True))
         for split in ("1", "2", "3", "average"):
@@ -116,22 +110,24 @@ def table1(splits: Mapping[str, Scores], *, vocabulary: str = "pascal") -> Table
                 rows.append((name, "here", *ours[split]))
             if (method, split) in paper:
                 rows.append((name, "paper", *paper[method, split]))
-    return Table(header=("mIoU, %", "", *(GROUP_TITLES[group] for group in GROUPS)), rows=tuple(rows))
+    return Table(header=("mIoU, %", "", *GROUP_TITLES.values()), rows=tuple(rows))
 
 
 def table2(metrics: Scores, experiments: Experiments, *, vocabulary: str = "pascal") -> Table:
     """mIoU (%) on real images, without and with the background, and the data that each segmenter learned from."""
-    dataset = PAPER_DATASETS[vocabulary][1]
-    paper = {row["method"]: row for row in read_paper_table("paper_table2_zs3.csv") if row["dataset"] == dataset}
+    published = read_paper_table("paper_table2_zs3.csv", dataset=PAPER_DATASETS[vocabulary][1])
+    paper = {row["method"]: (*scores_of(row, ZS3_TITLES), None, None, None) for row in published}
     rows: list[Row] = []
     for model in MODELS:
+        learnt_from = (model.seen_from, model.unseen_from)
         scores = zs3_scores(model, metrics, experiments)
         if scores is not None:
-            row = (model.title, "here", model.seen_from, model.unseen_from)
-            rows.append((*row, *(score_of(part, key) for part in scores for key in ZS3_TITLES)))
+            rows.append(
+                (model.title, "here", *learnt_from, *(s for part in scores for s in scores_of(part, ZS3_TITLES)))
+            )
         if model.paper:
-            rows.append(_paper_row(model.title, model.seen_from, model.unseen_from, paper.pop(model.paper)))
-    rows += [_paper_row(method, REAL, None, row) for method, row in paper.items()]
+            rows.append((model.title, "paper", *learnt_from, *paper.pop(model.paper)))
+    rows += [(method, "paper", REAL, None, *published_scores) for method, published_scores in paper.items()]
     titles = tuple(ZS3_TITLES.values())
     header = (
         "segmenter",
@@ -156,37 +152,26 @@ def zs3_scores(model: Model, metrics: Scores, experiments: Experiments) -> tuple
 def ablation_table(metrics: Scores, experiments: Experiments, *, num_seen: int) -> Table | None:
     """mIoU (%) of grounding, on generated images by group, and on inverted real images where these were scored.
 
-    Every ablation of which at least one experiment was run; None without any. `num_seen`: seen categories of the
+    Only ablations of which an experiment was run; None without any. `num_seen`: seen categories of the
     default run.
     """
     rows: list[Row] = []
-    paper = read_paper_table("paper_ablations.csv")
     for key, (title, settings) in ablations_of(experiments, num_seen=num_seen).items():
         if not any(name in experiments.metrics for name in settings.values() if name):
             continue
         for setting, name in settings.items():
             stages = experiments.metrics.get(name) if name else metrics
             if stages is not None:
-                rows.append((title, setting, "here", *_ablation_scores(stages)))
-        for row in paper:
-            if row["table"] == key:
-                numbers = [row[column] for column in (*GROUPS, "voc_test_seen", "voc_test_unseen")]
-                place = f"{row['setting']}; {row['dataset']}"
-                rows.append((title, place, "paper", *(float(number) if number else None for number in numbers)))
-    if not rows:
-        return None
-    groups = (GROUP_TITLES[group] for group in GROUPS)
-    return Table(
-        header=("ablation", "setting", "", *groups, "real images, seen", "real images, unseen"), rows=tuple(rows)
-    )
+                rows.append((title, setting, "here", *scores_of(grounding_scores(stages), (*GROUPS, *ON_REAL))))
+        for row in read_paper_table("paper_ablations.csv", table=key):
+            place = f"{row['setting']}; {row['dataset']}"
+            rows.append((title, place, "paper", *scores_of(row, (*GROUPS, *ON_REAL))))
+    header = ("ablation", "setting", "", *GROUP_TITLES.values(), *ON_REAL.values())
+    return Table(header=header, rows=tuple(rows)) if rows else None
 
 
-def _paper_row(title: str, seen_from: str, unseen_from: str | None, row: Mapping[str, str]) -> Row:
-    return (title, "paper", seen_from, unseen_from, *(float(row[key]) for key in ZS3_TITLES), None, None, None)
-
-
-def _ablation_scores(stages: Scores) -> Iterator[float | None]:
-    grounding = stages.get("evaluate_grounding", {}).get("grounding", {})
-    real = stages.get("evaluate_grounding", {}).get("real_images", {}).get("grounding", {})
-    yield from (score_of(grounding, group) for group in GROUPS)
-    yield from (score_of(real, key) for key in ("seen", "unseen"))
+def grounding_scores(stages: Scores) -> Scores:
+    """mIoU of the grounding module in the metrics of a run: by group, and on real images under the keys of ON_REAL."""
+    evaluated = stages.get("evaluate_grounding", {})
+    real = evaluated.get("real_images", {}).get("grounding", {})
+    return {**evaluated.get("grounding", {}), **{key: real.get(key.removeprefix("voc_test_")) for key in ON_REAL}}

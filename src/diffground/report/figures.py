@@ -41,7 +41,7 @@ def grouped_bars(path: Path, scores: Mapping[str, Mapping[str, float | None]], *
 
 
 def loss_curves(path: Path, curves: Mapping[str, Sequence[tuple[int, float]]], *, title: str) -> None:
-    """Draw curves[name] = [(optimizer step, loss), ...], one panel each, as losses of models differ in scale."""
+    """Draw curves[name] = [(optimizer step, loss), ...], one panel per curve: losses of models share no scale."""
     figure, panels = plt.subplots(
         1, max(len(curves), 1), figsize=(3.2 * max(len(curves), 1), 2.6), layout="constrained", squeeze=False
     )
@@ -58,7 +58,7 @@ def loss_curves(path: Path, curves: Mapping[str, Sequence[tuple[int, float]]], *
 
 @dataclass(frozen=True)
 class Line:
-    """Points (x, y) in the order of x. Lines of one colour, an index of COLOURS, belong together; dashed: the paper."""
+    """Points (x, y) in the order of x. colour: index of COLOURS, shared by related lines. dashed: published scores."""
 
     name: str
     points: Sequence[tuple[float, float]]

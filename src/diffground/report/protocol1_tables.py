@@ -6,7 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from diffground.prompts import GROUPS
-from diffground.report.tables import GROUP_TITLES, METHOD_TITLES, Table, category_title, score_of
+from diffground.report.tables import GROUP_TITLES, METHOD_TITLES, Row, Table, by_category, scores_of
+
+Metrics = Mapping[str, Mapping[str, Any]]
+"""Stage -> its metrics file."""
 
 EXTRA_TITLES = {"boundary_miou": "boundary mIoU, %", "nmi": "normalised mutual information, %"}
 PARTNERS = {
@@ -14,65 +17,65 @@ PARTNERS = {
     "with one of its kind": ("two_seen", "two_unseen"),
     "seen with unseen": ("two_seen_unseen",),
 }
-"""Other objects in the image of a category -> groups of prompts. A category, seen or unseen, is in one of them."""
+"""What the image shows next to a category -> the groups of prompts; a category, seen or unseen, is in one of them."""
 
 
 def extra_table(metrics: Mapping[str, Any]) -> Table | None:
     """Boundary mIoU and NMI by group, of evaluate_grounding.json; None where it has neither."""
     rows = tuple(
-        (title, METHOD_TITLES[method], *(score_of(metrics[key][method], group) for group in GROUPS))
+        (title, METHOD_TITLES[method], *scores_of(metrics[key][method], GROUPS))
         for key, title in EXTRA_TITLES.items()
         for method in METHOD_TITLES
         if method in metrics.get(key, {})
     )
-    return Table(header=("score", "method", *(GROUP_TITLES[group] for group in GROUPS)), rows=rows) if rows else None
+    return Table(header=("score", "method", *GROUP_TITLES.values()), rows=rows) if rows else None
 
 
 def category_table(metrics: Mapping[str, Any], *, unseen: Sequence[str]) -> Table | None:
-    """IoU (%) of each category by what else is in the image, grounding module and DAAM; None without such scores."""
-    scores = {m: metrics.get("per_category", {}).get(m, {}) for m in ("grounding", "daam")}
-    categories = sorted({category for method in scores.values() for group in method.values() for category in group})
-    if not categories:
-        return None
-    rows = tuple(
-        (
-            category_title(category, unseen),
-            *(_iou(scores[method], groups, category) for method in scores for groups in PARTNERS.values()),
-        )
-        for category in categories
-    )
-    header = tuple(f"{METHOD_TITLES[method]}, {partner}" for method in scores for partner in PARTNERS)
-    return Table(header=("IoU, %", *header), rows=rows)
+    """IoU (%) of each category by PARTNERS, of the grounding module and DAAM; None without such scores."""
+    scores = metrics.get("per_category", {})
+    columns = {
+        f"{METHOD_TITLES[method]}, {partner}": {
+            category: iou for group in groups for category, iou in scores.get(method, {}).get(group, {}).items()
+        }
+        for method in ("grounding", "daam")
+        for partner, groups in PARTNERS.items()
+    }
+    return by_category("IoU, %", columns, unseen=unseen)
 
 
-def detection_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table | None:
-    """How much the detector found and what was skipped because it found nothing, from the metrics of detect,
-    train_grounding and evaluate_grounding; None where none of these has such numbers."""
+def detection_table(metrics: Metrics) -> Table | None:
+    """How much the detector found and what was skipped because it found nothing.
+
+    From detect, train_grounding and evaluate_grounding; None where none of these has such numbers.
+    """
     rows = tuple(_detection_rows(metrics))
     return Table(header=("detections", "here"), rows=rows) if rows else None
 
 
-def detection_category_table(metrics: Mapping[str, Mapping[str, Any]], *, unseen: Sequence[str]) -> Table | None:
-    """How many images name each category, with and without it found, and how many test images with it were not judged;
-    None without such numbers in detect."""
-    found = {name: metrics.get("detect", {}).get(name, {}).get("per_category", {}) for name in ("train", "test")}
+def detection_category_table(metrics: Metrics, *, unseen: Sequence[str]) -> Table | None:
+    """Per category the images that name it, by whether it was found, and the test images that were not judged.
+
+    None without such numbers in detect.
+    """
+    found = {
+        title: metrics.get("detect", {}).get(name, {}).get("per_category", {})
+        for name, title in (("train", "training images"), ("test", "test images"))
+    }
+    categories = {category for counts in found.values() for category in counts}
+    columns = {
+        f"{title}, {key.replace('_', ' ')}": {category: counts.get(category, {}).get(key, 0) for category in categories}
+        for title, counts in found.items()
+        for key in ("found", "not_found")
+    }
     rejected = metrics.get("evaluate_grounding", {}).get("num_rejected_per_category")
-    categories = sorted({category for counts in found.values() for category in counts})
-    if not categories:
-        return None
-    rows = tuple(
-        (
-            category_title(category, unseen),
-            *(counts.get(category, {}).get(key, 0) for counts in found.values() for key in ("found", "not_found")),
-            None if rejected is None else sum(rejected.get(category, {}).values()),
-        )
-        for category in categories
-    )
-    titles = (f"{name} images, {what}" for name in ("training", "test") for what in ("found", "not found"))
-    return Table(header=("images that name it", *titles, "test images, not judged"), rows=rows)
+    columns["test images, not judged"] = {
+        category: None if rejected is None else sum(rejected.get(category, {}).values()) for category in categories
+    }
+    return by_category("images that name it", columns, unseen=unseen)
 
 
-def _detection_rows(metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, int | float]]:
+def _detection_rows(metrics: Metrics) -> Iterator[Row]:
     detect, training = metrics.get("detect", {}), metrics.get("train_grounding", {})
     for name, title in (("train", "training images"), ("test", "test images")):
         part = detect.get(name, {})
@@ -97,8 +100,3 @@ def _detection_rows(metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[
     }
     for reason, number in metrics.get("evaluate_grounding", {}).get("num_rejected", {}).items():
         yield f"test images not judged: {titles.get(reason, reason)}", number
-
-
-def _iou(scores: Mapping[str, Mapping[str, Any]], groups: Sequence[str], category: str) -> float | None:
-    found = [score_of(scores[group], category) for group in groups if category in scores.get(group, {})]
-    return found[0] if found else None

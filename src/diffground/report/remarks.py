@@ -1,4 +1,4 @@
-"""Cautions about measured scores: a sentence next to their table."""
+"""Cautions about measured scores: a sentence next to the table that shows them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def remarks(metrics: Mapping[str, Any], *, split: str, vocabulary: str = "pascal
     """Name of a table -> sentence, for protocol1 and real_images if they need one.
 
     `metrics`: of evaluate_grounding; `split`: row of the paper's table 1, '1', '2', '3' or 'average'; `vocabulary`:
-    which of its data sets.
+    selects its data set.
     """
     found = {
         "protocol1": _weak_daam(metrics.get("daam", {}), split=split, dataset=PAPER_DATASETS[vocabulary][0]),

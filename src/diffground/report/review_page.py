@@ -1,4 +1,4 @@
-"""A contact sheet of the Protocol I test set for manual review, and next to it a CSV file to edit."""
+"""A contact sheet of the Protocol I test set for manual review, and next to it the CSV file to edit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import base64
 import io
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +25,17 @@ _LARGEST_PX = 192
 _JPEG_QUALITY = 82
 
 
-@dataclass(frozen=True)
-class Judged:
-    """A verdict with its reason."""
-
-    verdict: str
-    note: str
-
-
 def write_review_page(page: Path, samples: Iterable[LabelledSample], review: Review) -> Counter[str]:
     """Write `page` (one HTML file with its pictures in it) and next to it a .csv file to edit, one row per sample.
 
-    A sample's verdict is the one of `review` if that is of this image, else the automatic check's with its reason as
-    note. Returns the number of samples by verdict.
+    A sample has the verdict of `review` if that is about the same image and masks, else the verdict of the automatic
+    check with the reason as note. Returns the number of samples by verdict.
     """
     rows, figures = [], dict[str, list[dict[str, Any]]]()
     for sample in samples:
-        judged = _judge(sample, review)
-        rows.append((sample.key, sample.prompt, look_of(sample), judged.verdict, judged.note))
-        figures.setdefault(sample.group, []).append(_figure(sample, judged))
+        verdict, note = _judge(sample, review)
+        rows.append((sample.key, sample.prompt, look_of(sample), verdict, note))
+        figures.setdefault(sample.group, []).append({**_figure(sample), "verdict": verdict, "note": note})
     counts = Counter(row[3] for row in rows)
     sheet = page.with_suffix(".csv")
     write_review(sheet, rows)
@@ -55,19 +46,20 @@ def write_review_page(page: Path, samples: Iterable[LabelledSample], review: Rev
     return counts
 
 
-def _judge(sample: LabelledSample, review: Review) -> Judged:
+def _judge(sample: LabelledSample, review: Review) -> tuple[str, str]:
+    """Verdict and note."""
     entry = review.entries.get(sample.key)
     if entry is not None and entry.problem_with(sample) is None:
-        return Judged(entry.verdict, entry.note)
+        return entry.verdict, entry.note
     problem = quality_problem(sample.masks(), sample.categories)
     note = "" if problem is None else f"check: {problem}"
     if entry is not None:
         note = f"{note} (reviewed before as {entry.verdict}, but {entry.problem_with(sample)})".strip()
-    return Judged(ACCEPTED if problem is None else REJECTED, note)
+    return ACCEPTED if problem is None else REJECTED, note
 
 
-def _figure(sample: LabelledSample, judged: Judged) -> dict[str, Any]:
-    """What templates/review.html.j2 shows of a sample."""
+def _figure(sample: LabelledSample) -> dict[str, Any]:
+    """The values of a sample that templates/review.html.j2 shows, without its verdict."""
     masks = sample.masks()
     categories = [(name, tuple(VOC_PALETTE[i].tolist()), name in masks) for i, name in enumerate(sample.categories, 1)]
     return {
@@ -75,12 +67,11 @@ def _figure(sample: LabelledSample, judged: Judged) -> dict[str, Any]:
         "prompt": sample.prompt,
         "categories": categories,
         "picture": _picture(sample),
-        **asdict(judged),
     }
 
 
 def _picture(sample: LabelledSample) -> str:
-    """The image, next to it the image with its masks, as base64 of a JPEG."""
+    """The image and next to it the image with its masks, as base64 of a JPEG."""
     image, masks = sample.image(), sample.masks()
     drawn = [masks.get(category, np.zeros(image.shape[:2], dtype=bool)) for category in sample.categories]
     pair = Image.fromarray(np.concatenate([mask_overlay(image, []), mask_overlay(image, drawn)], axis=1))

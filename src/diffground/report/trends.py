@@ -1,103 +1,36 @@
-"""Whether the paper's trends hold here: each is a set of comparisons of two scores, ours and the published ones."""
+"""Whether the paper's findings hold here: each is a list of comparisons of two scores, ours and the published."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from diffground.prompts import GROUPS
 from diffground.report.curves import curve_points, published_by_num_seen
 from diffground.report.experiments import Experiments
-from diffground.report.experiments_tables import MODELS, zs3_scores
+from diffground.report.experiments_tables import MODELS, ON_REAL, grounding_scores, zs3_scores
 from diffground.report.tables import (
     GROUP_TITLES,
     PAPER_DATASETS,
     ZS3_TITLES,
+    Scores,
     Table,
     mean_of,
+    read_packaged_yaml,
     read_paper_table,
     score_of,
+    scores_of,
 )
 
 Pair = tuple[str, float | None, float | None]
 """What is compared, and the two scores; the first should be higher. None: not run."""
-Scores = Mapping[str, Any]
 
 UNSEEN_GROUPS = ("one_unseen", "two_seen_unseen", "two_unseen")
-TWO_OBJECTS = ("two_seen", "two_seen_unseen", "two_unseen")
-_ON_REAL = {"voc_test_seen": "real images, seen", "voc_test_unseen": "real images, unseen"}
-"""Columns of paper_ablations.csv: grounding on real images (the right half of the paper's table of training data)."""
-_TITLES = {**GROUP_TITLES, **ZS3_TITLES, **_ON_REAL}
+_TITLES = {**GROUP_TITLES, **ZS3_TITLES, **ON_REAL}
 _BEST_STEP_FRAC = 5 / 50
 """Where the paper's best features are, as a share of the sampling steps, from the clean end."""
 _BEST_STEP = "step 5 of 50, from the clean end, is best"
-
-_SIM, _QUARTER = ("sim 40k", ""), ("sim 10k", "data_sim_quarter")
-_REAL, _BOTH = ("real (DDIM inversion)", "data_real"), ("sim + real", "data_both")
-_ABLATIONS = (
-    (
-        "Training that ignores missed detections is no worse on unseen categories than training with zero masks",
-        "training_type", ("without zero masks", ""), ("normal", "training_normal"), UNSEEN_GROUPS, False,
-    ),
-    (
-        "Training on one and two objects beats training on one object only, on two objects",
-        "train_set_objects", ("mixture", ""), ("single", "objects_one"), TWO_OBJECTS, True,
-    ),
-    (
-        "On unseen categories, training on generated images is no worse than on inverted real ones",
-        "training_data", _SIM, _REAL, UNSEEN_GROUPS, False,
-    ),
-    (
-        "Training on all generated images is no worse than on a quarter of them, on generated images",
-        "training_data", _SIM, _QUARTER, GROUPS, False,
-    ),
-    (
-        "Training on all generated images is no worse than on a quarter of them, on real images",
-        "training_data", _SIM, _QUARTER, tuple(_ON_REAL), False,
-    ),
-    (
-        "Generated and real images together (sim + real) beat only real ones, on generated images",
-        "training_data", _BOTH, _REAL, GROUPS, True,
-    ),
-    (
-        "Only generated images are no worse than generated and real ones, on generated images",
-        "training_data", _SIM, _BOTH, GROUPS, False,
-    ),
-    (
-        "Real images beat generated ones, on real images of seen categories",
-        "training_data", _REAL, _SIM, ("voc_test_seen",), True,
-    ),
-    (
-        "Generated images beat real ones, on real images of unseen categories",
-        "training_data", _SIM, _REAL, ("voc_test_unseen",), True,
-    ),
-    (
-        "Generated and real images together beat only generated ones, on real images",
-        "training_data", _BOTH, _SIM, tuple(_ON_REAL), True,
-    ),
-    (
-        "Generated and real images together beat only real ones, on real images of unseen categories",
-        "training_data", _BOTH, _REAL, ("voc_test_unseen",), True,
-    ),
-)  # fmt: skip
-"""Statement, table of paper_ablations.csv, the better and the worse setting, each with its experiment ('' is the
-default run), the scores to compare, and whether equal scores contradict the statement."""
-_MODELS = (
-    (
-        "Real images of seen categories in addition to synthetic ones (D against C) help on seen categories",
-        "D", "C", ("seen",),
-    ),
-    (
-        "Real images of seen categories (D against C) also help on unseen ones and on the harmonic mean",
-        "D", "C", ("unseen", "harmonic"),
-    ),
-    ("Longer prompts (E against D) help", "E", "D", ("harmonic",)),
-    ("Two objects per image (B against A) are better than one", "B", "A", ("harmonic",)),
-    ("A mixture (C against B) is better than only two objects", "C", "B", ("harmonic",)),
-)  # fmt: skip
-"""Statement, the better and the worse model of table 2, the scores to compare."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +85,7 @@ def find_trends(
     """The paper's trends.
 
     `metrics`: of the default run, which has `num_seen` categories seen and taps `tapped_step` of `num_steps`; `splits`:
-    experiments_tables.splits_of; `vocabulary`: which of the paper's data sets.
+    experiments_tables.splits_of; `vocabulary`: selects the paper's data set.
     """
     simulated, real = PAPER_DATASETS[vocabulary]
     return [
@@ -173,41 +106,33 @@ def trend_table(trends: Iterable[Trend]) -> Table:
 
 
 def _of_table1(splits: Mapping[str, Scores], *, dataset: str) -> Iterator[Trend]:
-    rows = {
-        (row["method"], row["split"]): row
-        for row in read_paper_table("paper_table1_protocol1.csv")
-        if row["dataset"] == dataset
-    }
     for split in ("1", "2", "3"):
         ours = splits.get(split, {})
+        published = read_paper_table("paper_table1_protocol1.csv", dataset=dataset, split=split)
+        paper = {row["method"]: row for row in published}
         yield Trend(
             f"Grounding is above DAAM in all five groups of split {split}",
             _pairs(ours.get("grounding"), ours.get("daam"), GROUPS),
-            _pairs(rows["grounding", split], rows["DAAM", split], GROUPS),
+            _pairs(paper["grounding"], paper["DAAM"], GROUPS),
         )
 
 
 def _of_ablations(metrics: Scores, experiments: Experiments) -> Iterator[Trend]:
     paper = {(row["table"], row["setting"]): row for row in read_paper_table("paper_ablations.csv")}
-    for statement, table, (better, ours), (worse, theirs), keys, strict in _ABLATIONS:
-        a, b = (_grounding_scores(experiments.metrics.get(name, {}) if name else metrics) for name in (ours, theirs))
+    for finding in read_packaged_yaml("tables/paper_trends.yaml")["ablations"]:
+        table, keys = finding["table"], finding["compared"]
+        (better, ours), (worse, theirs) = finding["better"], finding["worse"]
+        a, b = (grounding_scores(experiments.metrics.get(name, {}) if name else metrics) for name in (ours, theirs))
         yield Trend(
-            statement,
+            finding["statement"],
             _pairs(a, b, keys),
             _pairs(paper[table, better], paper[table, worse], keys),
-            strict=strict,
+            strict=not finding.get("ties_hold", False),
         )
 
 
-def _grounding_scores(stages: Scores) -> Scores:
-    """By group, and on real images under the paper's columns, of the metrics of a run."""
-    evaluated = stages.get("evaluate_grounding", {})
-    real = evaluated.get("real_images", {}).get("grounding", {})
-    return {**evaluated.get("grounding", {}), **{key: real.get(key.removeprefix("voc_test_")) for key in _ON_REAL}}
-
-
 def _of_seen_categories(metrics: Scores, experiments: Experiments, *, num_seen: int) -> Trend:
-    """The default run, which has the most seen categories, against each run with fewer."""
+    """The run with the most seen categories against each run with fewer."""
     ours = curve_points(metrics, experiments, prefix="seen", default=num_seen)
 
     def most_against_fewer(points: Mapping[int, Scores]) -> list[Pair]:
@@ -228,7 +153,7 @@ def _of_seen_categories(metrics: Scores, experiments: Experiments, *, num_seen: 
 
 def _of_timesteps(metrics: Scores, experiments: Experiments, *, num_steps: int, tapped_step: int) -> Iterator[Trend]:
     points = curve_points(metrics, experiments, prefix="timestep", default=tapped_step)
-    means = {step: mean_of(score_of(scores, group) for group in GROUPS) for step, scores in points.items()}
+    means = {step: mean_of(scores_of(scores, GROUPS)) for step, scores in points.items()}
     place = max(1, round(_BEST_STEP_FRAC * num_steps))
 
     def against(step: int, others: Iterable[int]) -> list[Pair]:
@@ -252,13 +177,13 @@ def _of_timesteps(metrics: Scores, experiments: Experiments, *, num_steps: int, 
 
 
 def _of_table2(metrics: Scores, experiments: Experiments, *, dataset: str) -> Iterator[Trend]:
-    paper = {row["method"]: row for row in read_paper_table("paper_table2_zs3.csv") if row["dataset"] == dataset}
+    paper = {row["method"]: row for row in read_paper_table("paper_table2_zs3.csv", dataset=dataset)}
     ours = {m.paper: (zs3_scores(m, metrics, experiments) or ({}, {}))[0] for m in MODELS if m.paper}
-    for statement, better, worse, keys in _MODELS:
-        a, b = f"Model-{better}", f"Model-{worse}"
-        yield Trend(statement, _pairs(ours[a], ours[b], keys), _pairs(paper[a], paper[b], keys))
+    for finding in read_packaged_yaml("tables/paper_trends.yaml")["models"]:
+        a, b, keys = finding["better"], finding["worse"], finding["compared"]
+        yield Trend(finding["statement"], _pairs(ours[a], ours[b], keys), _pairs(paper[a], paper[b], keys))
 
 
 def _pairs(better: Scores | None, worse: Scores | None, keys: Sequence[str]) -> list[Pair]:
-    """One pair per key: a group, or a kind of real images. Values may be texts of a published table."""
+    """A pair per key: a group, or a kind of real images."""
     return [(_TITLES[key], score_of(better or {}, key), score_of(worse or {}, key)) for key in keys]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from diffground.prompts import GROUPS
 from diffground.report.curves import write_curves
@@ -29,6 +26,7 @@ from diffground.report.tables import (
     ZS3_TITLES,
     Table,
     protocol1_table,
+    read_packaged_yaml,
     real_images_table,
     zs3_category_table,
     zs3_table,
@@ -41,9 +39,9 @@ from diffground.vocabulary import Vocabulary, load_vocabulary, table_categories
 def result_tables(
     metrics: Mapping[str, Mapping[str, Any]], params: Params, experiments: Experiments
 ) -> dict[str, Table]:
-    """Name -> table, for the tables that have scores.
+    """Name -> table, only of those for which there are scores.
 
-    metrics: stage -> metrics of the default run, with evaluate_grounding and evaluate_zs3 at least.
+    metrics: of the default run, at least evaluate_grounding and evaluate_zs3.
     """
     grounding, zs3 = metrics["evaluate_grounding"], metrics["evaluate_zs3"]
     unseen, vocabulary = params.vocabulary.unseen, params.vocabulary.name
@@ -70,7 +68,7 @@ def result_tables(
 
 
 def trends_of(metrics: Mapping[str, Mapping[str, Any]], params: Params, experiments: Experiments) -> list[Trend]:
-    """The trends that the paper reports, with the numbers of this run, of experiments and of the paper."""
+    """The paper's findings, with the numbers of this run and of experiments next to the published ones."""
     vocabulary = params.vocabulary.name
     splits = splits_of(metrics, experiments, split=paper_split(params.vocabulary.unseen, vocabulary=vocabulary))
     return find_trends(
@@ -85,7 +83,7 @@ def trends_of(metrics: Mapping[str, Mapping[str, Any]], params: Params, experime
 
 
 def notes_of(metrics: Mapping[str, Mapping[str, Any]], params: Params) -> dict[str, str]:
-    """Name of a table -> a caution about this run's scores in it."""
+    """Name of a table -> a caution about the scores of this run in it."""
     split = paper_split(params.vocabulary.unseen, vocabulary=params.vocabulary.name)
     return remarks(metrics["evaluate_grounding"], split=split, vocabulary=params.vocabulary.name)
 
@@ -148,8 +146,7 @@ def find_curves(values: Mapping[str, Any], *, name: str) -> Iterator[tuple[str, 
 def paper_split(unseen: Sequence[str], *, vocabulary: str = "pascal") -> str:
     """'1', '2' or '3' when `unseen` is that split of the paper (supplementary B.1), as far as this vocabulary has its
     categories, or 'average'."""
-    text = importlib.resources.files("diffground").joinpath("tables/category_splits.yaml").read_text(encoding="utf-8")
-    splits = yaml.safe_load(text)[PAPER_DATASETS[vocabulary][0]]["unseen"]
+    splits = read_packaged_yaml("tables/category_splits.yaml")[PAPER_DATASETS[vocabulary][0]]["unseen"]
     known = set(table_categories(vocabulary))
     found = (name.removeprefix("split") for name, names in splits.items() if known.intersection(names) == set(unseen))
     return next(found, "average")

@@ -49,7 +49,7 @@ def test_another_file_is_one_line(tmp_path, text):
 
 def test_a_field_of_the_wrong_type_is_one_line(tmp_path):
     write_record(tmp_path / "bad.json", replace(RECORD, metrics=[1]))
-    with pytest.raises(UserError, match="wrong type"):
+    with pytest.raises(UserError, match=r"bad\.json: .*\(metrics: Input should be an object"):
         read_records(tmp_path)
 
 
@@ -129,3 +129,11 @@ def test_effective_parameters_leave_out_where_and_how_fast_it_runs():
 
 def test_differing_names_other_and_new_values():
     assert differing({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 0, "d": 4}) == {"b": 2, "c": 3}
+
+
+def test_a_field_that_records_do_not_have_is_one_line(tmp_path):
+    write_record(tmp_path / "bad.json", RECORD)
+    text = (tmp_path / "bad.json").read_text()
+    (tmp_path / "bad.json").write_text(text.replace('"commit"', '"other": 1, "commit"'))
+    with pytest.raises(UserError, match=r"bad\.json: no record of an experiment \(other: Unexpected"):
+        read_records(tmp_path)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from diffground.report.failures import failure_rows, image_iou, worst_images
+from diffground.report.pictures import failure_rows, image_iou, worst_images
 
 AEROPLANE, BICYCLE, IGNORED = 1, 2, 255
 

@@ -2,7 +2,7 @@
 
 import yaml
 
-from diffground.report.stage_inputs import default_inputs, input_digests
+from diffground.report.experiments import default_inputs, input_digests
 
 
 def stage(outs, **deps):
