@@ -1,4 +1,4 @@
-"""What the pretraining scripts share: parameters, scene sampling, state files, the training log."""
+"""Common parts of the pretraining scripts: parameters, scene sampling, state files, the training log."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def mixed_precision(device: torch.device) -> torch.autocast:
 
 
 def read_book() -> SpriteBook:
-    """The artworks of all trainings, as prepare_sprites.py left them."""
+    """The artworks of all trainings, as prepare_sprites.py wrote them."""
     return read_sprites(SPRITES)
 
 
@@ -91,7 +91,7 @@ def load_base_vae(device: torch.device) -> AutoencoderKL:
 
 @torch.no_grad()
 def scene_moments(images: np.ndarray, vae: AutoencoderKL) -> torch.Tensor:
-    """What the latents of scenes are to be: mean and log variance, float32 (N, 2 (C + 2), h, w), not yet scaled.
+    """Target moments of the latents of scenes: mean and log variance, float32 (N, 2 (C + 2), h, w), not yet scaled.
 
     The first channels are those of `vae`, the base autoencoder, for the scenes averaged down to its image size. It has
     seen few colours and keeps less of them than of shapes, so two channels of plain chroma follow: blue against yellow
@@ -126,14 +126,14 @@ def load_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
 
 
 class TrainingLog:
-    """One JSON object a line, appended; survives a resume."""
+    """One JSON object per line, appended; it is kept when a training resumes."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
 
     def forget_after(self, step: int) -> None:
-        """Drop what a killed run wrote past the state it left: those steps are made again."""
+        """Drop entries that a killed run wrote after its last saved state: those steps are repeated."""
         if self._path.exists():
             lines = [line for line in self._path.read_text().splitlines() if json.loads(line)["step"] <= step]
             self._path.write_text("".join(line + "\n" for line in lines))

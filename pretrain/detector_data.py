@@ -1,4 +1,4 @@
-"""Training data of the detector: scenes of varied artworks in RAM, a share of them seen through the generator's VAE."""
+"""Training data of the detector: scenes of varied artworks in RAM, some reconstructed by the generator's VAE."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def make_scenes(
     seed: int,
     device: torch.device,
 ) -> DetectorScenes:
-    """One to three objects a scene, in turn; the first `reconstructed_frac` of them become VAE reconstructions.
+    """One to three objects per scene, in turn; the first `reconstructed_frac` of them become VAE reconstructions.
 
     `categories`: class i + 1 is categories[i]; all concepts of `book`.
     """
@@ -75,7 +75,7 @@ def make_scenes(
 def reconstruct(
     images: np.ndarray, vae: AutoencoderKL, *, latent_noise: float, seed: int, device: torch.device
 ) -> np.ndarray:
-    """Encode, disturb, decode: what the generator's decoder makes of imperfect latents. uint8 (N, S, S, 3)."""
+    """Encode, disturb and decode, as the generator's decoder does with imperfect latents. uint8 (N, S, S, 3)."""
     generator = torch.Generator().manual_seed(seed)
     parts = []
     for start in tqdm(range(0, len(images), 64), desc="reconstructions", mininterval=10):
@@ -110,7 +110,7 @@ def _move(images: Tensor, index_maps: Tensor, generator: torch.Generator) -> tup
     matrix[:, 0, 0], matrix[:, 1, 1] = mirror / scale, 1 / scale
     matrix[:, :, 2] = torch.rand(n, 2, generator=generator) * 0.24 - 0.12
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
-    # Border pixels are repeated, not reflected: a reflected piece of an object would be an object without a label.
+    # Border pixels are repeated, not reflected: a reflected part of an object would be an object without a label.
     moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     moved_maps = F.grid_sample(
         index_maps[:, None].float(), grid, mode="nearest", padding_mode="zeros", align_corners=False

@@ -22,7 +22,7 @@ from diffground.vocabulary import Vocabulary, load_vocabulary
 
 @dataclass(frozen=True)
 class DetectorScores:
-    """`ap50` 0..1, mean over categories, and by category; `found`: how often all categories of a scene were found."""
+    """`ap50` 0..1, mean over categories, and by category; `found`: share of scenes whose categories were all found."""
 
     ap50: float
     ap50_per_category: dict[str, float]

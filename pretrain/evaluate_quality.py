@@ -1,4 +1,4 @@
-"""How good the mini generator is: reports/metrics/mini_quality.json, and by category logs/quality_categories.csv.
+"""Quality of the mini generator: reports/metrics/mini_quality.json, and by category logs/quality_categories.csv.
 
 Some 1,500 prompts are sampled. Do detector and judge find what was named; is the colour word obeyed, and the place; how
 far are the images' features from those of real scenes; are they copies of training scenes? Beside each figure stands
@@ -43,13 +43,13 @@ from diffground.vocabulary import COCO_NAMES, PASCAL_CATEGORIES
 
 _METRICS = HERE.parent / "reports" / "metrics"
 _LOGS = HERE / "logs"
-_REAL_SEEDS = 22, 23  # added to params.seed: two sets of scenes that are in no training
+_REAL_SEEDS = 22, 23  # added to params.seed: two sets of scenes that no training used
 _BATCH_SIZE = 64
 _COLUMNS, _SAMPLES_PER_CATEGORY, _NUM_SAMPLE_PAIRS, _NUM_NEIGHBOURS_DRAWN = 12, 2, 20, 18
 
 
 def generate(generator: Generator, asked: Sequence[Asked], *, p: dict[str, Any]) -> np.ndarray:
-    """An image uint8 (N, S, S, 3) a prompt. `p`: section evaluation of params.yaml."""
+    """One image per prompt, uint8 (N, S, S, 3). `p`: section evaluation of params.yaml."""
     parts = []
     for start in tqdm(range(0, len(asked), p["batch_size"]), desc="generated", mininterval=10):
         batch = asked[start : start + p["batch_size"]]
@@ -73,7 +73,7 @@ def look_at(
     score_threshold: float,
     presence_threshold: float,
 ) -> list[Outcome]:
-    """What detector and judge see in images uint8 (N, S, S, 3), one a prompt."""
+    """Results of detector and judge for images uint8 (N, S, S, 3), one per prompt."""
     names = {concept: COCO_NAMES.get(concept, concept) for concept in judge.concepts}
     verdicts = judge.look_at(images, threshold=presence_threshold)
     outcomes = []
@@ -94,7 +94,7 @@ def look_at(
 
 @torch.no_grad()
 def backbone_features(backbone: ResNetBackbone, images: np.ndarray) -> np.ndarray:
-    """Mean over the last stage's map of images uint8 (N, S, S, 3): float32 (N, D)."""
+    """Mean of the last stage's feature map of images uint8 (N, S, S, 3): float32 (N, D)."""
     parts = []
     for start in range(0, len(images), _BATCH_SIZE):
         pixels = torch.from_numpy(images[start : start + _BATCH_SIZE]).permute(0, 3, 1, 2).to(backbone.device) / 255
@@ -103,7 +103,7 @@ def backbone_features(backbone: ResNetBackbone, images: np.ndarray) -> np.ndarra
 
 
 def through_autoencoder(generator: Generator, images: np.ndarray) -> np.ndarray:
-    """Images uint8 (N, S, S, 3) as the generator would draw them had it sampled their latents."""
+    """Reconstructions of images uint8 (N, S, S, 3) by the generator's autoencoder."""
     batches = [images[start : start + _BATCH_SIZE] for start in range(0, len(images), _BATCH_SIZE)]
     return np.concatenate([generator.decode(generator.encode(batch)) for batch in batches])
 
@@ -117,7 +117,7 @@ def check_copies(
     backbone: ResNetBackbone,
     params: dict[str, Any],
 ) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
-    """How close generated images come to the training scenes, and how close fresh scenes and planted copies of training
+    """Distances of generated images to the training scenes, and those of fresh scenes and planted copies of training
     scenes do, both passed through the autoencoder, which blurs as it does in generated images.
 
     `images` and `fresh` uint8 (N, S, S, 3), of the same content. Returns the figures, and for each generated image its

@@ -1,4 +1,4 @@
-"""The Fréchet distance between two sets of features, each taken as a Gaussian: what FID is on Inception's features."""
+"""The Fréchet distance between two sets of features, each modelled as a Gaussian (FID uses Inception's features)."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def make_scenes(vae: AutoencoderKL, params: dict) -> tuple[np.ndarray, Tensor]:
 
 
 def crop(images: Tensor, moments: Tensor, *, crop_px: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One box for the whole batch: (B, 3, crop_px, crop_px) and the moments below it. Crops cost a fraction."""
+    """One box for the whole batch: (B, 3, crop_px, crop_px) and the moments below it. Crops reduce the cost."""
     factor = images.shape[-1] // moments.shape[-1]
     side = crop_px // factor
     y, x = torch.randint(moments.shape[-1] - side + 1, (2,), generator=generator).tolist()

@@ -1,4 +1,4 @@
-"""The judge: which concepts an image shows, in which colour its object is painted, and where it is.
+"""The judge: predicts the concepts in an image, the colour of its object and the place of the scene.
 
 A measuring instrument of its own, so that the generator is not scored by the detector that its masks come from.
 """
@@ -19,7 +19,7 @@ _BATCH_SIZE = 64
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge says of one image; `colour` is None for no colour word, and is right with one object only."""
+    """Predictions for one image. `colour`: None for no colour word; valid only with one object."""
 
     concepts: frozenset[str]
     colour: str | None
@@ -67,7 +67,7 @@ class Judge(nn.Module):
         return F.interpolate(images.float(), size=self._input_size, mode="area").round().byte()
 
     def look_at(self, images: np.ndarray, *, threshold: float) -> list[Verdict]:
-        """Verdicts on images uint8 (N, H, W, 3); a concept is there from probability `threshold` on."""
+        """Verdicts on images uint8 (N, H, W, 3); a concept counts as shown from probability `threshold` on."""
         concepts, colours, places = self._logits(images)
         return [
             Verdict(
@@ -81,7 +81,7 @@ class Judge(nn.Module):
         ]
 
     def calibrate(self, images: np.ndarray, *, num_concepts: int) -> float:
-        """The probability threshold from which on it sees `num_concepts` concepts in images uint8 (N, H, W, 3).
+        """The threshold at which it predicts `num_concepts` concepts in images uint8 (N, H, W, 3).
 
         With the number of those that are there, it misses as many as it makes up.
         """

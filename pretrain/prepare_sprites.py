@@ -1,4 +1,4 @@
-"""Rasterise the emoji art once into pretrain/data/sprites.npz: a training machine then needs no emoji packages.
+"""Rasterise the emoji art into pretrain/data/sprites.npz, so that a training machine needs no emoji packages.
 
 The training artworks are those of the mini world and, by more_art.yaml, of two further sets; `npm ci --prefix art`
 installs those two.

@@ -1,4 +1,4 @@
-"""What prompts ask for, what detector and judge see in the images, and the shares in which the two agree."""
+"""The content of prompts, the results of detector and judge, and the shares of images in which they agree."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Asked:
 
     @property
     def kind(self) -> str:
-        """One of KINDS: a prompt that names a colour or a place is no plain prompt of one or two objects."""
+        """One of KINDS: a prompt that names a colour or a place has a kind of its own."""
         if self.plain:
             return "one_object" if len(self.categories) == 1 else "two_objects"
         return "coloured" if self.colour is not None else "placed"
@@ -33,7 +33,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One image: what was asked for and what is seen in it."""
+    """One image: its prompt and the results of detector and judge."""
 
     asked: Asked
     detected: frozenset[str]
@@ -41,7 +41,7 @@ class Outcome:
     judged: frozenset[str]
     """All concepts that the judge finds, named or not."""
     colour: str | None
-    """The judge's colour word for the object, None for none; means something only with one object."""
+    """The judge's colour word for the object, None for none; valid only with one object."""
     place: str
     """The judge's place."""
 
@@ -67,13 +67,13 @@ class Outcome:
 
 
 def share(held: Iterable[bool]) -> float | None:
-    """Share of what holds, 0..1; None of nothing."""
+    """Share of true values, 0..1; None without values."""
     values = list(held)
     return sum(values) / len(values) if values else None
 
 
 def rates(outcomes: Sequence[Outcome], *, pascal: Collection[str]) -> dict[str, Any]:
-    """Found-rates of detector and judge, colours and places obeyed: shares, 0..1, None for what was not asked.
+    """Found-rates of detector and judge, colours and places obeyed: shares, 0..1, None for what no prompt names.
 
     `pascal`: categories that are scored on their own too; the others are `further`, and so is a pair with one of them.
     `exact`: the judge sees what was named and nothing else.
@@ -103,7 +103,7 @@ def rates(outcomes: Sequence[Outcome], *, pascal: Collection[str]) -> dict[str, 
 
 
 def category_rows(outcomes: Sequence[Outcome], *, pascal: Collection[str]) -> list[dict[str, Any]]:
-    """A row a category, those first that the judge finds least in their one-object images: numbers of prompts, and
+    """One row per category, sorted by how rarely the judge finds it in one-object images: numbers of prompts, and
     shares 0..1 of them. In `two_objects` the category alone counts, not the pair.
     """
     rows = []

@@ -34,7 +34,7 @@ _PER_CATEGORY, _NUM_PAIRS = 4, 60
 
 
 def load_snapshot(folder: Path, *, image_size: int, device: torch.device) -> Generator:
-    """The pipeline of a snapshot, which has all parts but the autoencoder."""
+    """The pipeline of a snapshot, which has all parts except the autoencoder."""
     with tempfile.TemporaryDirectory() as whole:
         for part in [*folder.iterdir(), MODELS / "diffusion" / "vae"]:
             (Path(whole) / part.name).symlink_to(part.resolve())
@@ -42,7 +42,7 @@ def load_snapshot(folder: Path, *, image_size: int, device: torch.device) -> Gen
 
 
 def found_rates(generator: Generator, detector: Detector, params: dict[str, Any]) -> dict[str, float | None]:
-    """Shares, 0..1, of the prompts of which the detector finds all categories."""
+    """Shares, 0..1, of prompts whose categories the detector finds all."""
     p = params["evaluation"]
     vocabulary = load_vocabulary("pascal", unseen=())
     records = sample_test_prompts(vocabulary, per_category=_PER_CATEGORY, per_pair=1, seed=p["seed"] + 1)

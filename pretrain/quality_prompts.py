@@ -69,7 +69,7 @@ def _prompt(categories: Sequence[str], colour: str | None, place: str | None) ->
 def real_scenes(
     book: SpriteBook, asked: Sequence[Asked], *, image_size: int, mirrored_frac: float, seed: int
 ) -> tuple[list[Asked], np.ndarray]:
-    """For each prompt a real scene of its categories and colour in a random place, uint8 (N, S, S, 3).
+    """One real scene per prompt, of its categories and colour in a random place, uint8 (N, S, S, 3).
 
     `mirrored_frac`: chance that an artwork is mirrored, as in the generator's training.
 

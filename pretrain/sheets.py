@@ -11,7 +11,7 @@ _LABEL_PX = 24
 
 
 def draw_sheet(images: np.ndarray, labels: Sequence[str], *, columns: int) -> Image.Image:
-    """`images` uint8 (N, S, S, 3) row by row, each above its label, two lines of which fit."""
+    """`images` uint8 (N, S, S, 3) row by row, each above its label of at most two lines."""
     tile = images.shape[1]
     sheet = Image.new("RGB", (columns * tile, -(-len(images) // columns) * (tile + _LABEL_PX)), "white")
     draw = ImageDraw.Draw(sheet)

@@ -1,4 +1,4 @@
-"""Train a small ResNet to tell the concepts of the training artworks apart; write models/mini/backbone.
+"""Train a small ResNet to classify the concepts of the training artworks; write models/mini/backbone.
 
 It stands for the ImageNet weights that the paper's MaskFormer starts from: labelled images, without masks.
 """
@@ -20,7 +20,7 @@ from vary_sprites import vary_book
 
 from diffground.data.stickers.sprites import SpriteBook
 
-_REACH = 0.35  # of half a crop: how far the object is from its centre at most
+_REACH = 0.35  # largest distance of the object from the crop's centre, as a share of half a crop
 
 
 def make_scenes(
@@ -44,7 +44,7 @@ def random_crops(
     """uint8 (B, 3, S, S) -> float32 (B, 3, crop_px, crop_px) in 0..1: scaled, mirrored, tinted, the object inside."""
     n = len(images)
     scale = (torch.rand(n, generator=generator) * math.log(scales[1] / scales[0])).exp() * scales[0]
-    covered = crop_px / images.shape[-1] / scale  # side of the crop, of the scene's
+    covered = crop_px / images.shape[-1] / scale  # side of the crop as a share of the scene's
     mirror = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
     matrix = torch.zeros(n, 2, 3)
     matrix[:, 0, 0], matrix[:, 1, 1] = mirror * covered, covered

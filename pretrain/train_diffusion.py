@@ -61,7 +61,7 @@ def build_unet(
         layers_per_block=layers,
         down_block_types=["CrossAttnDownBlock2D"] * coarse + ["DownBlock2D"],
         up_block_types=["UpBlock2D"] + ["CrossAttnUpBlock2D"] * coarse,
-        # at full latent size self-attention costs as much as all the rest on a CPU: words are attended to twice instead
+        # at full latent size self-attention costs as much as all the rest on a CPU; cross-attention is used twice
         only_cross_attention=[True] + [False] * coarse,
         cross_attention_dim=text_dim,
         attention_head_dim=4,
@@ -104,7 +104,7 @@ def build_scheduler() -> DDIMScheduler:
 def encode_scenes(
     book: SpriteBook, vae: AutoencoderKL, params: dict, device: torch.device
 ) -> tuple[torch.Tensor, list[str]]:
-    """Scaled latents float32 (N, C, h, w) on `device`, and captions; kept on disk, so that a resume starts at once."""
+    """Scaled latents float32 (N, C, h, w) on `device`, and captions; kept on disk for a resumed training."""
     p = params["scenes"]
     made_of = [SPRITES, BASE_VAE / "diffusion_pytorch_model.safetensors"]
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in made_of]
@@ -134,7 +134,7 @@ def main() -> None:
     device = pick_device()
     book = read_book()
     vae = load_base_vae(device)
-    if STATE.exists():  # the trainer of merges breaks ties by chance: ids must stay what they were
+    if STATE.exists():  # the trainer of merges breaks ties at random: ids must stay the same
         tokenizer = CLIPTokenizer.from_pretrained(MODELS / "diffusion" / "tokenizer")
     else:
         tokenizer = build_tokenizer(book, max_tokens=p["max_tokens"])
@@ -167,7 +167,7 @@ def main() -> None:
         _export(folder, tokenizer, unet, text_encoder, scheduler, state.average)
 
     def save() -> None:
-        export(MODELS / "diffusion")  # first: a resume takes the tokenizer from there, and its ids must fit the state
+        export(MODELS / "diffusion")  # first: a resumed training reads the tokenizer there; its ids must fit the state
         state.save()
 
     log = TrainingLog(HERE / "logs" / "diffusion.jsonl")
@@ -237,13 +237,13 @@ def _export(
     scheduler: DDIMScheduler,
     average: dict[str, Tensor],
 ) -> None:
-    """Write the averaged weights, float16, beside the VAE: together a StableDiffusionPipeline folder."""
+    """Write the averaged weights, float16, next to the VAE: together a StableDiffusionPipeline folder."""
     with torch.no_grad():
         for name, module in (("unet", copy.deepcopy(unet)), ("text_encoder", copy.deepcopy(text_encoder))):
             for key, weight in module.named_parameters():
                 weight.copy_(average[f"{name}.{key}"])
             module.half().cpu().save_pretrained(folder / name)
-    # transformers loads in the dtype that the config names, diffusers in float32: let both be the same by default
+    # transformers loads in the dtype that the config names, diffusers in float32: make both the same by default
     config_path = folder / "text_encoder" / "config.json"
     config = json.loads(config_path.read_text()) | {"dtype": "float32"}
     config_path.write_text(json.dumps(config, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Train the judge on scenes of one to three objects, a share of them seen through the generator's VAE.
+"""Train the judge on scenes of one to three objects, a share of them reconstructed by the generator's VAE.
 
 Its scenes and varied artworks come from other seeds than those of generator and detector. It is not shipped: the state
 is all that is written, and started again, the script goes on where it was. The budget is wall-clock training time over
@@ -45,7 +45,7 @@ _UNKNOWN = -1
 @dataclass(frozen=True)
 class JudgeScenes:
     """`images` uint8 (N, 3, S, S), of the judge's input size; `present` bool (N, K); `colours` int64 (N,), 0 for none,
-    1 + c for word c, -1 for not to be learnt; `places` int64 (N,)."""
+    1 + c for word c, -1 to be ignored; `places` int64 (N,)."""
 
     images: Tensor
     present: Tensor
@@ -67,7 +67,7 @@ def build_judge(book: SpriteBook, p: dict[str, Any]) -> Judge:
 
 
 def load_judge(book: SpriteBook, p: dict[str, Any], device: torch.device) -> Judge:
-    """The judge that the last training left, weights averaged. Raises: SystemExit before the first one."""
+    """The judge of the last training, with averaged weights. Raises: SystemExit before the first one."""
     if not STATE.is_file():
         raise SystemExit(
             f"{STATE}: missing (it is not committed); run: cd pretrain && dvc unfreeze judge && dvc repro judge"
@@ -91,7 +91,7 @@ def make_scenes(
     seed: int,
     device: torch.device,
 ) -> JudgeScenes:
-    """Scenes in turn of artworks as they are and of varied ones; the first of them become VAE reconstructions.
+    """Scenes of original and of varied artworks, in turn; the first of them become VAE reconstructions.
 
     A varied artwork may have any colour, so that of one object it is only known which word it was repainted in.
     """
@@ -136,7 +136,7 @@ def augmented_batch(scenes: JudgeScenes, *, batch_size: int, generator: torch.Ge
 
 
 def losses_of(logits: Sequence[Tensor], present: Tensor, colours: Tensor, places: Tensor) -> dict[str, Tensor]:
-    """Of the three questions, each a mean over the images whose answer is known.
+    """Losses of the three questions, each a mean over the images whose answer is known.
 
     The concepts' is summed over them. `rank_loss` asks the present ones to come before the others: without it, almost
     all of the first gradient says that everything is absent.

@@ -1,4 +1,4 @@
-"""Train the AutoencoderKL (factor 4) of which the generator's latents are made, on crops of small scenes: base_vae/."""
+"""Train the AutoencoderKL (factor 4) that defines the generator's latents, on crops of small scenes: base_vae/."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scenes that the generator is trained on, one by one: the same index gives the same scene, everywhere."""
+"""The generator's training scenes: the same index gives the same scene on every machine."""
 
 from __future__ import annotations
 

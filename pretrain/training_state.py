@@ -1,4 +1,4 @@
-"""A training that can be killed: weights, their average, the optimizer and the clock, saved and resumed as one."""
+"""A training that can be killed: weights, their average, the optimizer and the clock, saved and resumed together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from common import load_state, save_state
 from torch import Tensor, nn
 
-_SUSPENDED_S = 10.0  # a step that took longer was interrupted: the pause is not training time
+_SUSPENDED_S = 10.0  # a longer step was interrupted; the pause is not training time
 
 
 class TrainingState:

@@ -1,4 +1,4 @@
-"""Varied copies of artworks: shape, colour and outline change, so that a detector learns more than the originals."""
+"""Varied copies of artworks: shape, colour and outline change, so that a detector generalises beyond the originals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffground.data.stickers.sprites import Sprite, SpriteBook
 from diffground.segmentation.augmentation import turn_hue
 
 CANVAS_PX = 136
-_SPRITE_PX = 100  # longest side on the canvas before the warp; the rest is room for the warp and the outline
+_SPRITE_PX = 100  # longest side on the canvas before the warp; the margin is for the warp and the outline
 
 
 def vary_book(book: SpriteBook, *, num_copies: int, seed: int) -> SpriteBook:
@@ -59,7 +59,7 @@ def _uniform(generator: torch.Generator, num: int, low: float, high: float) -> T
 
 
 def _warp(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Flip, stretch, shear, turn and a smooth free deformation."""
+    """Flip, stretch, shear, rotate and deform smoothly."""
     n = len(images)
     flip = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
     angle = _uniform(generator, n, -0.2, 0.2)

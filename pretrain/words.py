@@ -17,7 +17,7 @@ from diffground.vocabulary import COCO_NAMES, PHRASES, with_article
 
 
 def build_tokenizer(book: SpriteBook, *, max_tokens: int) -> CLIPTokenizer:
-    """A CLIP tokenizer that makes one token of every word of the captions; other words fall apart into letters."""
+    """A CLIP tokenizer with one token per word of the captions; other words are split into letters."""
     names = [PHRASES.get(c, c) for c in [*book.train, *book.further]] + list(COCO_NAMES.values())
     phrases = [*names, *PLACES, *COLOURS]
     sentences = [f"a photograph of {with_article(phrase)} and an apple" for phrase in phrases]

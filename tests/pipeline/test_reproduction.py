@@ -198,7 +198,7 @@ def test_every_stage_leaves_a_page_with_metrics_picture_and_run(reproduced, stag
         assert page.startswith(f"# {stage}\n\nMLflow run `{runs[stage]}` in `sqlite:///mlflow.db`\n\n")
         measured = (reproduced.root / f"reports/metrics/{stage}.json").is_file()
         assert (f"| | {stage} |\n| --- | ---: |\n" in page) == measured
-        pictures = re.findall(r"!\[what (\w+) made\]\(data:image/jpeg;base64,([^)]+)\)", page)
+        pictures = re.findall(r"!\[outputs of (\w+)\]\(data:image/jpeg;base64,([^)]+)\)", page)
         assert [name for name, _ in pictures] == ([] if stage == "sample_prompts" else [stage]), page[-300:]
         for _, content in pictures:
             picture = Image.open(BytesIO(base64.b64decode(content, validate=True)))

@@ -111,13 +111,12 @@ def test_stages_write_the_bytes_of_one_process(one_thread, workers, tmp_path):  
     assert len(set(hashes.values())) == 12
 
 
-def test_the_shard_of_a_killed_worker_is_done_again(workers, expected, tmp_path, capsys):
+def test_the_shard_of_a_killed_worker_is_done_again(workers, expected, tmp_path, capsys, caplog):
     killed = tmp_path / "killed"
     assert run(tmp_path / "out", KilledAt(5, times=2, log=killed), workers) == 3
     assert len(set(killed.read_text().splitlines())) == 2, "two processes were killed in the middle of 000001"
-    told = capsys.readouterr().err
-    assert told.count("a Ray worker was lost at item 000001, which is repeated") == 2
-    assert "test: 10/10, " in told, "samples that were lost are counted once"
+    assert caplog.messages.count("a Ray worker was lost at item 000001, which is repeated") == 2
+    assert "test: 10/10, " in capsys.readouterr().err, "samples that were lost are counted once"
     assert digest(tmp_path / "out") == {**expected, "fingerprint.json": ANY}  # which knows the code of KilledAt
     assert len(expected) == 4
 
