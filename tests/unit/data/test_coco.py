@@ -263,8 +263,7 @@ def test_a_segment_without_a_category_is_an_error(panoptic, tmp_path):
 
 def test_panoptic_without_its_images_says_what_to_unpack(panoptic, tmp_path):
     (panoptic / "annotations/panoptic_val2017/000000000007.png").unlink()
-    with pytest.raises(
-        UserError, match=r"07\.png: missing, .* of 1 segment maps; unpack panoptic_val2017\.zip next to"
-    ):
+    missing = r"07\.png: missing, .* of 1 segment maps; unpack panoptic_val2017\.zip next to"
+    with pytest.raises(UserError, match=missing):
         convert(panoptic, tmp_path / "voc", annotations="panoptic")
     assert not (tmp_path / "voc").exists()
