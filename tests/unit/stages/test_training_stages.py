@@ -105,4 +105,7 @@ def test_two_processes_train_and_one_error_line_tells_what_is_wrong(clone):
     assert outputs(clone) == own, "accelerate's two processes train as the stage's own do"
     change(clone, segmenter={"training_sets": ["synthetic"]})
     assert_one_line(call(clone, "train_maskformer"), "data/synthetic")
-    assert list(states.iterdir()) == []  # one state a training set that is asked for
+    # of two processes the error may end the one that removes states before it does
+    change(clone, runtime={"num_training_processes": 1})
+    assert_one_line(call(clone, "train_maskformer"), "data/synthetic")
+    assert list(states.iterdir()) == []  # only training sets that are asked for keep a state
