@@ -37,6 +37,7 @@ from diffground.detection.detector import Detector
 from diffground.detection.load import load_detector
 from diffground.detection.oracle import oracle_masks
 from diffground.diffusion.generator import Generator
+from diffground.diffusion.sampling import Sampling
 from diffground.reproduction.metrics import write_metrics
 from diffground.runtime.device import pick_dtype
 from diffground.vocabulary import COCO_NAMES, PASCAL_CATEGORIES
@@ -53,13 +54,8 @@ def generate(generator: Generator, asked: Sequence[Asked], *, p: dict[str, Any])
     parts = []
     for start in tqdm(range(0, len(asked), p["batch_size"]), desc="generated", mininterval=10):
         batch = asked[start : start + p["batch_size"]]
-        samples = generator.sample(
-            [wish.prompt for wish in batch],
-            [wish.seed for wish in batch],
-            num_steps=p["num_steps"],
-            guidance_scale=p["guidance_scale"],
-            tapped_step=1,
-        )
+        sampling = Sampling(p["num_steps"], p["guidance_scale"], tapped_step=1)
+        samples = generator.sample([wish.prompt for wish in batch], [wish.seed for wish in batch], sampling)
         parts.append(samples.images)
     return np.concatenate(parts)
 

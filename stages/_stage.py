@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from diffground.entry_point import log_to_stderr, run_entry_point
 from diffground.errors import UserError
@@ -29,13 +30,27 @@ from diffground.reproduction import paths
 from diffground.reproduction.config import Params, load_params
 from diffground.reproduction.overview import stage_begins, stage_ended
 from diffground.reproduction.recovery import keep_copy
+from diffground.runtime.config import RuntimeConfig
+from diffground.runtime.fork_server import start_fork_server
+from diffground.runtime.imports import imported_names
 from diffground.runtime.instruction_set import limit_instruction_set
 from diffground.runtime.rank import is_main_process, is_one_of_several
 from diffground.tracking import TrackingRun, start_run
 
-# Stage scripts import this module first, and torch after it. What is wrong with params.yaml is reported by run_stage.
-with suppress(UserError):
-    limit_instruction_set(load_params(paths.PARAMS).runtime.instruction_set)
+
+def _prepare(runtime: RuntimeConfig) -> None:
+    """What must come before the imports of the stage script: it imports this module first, and torch after it."""
+    limit_instruction_set(runtime.instruction_set)
+    script = getattr(sys.modules["__main__"], "__file__", None)  # None in a worker, which imports the script too
+    if script is None or runtime.backend != "local" or runtime.num_workers == 1:
+        return
+    imported = sorted(set(imported_names(Path(script), "__main__")))
+    if "diffground.runtime.backend" in imported:
+        start_fork_server([name for name in imported if name.startswith("diffground.")])
+
+
+with suppress(UserError):  # run_stage reports what is wrong with params.yaml
+    _prepare(load_params(paths.PARAMS).runtime)
 
 Main = Callable[[Params, TrackingRun], None]
 

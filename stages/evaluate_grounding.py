@@ -37,9 +37,7 @@ def main(params: Params, run: TrackingRun) -> None:
     generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
     grounder = Grounder.load(paths.GROUNDING_MODEL, generator=generator, device=device)
     training = read_labelled_samples(generated=paths.GENERATED["train"], oracle=paths.ORACLE["train"])
-    maps = DaamMaps(
-        generator=generator, phrases=vocabulary.phrases, num_steps=p.num_steps, guidance_scale=p.guidance_scale
-    )
+    maps = DaamMaps(generator=generator, phrases=vocabulary.phrases, sampling=p.sampling)
     methods: dict[str, MaskMethod] = {
         "grounding": GroundingMethod(
             grounder=grounder,

@@ -8,7 +8,7 @@ from _stage import run_stage
 
 from diffground.diffusion.generator import Generator
 from diffground.grounding.card import grounding_card
-from diffground.grounding.checkpoint import Sampling, save_grounding
+from diffground.grounding.checkpoint import save_grounding
 from diffground.grounding.fit import fit_grounding
 from diffground.reproduction import paths
 from diffground.reproduction.config import Params
@@ -42,7 +42,7 @@ def main(params: Params, run: TrackingRun) -> None:
         generator=generator,
         vocabulary=vocabulary,
         config=params.grounding,
-        sampling=Sampling(p.num_steps, p.guidance_scale, p.tapped_step),
+        sampling=p.sampling,
         feature_batch_size=p.batch_size,
         device=device,
         unfinished=unfinished,

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from diffground.baselines.daam import daam_maps
+from diffground.baselines.daam import sample_with_maps
 from diffground.data.images import ImageLike, read_image
 from diffground.diffusion.checkpoint import generator_id, load_pipeline
-from diffground.diffusion.generator import Generator, Samples
+from diffground.diffusion.generator import Generator
 from diffground.diffusion.inversion import invert_latents
+from diffground.diffusion.sampling import Sampling
 from diffground.diffusion.textual_inversion import add_textual_inversion, spell_out
 from diffground.errors import UserError
 from diffground.grounded_output import GroundedOutput, GroundedSample
@@ -125,6 +125,8 @@ class GroundedPipeline:
         num_steps: int | None = None,
         guidance_scale: float | None = None,
         tapped_step: int | None = None,
+        sampler: str | None = None,
+        timesteps: Sequence[int] | None = None,
         mask_threshold: float | None = None,
         resolve_overlaps: bool = True,
         batch_size: int = 8,
@@ -136,9 +138,12 @@ class GroundedPipeline:
             words: of all prompts (["dog", "cat"]), or of each prompt ([["dog"], ["cat", "sofa"]]). A prompt contains
                 its words; with a textual inversion, its token is a word.
             seeds: one per prompt; None: 0, 1, 2, …
-            num_steps, guidance_scale: DDIM steps and classifier-free guidance; None: see `defaults`.
+            num_steps, guidance_scale: sampling steps and classifier-free guidance; None: see `defaults`.
             tapped_step: step whose features are read, counted from the clean end; None: the one that is closest to the
                 timestep on which the module was trained.
+            sampler: 'ddim' or 'dpmsolver++'; None: see `defaults`.
+            timesteps: those that 'dpmsolver++' visits, falling; None: see `defaults`, but evenly spread where sampler
+                or num_steps is given.
             mask_threshold: probability from which a pixel belongs to a word, above 0, to 1; None: see `defaults`.
             resolve_overlaps: True gives a pixel to its likeliest word only, so that masks are disjoint; False gives
                 each word all pixels above the threshold.
@@ -156,6 +161,9 @@ class GroundedPipeline:
         if len(seeds) != len(prompts) or min(seeds) < 0:
             raise UserError(f"seeds must be one number per prompt, 0 or more; got {seeds} for {len(prompts)} prompts")
         defaults = self.defaults or Defaults(0, -1.0, 0.0)
+        if timesteps is None:
+            timesteps = defaults.timesteps if num_steps is None and sampler is None else ()
+        sampler = defaults.sampler if sampler is None else sampler
         num_steps = defaults.num_steps if num_steps is None else num_steps
         guidance_scale = defaults.guidance_scale if guidance_scale is None else guidance_scale
         threshold = self._threshold(mask_threshold)
@@ -164,23 +172,16 @@ class GroundedPipeline:
                 f"num_steps must be at least 1, guidance_scale not negative, got {num_steps} and {guidance_scale:g}; "
                 "a pipeline without a grounding module has no defaults: give both"
             )
-        if tapped_step is None:
-            tapped_step = self._tapped_step(num_steps)
+        sampling = Sampling(num_steps, guidance_scale, 1, sampler, tuple(timesteps))
+        sampling = replace(sampling, tapped_step=tapped_step or self._tapped_step(sampling))
         self._check_inversions(prompts)
         spelt = [spell_out(prompt, self._phrases) for prompt in prompts]
         queries = [self._queries(full, of) for full, of in zip(spelt, words_of, strict=True)]
         samples: list[GroundedSample] = []
         for start in range(0, len(prompts), batch_size):
             part = slice(start, start + batch_size)
-            sampled = self.generator.sample(
-                spelt[part],
-                seeds[part],
-                num_steps=num_steps,
-                guidance_scale=guidance_scale,
-                tapped_step=tapped_step,
-            )
-            found = self._find(sampled, spelt[part], seeds[part], queries[part], num_steps, guidance_scale)
-            for i, (image, scores) in enumerate(zip(sampled.images, found, strict=True), start=start):
+            images, found = self._sample(spelt[part], seeds[part], sampling, queries[part])
+            for i, (image, scores) in enumerate(zip(images, found, strict=True), start=start):
                 probs = scores[: len(words_of[i])]
                 masks = _masks(probs, threshold, resolve=resolve_overlaps)
                 samples.append(GroundedSample(Image.fromarray(image), words_of[i], probs, masks, prompts[i], seeds[i]))
@@ -223,6 +224,7 @@ class GroundedPipeline:
             [spelt],
             num_steps=sampling.num_steps,
             tapped_step=sampling.tapped_step,
+            timesteps=sampling.timesteps,
             fixed_point_iterations=fixed_point_iterations,
         )
         [found] = self._grounder.probs(
@@ -233,29 +235,16 @@ class GroundedPipeline:
         masks = _masks(probs, threshold, resolve=resolve_overlaps)
         return GroundedSample(Image.fromarray(pixels), of_image, probs, masks, prompt)
 
-    def _find(
-        self,
-        sampled: Samples,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        queries: Sequence[Sequence[str]],
-        num_steps: int,
-        guidance_scale: float,
-    ) -> list[np.ndarray]:
-        """Scores float32 (Q, H, W) of each sample's words: of the grounding module, or else of DAAM."""
+    def _sample(
+        self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling, queries: Sequence[Sequence[str]]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Images uint8 (B, H, W, 3), and of each the scores float32 (Q, H, W) of its words: of the grounding module, or
+        else of DAAM."""
         if self._grounder is None:
-            maps = daam_maps(
-                self.generator, prompts, seeds, queries, num_steps=num_steps, guidance_scale=guidance_scale
-            )
-            return list(maps)
-        probs = self._grounder.probs(
-            latents=sampled.latents,
-            prompts=prompts,
-            words=queries,
-            timestep=sampled.timestep,
-            image_size=self.generator.image_size,
-        )
-        return [of_sample.numpy() for of_sample in probs]
+            images, maps = sample_with_maps(self.generator, prompts, seeds, queries, sampling)
+            return images, list(maps)
+        images, probs = self._grounder.sample(prompts, seeds, sampling, words=queries)
+        return images, [of_sample.numpy() for of_sample in probs]
 
     def _threshold(self, given: float | None) -> float:
         if given is None:
@@ -266,12 +255,12 @@ class GroundedPipeline:
             raise UserError(f"mask_threshold must be above 0 and at most 1, got {given:g}")
         return given
 
-    def _tapped_step(self, num_steps: int) -> int:
+    def _tapped_step(self, sampling: Sampling) -> int:
         """The step that is closest to the timestep of the module's training; the last one without a module."""
         if self._spec is None:
             return 1
-        timesteps = torch.as_tensor(self.generator.scheduler(num_steps).timesteps).flip(0)  # the clean end first
-        return 1 + int((timesteps - self._spec.timestep).abs().argmin())
+        timesteps = self.generator.timesteps(sampling)[::-1]  # the clean end first
+        return 1 + int(np.abs(np.subtract(timesteps, self._spec.timestep)).argmin())
 
     def _check_inversions(self, prompts: Sequence[str]) -> None:
         """Raises: UserError for a textual inversion that no prompt uses: it was loaded in vain."""

@@ -19,7 +19,8 @@ from diffground.detection.detector import Detector
 from diffground.detection.oracle import detect_shards, require_labels
 from diffground.diffusion.generate import generate_shards
 from diffground.diffusion.generator import Generator
-from diffground.grounding.checkpoint import Sampling, save_grounding
+from diffground.diffusion.sampling import Sampling
+from diffground.grounding.checkpoint import save_grounding
 from diffground.grounding.fit import FittedGrounding, fit_grounding
 from diffground.grounding.prediction import Grounder
 from diffground.grounding.synthesize import synthesize_shards
@@ -71,10 +72,8 @@ def run_method(generator: Generator, *, detector: Detector, params: Params, fold
     """One image for training and one for the synthetic set, each with both of CATEGORIES."""
     vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
     require_labels(detector, CATEGORIES, detector_names=vocabulary.detector_names)
-    sampler = {
-        name: getattr(params.generator, name)
-        for name in ("num_steps", "guidance_scale", "tapped_step", "batch_size", "shard_size")
-    }
+    p = params.generator
+    sampler = {"sampling": p.sampling, "batch_size": p.batch_size, "shard_size": p.shard_size}
     generate_shards([_record("train", 0)], out_dir=folder / "generated", generator=generator, **sampler)
     detect_shards(
         folder / "generated",

@@ -16,13 +16,13 @@ import yaml
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 
-from diffground.baselines.daam import daam_maps
+from diffground.baselines.daam import sample_with_maps
 from diffground.cli.actions import parse_inversion
 from diffground.cli.main import main
 from diffground.data.shards import decode_mask
 from diffground.diffusion.generator import Generator
+from diffground.diffusion.sampling import Sampling
 from diffground.diffusion.textual_inversion import spell_out
-from diffground.grounding.checkpoint import Sampling
 from diffground.grounding.prediction import Grounder
 from tests.unit.diffusion.architectures import build_sdxl
 from tests.unit.diffusion.conftest import IMAGE_SIZE, checkpoint, generator
@@ -75,9 +75,7 @@ def test_each_pixel_goes_to_the_likelier_word_from_the_threshold_on(
     prompt, words = "a photograph of a dog and a potted plant", ["dog", "potted plant"]
     asked = [prompt, "-c", words[0], "-c", words[1], "--seed", "3", "-o", "out/u.png"]
     params = yaml.safe_load(Path("params.yaml").read_text())
-    samples = generator.sample(
-        [prompt], [3], num_steps=3, guidance_scale=params["generator"]["guidance_scale"], tapped_step=1
-    )
+    samples = generator.sample([prompt], [3], Sampling(3, params["generator"]["guidance_scale"], 1))
     probs = (
         Grounder.load(Path("models/grounding"), generator=generator, device=torch.device("cpu"))
         .probs(
@@ -172,14 +170,13 @@ def test_daam_needs_no_grounding_module(place: Path, capsys: pytest.CaptureFixtu
     params = yaml.safe_load(Path("params.yaml").read_text())["generator"]
     pipeline = StableDiffusionPipeline.from_pretrained(params["checkpoint"], safety_checker=None)
     pipeline.load_textual_inversion(VECTOR, token="<my-cat>")
-    heat = daam_maps(
+    _, [heat] = sample_with_maps(
         Generator(pipeline, image_size=IMAGE_SIZE, generator_id=""),
         [PROMPT],
         [3],
         [words],
-        num_steps=3,
-        guidance_scale=params["guidance_scale"],
-    )[0]
+        Sampling(3, params["guidance_scale"], 1),
+    )
     for q, word in enumerate(words):
         expected = (heat[q] >= 0.4) & ((heat[q] > heat[1 - q]) | ((heat[q] == heat[1 - q]) & (q == 0)))
         assert expected.any()

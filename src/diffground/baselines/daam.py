@@ -9,21 +9,20 @@ import torch.nn.functional as F
 
 from diffground.diffusion.cross_attention import WordMaps
 from diffground.diffusion.generator import Generator
+from diffground.diffusion.sampling import Sampling
 from diffground.errors import UserError
 
 _NUM_BINS = 100
 
 
-def daam_maps(
+def sample_with_maps(
     generator: Generator,
     prompts: Sequence[str],
     seeds: Sequence[int],
     phrases: Sequence[Sequence[str]],
-    *,
-    num_steps: int,
-    guidance_scale: float,
-) -> np.ndarray:
-    """Sample the prompts again and return heat maps of their phrases, float32 (B, Q, H, W) in 0..1.
+    sampling: Sampling,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sample the prompts: images uint8 (B, H, W, 3), and heat maps of their phrases, float32 (B, Q, H, W) in 0..1.
 
     The attention probabilities of the conditional half, mean over the phrase's tokens, heads and steps, are resized
     bicubically to the largest layer's size, averaged over the layers, resized to the image and normalised: the least
@@ -31,15 +30,13 @@ def daam_maps(
     where a sample has fewer phrases than another.
     """
     recorder = WordMaps(generator.token_weights(prompts, phrases))
-    generator.sample(
-        prompts, seeds, num_steps=num_steps, guidance_scale=guidance_scale, tapped_step=1, recorder=recorder
-    )
+    images = generator.sample(prompts, seeds, sampling, recorder=recorder).images
     maps = recorder.resized(recorder.finest_size, mode="bicubic").clamp(min=0).mean(dim=2)  # (B, Q, s, s)
     size = (generator.image_size, generator.image_size)
     maps = F.interpolate(maps, size=size, mode="bicubic", align_corners=False)  # (B, Q, H, W)
     low, high = maps.amin(dim=(2, 3), keepdim=True), maps.amax(dim=(2, 3), keepdim=True)
     normalised = (maps - low) / (high - low).clamp(min=1e-8)
-    return normalised.cpu().numpy()
+    return images, normalised.cpu().numpy()
 
 
 def choose_threshold(

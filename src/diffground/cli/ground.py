@@ -60,6 +60,8 @@ def ground(
         num_steps=p.num_steps,
         guidance_scale=p.guidance_scale,
         tapped_step=p.tapped_step,
+        sampler=p.sampler,
+        timesteps=p.timesteps,
         mask_threshold=threshold,
     )
     image, masks = np.asarray(sample.image), sample.masks

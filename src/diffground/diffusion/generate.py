@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,13 @@ import numpy as np
 from diffground.data.labelled import image_sample
 from diffground.data.shard_map import map_shards, shard_jobs
 from diffground.data.shards import Sample
-from diffground.diffusion.generator import Generator, Samples
+from diffground.diffusion.generator import Generator
+from diffground.diffusion.sampling import Sampling
 from diffground.prompts import PromptRecord, prompts_digest
 from diffground.runtime.workers import Workers
 
 
-def sampler_settings(
-    generator: Generator, *, num_steps: int, guidance_scale: float, tapped_step: int
-) -> dict[str, Any]:
+def sampler_settings(generator: Generator, sampling: Sampling) -> dict[str, Any]:
     """What a sample depends on in addition to prompt and seed; written to meta.json and fingerprints.
 
     Raises: UserError for settings out of range.
@@ -28,25 +27,11 @@ def sampler_settings(
     return {
         "generator": generator.generator_id,
         "image_size": generator.image_size,
-        "sampler": "ddim",
-        "num_steps": num_steps,
-        "guidance_scale": guidance_scale,
-        "tapped_step": tapped_step,
-        "timestep": generator.timestep(num_steps=num_steps, tapped_step=tapped_step),
+        **asdict(sampling),
+        "timestep": generator.timestep(sampling),
         "dtype": str(generator.dtype).removeprefix("torch."),
         "libraries": {name: version(name) for name in ("torch", "diffusers", "transformers")},
     }
-
-
-def sample_records(generator: Generator, records: Sequence[PromptRecord], *, settings: Mapping[str, Any]) -> Samples:
-    """One batch of records, with the settings that sampler_settings gave."""
-    return generator.sample(
-        [record.prompt for record in records],
-        [record.seed for record in records],
-        num_steps=settings["num_steps"],
-        guidance_scale=settings["guidance_scale"],
-        tapped_step=settings["tapped_step"],
-    )
 
 
 def generate_shards(
@@ -54,9 +39,7 @@ def generate_shards(
     *,
     out_dir: Path,
     generator: Generator,
-    num_steps: int,
-    guidance_scale: float,
-    tapped_step: int,
+    sampling: Sampling,
     batch_size: int,
     shard_size: int,
     description: str = "generate",
@@ -69,13 +52,13 @@ def generate_shards(
     workers: None: use only this process.
     Raises: UserError for settings out of range.
     """
-    settings = sampler_settings(generator, num_steps=num_steps, guidance_scale=guidance_scale, tapped_step=tapped_step)
+    settings = sampler_settings(generator, sampling)
     return map_shards(
         shard_jobs(records, shard_size=shard_size),
         out_dir=out_dir,
         # the batch size is left out: it changes the speed, and the images by floating-point error only
         fingerprint={**settings, "shard_size": shard_size, "prompts": prompts_digest(records)},
-        process=_SampleShard(generator=generator, settings=settings, batch_size=batch_size),
+        process=_SampleShard(generator=generator, sampling=sampling, settings=settings, batch_size=batch_size),
         description=description,
         num_samples=len(records),
         workers=workers,
@@ -87,6 +70,7 @@ class _SampleShard:
     """Prompt records of one shard -> its samples."""
 
     generator: Generator
+    sampling: Sampling
     settings: dict[str, Any]
     """Those of sampler_settings."""
     batch_size: int
@@ -94,7 +78,9 @@ class _SampleShard:
     def __call__(self, shard: Sequence[PromptRecord]) -> Iterator[Sample]:
         for start in range(0, len(shard), self.batch_size):
             batch = shard[start : start + self.batch_size]
-            samples = sample_records(self.generator, batch, settings=self.settings)
+            samples = self.generator.sample(
+                [record.prompt for record in batch], [record.seed for record in batch], self.sampling
+            )
             latents = samples.latents.cpu().numpy().astype(np.float16)
             for record, image, latent in zip(batch, samples.images, latents, strict=True):
                 yield image_sample(**record.to_json(), settings=self.settings, image=image, latent=latent)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from diffground.diffusion.checkpoint import generator_id, load_pipeline
 from diffground.diffusion.cross_attention import Observer, WordMaps, cross_attention_layers, observe_cross_attention
-from diffground.diffusion.schedule import ddim_scheduler
+from diffground.diffusion.sampling import Sampling
+from diffground.diffusion.schedule import ddim_scheduler, sampling_scheduler
 from diffground.diffusion.self_attention import PixelAffinity, observe_self_attention
 from diffground.diffusion.text_encoding import EncodedText, TextEncoding
 from diffground.diffusion.unet_features import group_by_size, stack_branches, tap_features
@@ -22,18 +23,6 @@ from diffground.errors import UserError
 from diffground.vocabulary import photograph_of
 
 _BRANCHES = {"conditional": 1, "both": 2}
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Sampled images, and the state of sampling at the tapped step."""
-
-    images: np.ndarray
-    """uint8 (B, H, W, 3)."""
-    latents: Tensor
-    """float32 (B, C, h, w) on the model's device: what enters the UNet at `timestep`."""
-    timestep: int
-    """Of the noise schedule, 0..999 for Stable Diffusion."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +43,33 @@ class Features:
             return self
         missing = num_queries - self.attention.shape[1]
         return replace(self, attention=F.pad(self.attention, (0, 0, 0, 0, 0, 0, 0, missing)))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Sampled images, and the state of sampling at the tapped step."""
+
+    images: np.ndarray
+    """uint8 (B, H, W, 3)."""
+    latents: Tensor
+    """float32 (B, C, h, w) on the model's device: what enters the UNet at `timestep`."""
+    timestep: int
+    """Of the noise schedule, 0..999 for Stable Diffusion."""
+    features: Features | None = None
+    """Of the tapped step's own pass; None if none were asked for."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """What to read of a UNet pass."""
+
+    branches: str = "conditional"
+    """'conditional' reads the prompt's pass; 'both' puts the channels of every block output without the prompt before
+    those with it (released code)."""
+    words: Sequence[Sequence[str]] | None = None
+    """Q phrases per sample, fewer are padded: also read their cross-attention maps. A map is the probability of the
+    phrase's tokens, mean over tokens and heads, one map per layer, resized bilinearly to the finest feature size; zeros
+    for a phrase that is not in that prompt."""
 
 
 class Generator:
@@ -116,31 +132,42 @@ class Generator:
         self,
         prompts: Sequence[str],
         seeds: Sequence[int],
+        sampling: Sampling,
         *,
-        num_steps: int,
-        guidance_scale: float,
-        tapped_step: int,
         recorder: Observer | None = None,
+        tap: Tap | None = None,
     ) -> Samples:
-        """Sample one image per prompt: DDIM with eta 0, classifier-free guidance against the empty prompt.
+        """Sample one image per prompt, with classifier-free guidance against the empty prompt.
 
-        tapped_step: counted from the clean end, 1 is the last step. recorder: observes the cross-attention of every
-        step (with guidance the unconditional half of the batch comes first).
+        recorder: observes the cross-attention of every step (with guidance the unconditional half of the batch comes
+        first). tap: also read features in the pass of the tapped step, instead of in another pass later on (only where
+        'both' branches are asked for and there is no guidance, another pass is needed). One of the two at most.
         Raises: UserError for settings out of range.
         """
-        scheduler = self.scheduler(num_steps)
-        tapped_timestep = self.timestep(num_steps=num_steps, tapped_step=tapped_step)
-        predict = self.predictor(prompts, guidance_scale=guidance_scale)
+        scheduler = sampling_scheduler(self._scheduler_config, sampling)
+        tapped_timestep = int(scheduler.timesteps[-sampling.tapped_step])
+        guided = sampling.guidance_scale > 1
+        text = self._text.encode([""] * len(prompts) + list(prompts) if guided else prompts)
         latents = self.noise(seeds) * scheduler.init_noise_sigma
-        tapped = latents
+        tapped, features = latents, None
         with ExitStack() as stack:
             if recorder is not None:
                 stack.enter_context(observe_cross_attention(self._unet, recorder))
-            for timestep in scheduler.timesteps:
-                if int(timestep) == tapped_timestep:
+            for timestep in map(int, scheduler.timesteps):
+                inputs = torch.cat([latents, latents]) if guided else latents
+                if timestep == tapped_timestep:
                     tapped = latents
-                latents = scheduler.step(predict(latents, int(timestep)), timestep, latents).prev_sample
-        return Samples(images=self.decode(latents), latents=tapped, timestep=tapped_timestep)
+                if timestep != tapped_timestep or tap is None:
+                    predicted = self._predict(inputs, timestep, text)
+                elif tap.branches == "both" and not guided:
+                    features = self.features(latents, prompts, timestep=timestep, tap=tap)
+                    predicted = self._predict(inputs, timestep, text)
+                else:
+                    predicted, features = self._predict_tapped(inputs, timestep, text, prompts=prompts, tap=tap)
+                if guided:
+                    predicted = _guide(predicted, sampling.guidance_scale)
+                latents = scheduler.step(predicted, timestep, latents).prev_sample
+        return Samples(images=self.decode(latents), latents=tapped, timestep=tapped_timestep, features=features)
 
     def predictor(self, prompts: Sequence[str], *, guidance_scale: float = 1.0) -> Callable[[Tensor, int], Tensor]:
         """The UNet for these prompts: latents (B, C, h, w) and a timestep -> its prediction, float32 (B, C, h, w).
@@ -153,10 +180,7 @@ class Generator:
         @torch.no_grad()
         def predict(latents: Tensor, timestep: int) -> Tensor:
             predicted = self._predict(torch.cat([latents, latents]) if guided else latents, timestep, text)
-            if not guided:
-                return predicted
-            unconditional, conditional = predicted.chunk(2)
-            return unconditional + guidance_scale * (conditional - unconditional)
+            return _guide(predicted, guidance_scale) if guided else predicted
 
         return predict
 
@@ -167,30 +191,18 @@ class Generator:
         prompts: Sequence[str],
         *,
         timestep: int,
-        branches: str = "conditional",
-        words: Sequence[Sequence[str]] | None = None,
+        tap: Tap | None = None,
     ) -> Features:
-        """Feature maps of one UNet pass, and the cross-attention maps of words of the prompts.
+        """What `tap` reads of one UNet pass; None: Tap().
 
-        latents: (B, C, h, w) as Samples.latents, any float dtype. branches: 'conditional' reads the prompt's pass,
-        'both' puts the channels of every block output without the prompt before those with it (released code).
-        words: Q phrases per sample (fewer are padded); their map is the probability of the phrase's tokens, mean over
-        tokens and heads, one map per layer, resized bilinearly to the finest feature size; zeros for a phrase that is
-        not in that prompt.
+        latents: (B, C, h, w) as Samples.latents, any float dtype.
         """
-        both = _BRANCHES[branches] == 2
+        tap = tap or Tap()
+        both = tap.branches == "both"
         latents = latents.to(self.device)
         text = self._text.encode([""] * len(prompts) + list(prompts) if both else prompts)
-        observer = None if words is None else WordMaps(self.token_weights(prompts, words))
-        with ExitStack() as stack:
-            maps = stack.enter_context(tap_features(self._unet))
-            if observer is not None:
-                stack.enter_context(observe_cross_attention(self._unet, observer))
-            predicted = self._predict(torch.cat([latents, latents]) if both else latents, timestep, text)
-        clean = self._clean(predicted[-len(latents) :], latents, timestep)
-        grouped = {s: m.float() for s, m in group_by_size(stack_branches(maps) if both else maps).items()}
-        attention = None if observer is None else observer.resized(max(grouped), mode="bilinear")
-        return Features(maps=grouped, attention=attention, clean=clean)
+        inputs = torch.cat([latents, latents]) if both else latents
+        return self._predict_tapped(inputs, timestep, text, prompts=prompts, tap=tap)[1]
 
     def feature_channels(self, branches: str = "conditional") -> dict[int, int]:
         """{feature size: channels}, coarse to fine, read off one pass of this UNet at this image size."""
@@ -203,12 +215,14 @@ class Generator:
         """The checkpoint's noise schedule as a DDIM sampler of `num_steps` steps. Raises: UserError out of range."""
         return ddim_scheduler(self._scheduler_config, num_steps=num_steps)
 
-    def timestep(self, *, num_steps: int, tapped_step: int) -> int:
-        """The timestep of a step counted from the clean end; 1 is the last one. Raises: UserError out of range."""
-        timesteps = self.scheduler(num_steps).timesteps
-        if not 1 <= tapped_step <= num_steps:
-            raise UserError(f"generator.tapped_step must be 1 to num_steps ({num_steps}), got {tapped_step}")
-        return int(timesteps[-tapped_step])
+    def timesteps(self, sampling: Sampling) -> list[int]:
+        """The timesteps of a sampling, falling. Raises: UserError for settings out of range."""
+        timesteps: list[int] = sampling_scheduler(self._scheduler_config, sampling).timesteps.tolist()
+        return timesteps
+
+    def timestep(self, sampling: Sampling) -> int:
+        """The timestep of the tapped step. Raises: UserError for settings out of range."""
+        return self.timesteps(sampling)[-sampling.tapped_step]
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """float32 (B, C, h, w): standard normal, sample i drawn from its own CPU generator with seeds[i]."""
@@ -289,6 +303,24 @@ class Generator:
         scheduler = self.scheduler(1)
         return scheduler.step(predicted, timestep, latents.to(predicted)).pred_original_sample
 
+    def _predict_tapped(
+        self, inputs: Tensor, timestep: int, text: EncodedText, *, prompts: Sequence[str], tap: Tap
+    ) -> tuple[Tensor, Features]:
+        """The UNet's prediction for `inputs`, of which the last B, one per prompt, are those with the prompt; features
+        of these B."""
+        num = len(prompts)
+        observer = None if tap.words is None else WordMaps(self.token_weights(prompts, tap.words))
+        with ExitStack() as stack:
+            maps = stack.enter_context(tap_features(self._unet))
+            if observer is not None:
+                stack.enter_context(observe_cross_attention(self._unet, observer))
+            predicted = self._predict(inputs, timestep, text)
+        clean = self._clean(predicted[-num:], inputs[-num:], timestep)
+        of_branches = stack_branches(maps) if tap.branches == "both" else [m[-num:] for m in maps]
+        grouped = {size: m.float() for size, m in group_by_size(of_branches).items()}
+        attention = None if observer is None else observer.resized(max(grouped), mode="bilinear")
+        return predicted, Features(maps=grouped, attention=attention, clean=clean)
+
     def _predict(self, latents: Tensor, timestep: int, text: EncodedText) -> Tensor:
         """The UNet's prediction, float32 (B, C, h, w)."""
         return self._unet(
@@ -298,3 +330,9 @@ class Generator:
             return_dict=False,
             added_cond_kwargs=text.added_conditions(image_size=self.image_size),
         )[0].float()
+
+
+def _guide(predicted: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance: predictions (2B, C, h, w), those without the prompt first -> (B, C, h, w)."""
+    unconditional, conditional = predicted.chunk(2)
+    return unconditional + scale * (conditional - unconditional)

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 from diffground.diffusion.generator import Generator
+from diffground.diffusion.sampling import Sampling
 from diffground.errors import UserError
 
 _PURE_NOISE = 1e-4
@@ -32,6 +32,7 @@ def invert_latents(
     *,
     num_steps: int,
     tapped_step: int,
+    timesteps: Sequence[int] = (),
     fixed_point_iterations: int = 0,
     guidance_scale: float = 1.0,
 ) -> Tensor:
@@ -40,19 +41,23 @@ def invert_latents(
     Args:
         clean: float (B, C, h, w), as Generator.encode gives.
         tapped_step: counted from the clean end as in Generator.sample: 1 inverts one step, num_steps all of them.
+        timesteps: those that sampling visits, falling; empty: `num_steps`, evenly spread.
         fixed_point_iterations: UNet passes per step in addition to the first; 0 is the plain inversion.
         guidance_scale: of the sampling to be undone; above 1 plain inversion errs more and iterations may diverge.
     Returns: float32 (B, C, h, w), on the model's device; `resample` goes back. A sample does not depend on its batch.
     Raises: UserError for settings out of range, and for a scheduler or a step that cannot be undone.
     """
-    check_inversion(
-        generator, num_steps=num_steps, tapped_step=tapped_step, fixed_point_iterations=fixed_point_iterations
+    steps = check_inversion(
+        generator,
+        num_steps=num_steps,
+        tapped_step=tapped_step,
+        timesteps=timesteps,
+        fixed_point_iterations=fixed_point_iterations,
     )
-    scheduler = generator.scheduler(num_steps)
-    kind = scheduler.config.prediction_type
+    kind = generator.scheduler(num_steps).config.prediction_type
     predict = generator.predictor(prompts, guidance_scale=guidance_scale)
     latents = clean.to(generator.device, torch.float32)
-    for step in _last_steps(scheduler, tapped_step):
+    for step in steps:
         left_behind = latents
         for _ in range(1 + fixed_point_iterations):
             predicted = predict(latents, step.timestep)
@@ -60,11 +65,21 @@ def invert_latents(
     return latents
 
 
-def check_inversion(generator: Generator, *, num_steps: int, tapped_step: int, fixed_point_iterations: int) -> None:
-    """Raises: UserError for settings out of range, and for a scheduler or a step that cannot be undone."""
+def check_inversion(
+    generator: Generator,
+    *,
+    num_steps: int,
+    tapped_step: int,
+    timesteps: Sequence[int] = (),
+    fixed_point_iterations: int,
+) -> list[_Step]:
+    """The steps to undo, the last of the sampling first.
+
+    Raises: UserError for settings out of range, and for a scheduler or a step that cannot be undone.
+    """
     if fixed_point_iterations < 0:
         raise UserError(f"fixed_point_iterations must not be negative, got {fixed_point_iterations}")
-    generator.timestep(num_steps=num_steps, tapped_step=tapped_step)  # says what is out of range
+    steps = _last_steps(generator, tapped_step, num_steps=num_steps, timesteps=timesteps)
     scheduler = generator.scheduler(num_steps)
     for setting in ("clip_sample", "thresholding"):
         if scheduler.config[setting]:
@@ -72,7 +87,7 @@ def check_inversion(generator: Generator, *, num_steps: int, tapped_step: int, f
                 f"generator.checkpoint: sampling with the scheduler's {setting} cannot be inverted; set it to false in "
                 f"scheduler/scheduler_config.json or take another checkpoint"
             )
-    for step in _last_steps(scheduler, tapped_step):
+    for step in steps:
         if math.cos(step.before - step.after) < _PURE_NOISE:
             raise UserError(
                 f"generator.num_steps is {num_steps}: a step from pure noise to the clean latent cannot be inverted; "
@@ -83,6 +98,7 @@ def check_inversion(generator: Generator, *, num_steps: int, tapped_step: int, f
                 f"generator.checkpoint: a model that predicts noise says nothing at timestep {step.timestep}, which is "
                 f"pure noise (rescale_betas_zero_snr); take a smaller generator.tapped_step"
             )
+    return steps
 
 
 @torch.no_grad()
@@ -93,19 +109,23 @@ def resample(
     *,
     num_steps: int,
     from_step: int,
+    timesteps: Sequence[int] = (),
     guidance_scale: float = 1.0,
 ) -> Tensor:
-    """Continue sampling from the latents that enter the UNet at `from_step`, counted from the clean end.
+    """Continue DDIM sampling from the latents that enter the UNet at `from_step`, counted from the clean end.
+
+    timesteps: as for invert_latents.
 
     Returns: clean latents float32 (B, C, h, w) for Generator.decode; from the tapped latents of Generator.sample, those
         of its images. Raises: UserError for settings out of range.
     """
-    generator.timestep(num_steps=num_steps, tapped_step=from_step)
-    scheduler = generator.scheduler(num_steps)
+    kind = generator.scheduler(num_steps).config.prediction_type
     predict = generator.predictor(prompts, guidance_scale=guidance_scale)
     latents = latents.to(generator.device, torch.float32)
-    for timestep in scheduler.timesteps[-from_step:]:
-        latents = scheduler.step(predict(latents, int(timestep)), timestep, latents).prev_sample
+    for step in reversed(_last_steps(generator, from_step, num_steps=num_steps, timesteps=timesteps)):
+        turn = step.before - step.after
+        velocity = _velocity(step, latents, predict(latents, step.timestep), kind=kind)
+        latents = math.cos(turn) * latents - math.sin(turn) * velocity
     return latents
 
 
@@ -125,12 +145,20 @@ class _Step:
     """Angle of the latent that the step makes of it."""
 
 
-def _last_steps(scheduler: DDIMScheduler, num: int) -> list[_Step]:
-    """The last `num` steps as DDIMScheduler.step does them, the very last one first."""
-    stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
+def _last_steps(generator: Generator, num: int, *, num_steps: int, timesteps: Sequence[int]) -> list[_Step]:
+    """The last `num` steps of DDIM sampling, the very last one first. Raises: UserError for settings out of range.
+
+    Evenly spread, they are those of DDIMScheduler.step, which goes down by a stride.
+    """
+    generator.timestep(
+        Sampling(num_steps, 1.0, num, "dpmsolver++" if timesteps else "ddim", tuple(timesteps))
+    )  # says what is out of range
+    scheduler = generator.scheduler(num_steps)
+    visited = list(timesteps) or scheduler.timesteps.tolist()
+    stride = scheduler.config.num_train_timesteps // num_steps
+    following = [*timesteps[1:], -1] if timesteps else [timestep - stride for timestep in visited]
     steps = []
-    for timestep in scheduler.timesteps.tolist()[: -num - 1 : -1]:
-        next_timestep = timestep - stride
+    for timestep, next_timestep in list(zip(visited, following, strict=True))[: -num - 1 : -1]:
         next_alpha = scheduler.alphas_cumprod[next_timestep] if next_timestep >= 0 else scheduler.final_alpha_cumprod
         before, after = (_angle(float(alpha)) for alpha in (scheduler.alphas_cumprod[timestep], next_alpha))
         steps.append(_Step(timestep=timestep, before=before, after=after))
@@ -151,7 +179,13 @@ def _undo(step: _Step, left_behind: Tensor, *, predicted: Tensor, predicted_of: 
     turn = step.before - step.after
     if kind == "epsilon":
         return (math.cos(step.before) * left_behind + math.sin(turn) * predicted) / math.cos(step.after)
-    velocity = predicted
+    return (left_behind + math.sin(turn) * _velocity(step, predicted_of, predicted, kind=kind)) / math.cos(turn)
+
+
+def _velocity(step: _Step, latents: Tensor, predicted: Tensor, *, kind: str) -> Tensor:
+    """What a prediction for the latents that enter `step` amounts to as velocity."""
+    if kind == "epsilon":
+        return (predicted - math.sin(step.before) * latents) / math.cos(step.before)
     if kind == "sample":
-        velocity = (math.cos(step.before) * predicted_of - predicted) / math.sin(step.before)
-    return (left_behind + math.sin(turn) * velocity) / math.cos(turn)
+        return (math.cos(step.before) * latents - predicted) / math.sin(step.before)
+    return predicted

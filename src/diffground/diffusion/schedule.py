@@ -1,13 +1,50 @@
-"""At which timesteps a checkpoint is sampled: its noise schedule as a DDIM sampler."""
+"""How a checkpoint is sampled: its noise schedule, a sampler, and at which timesteps."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
+from diffground.diffusion.sampling import SAMPLERS, Sampling
 from diffground.errors import UserError
+
+
+def sampling_scheduler(config: Mapping[str, Any], sampling: Sampling) -> DDIMScheduler | DPMSolverMultistepScheduler:
+    """The noise schedule of a diffusers scheduler's `config` as the sampler that `sampling` names, ready for one use.
+
+    Without timesteps of its own, DPM-Solver++ visits those of DDIM, whatever the spacing of `config`.
+    Raises: UserError for settings out of range.
+    """
+    if sampling.sampler not in SAMPLERS:
+        raise UserError(f"generator.sampler must be one of {', '.join(SAMPLERS)}, got '{sampling.sampler}'")
+    ddim = ddim_scheduler(config, num_steps=sampling.num_steps)
+    _check_timesteps(sampling, limit=ddim.config.num_train_timesteps)
+    if not 1 <= sampling.tapped_step <= sampling.num_steps:
+        raise UserError(
+            f"generator.tapped_step must be 1 to num_steps ({sampling.num_steps}), got {sampling.tapped_step}"
+        )
+    if sampling.sampler == "ddim":
+        return ddim
+    solver = DPMSolverMultistepScheduler.from_config(dict(config), algorithm_type="dpmsolver++")
+    solver.set_timesteps(timesteps=list(sampling.timesteps) or ddim.timesteps.tolist())
+    return solver
+
+
+def _check_timesteps(sampling: Sampling, *, limit: int) -> None:
+    """Raises: UserError for timesteps that cannot be visited."""
+    timesteps = list(sampling.timesteps)
+    if not timesteps:
+        return
+    if sampling.sampler == "ddim":
+        raise UserError("generator.timesteps needs generator.sampler 'dpmsolver++'; leave it empty for 'ddim'")
+    if len(timesteps) != sampling.num_steps:
+        raise UserError(
+            f"generator.timesteps must be generator.num_steps ({sampling.num_steps}) timesteps, got {len(timesteps)}"
+        )
+    if sorted(set(timesteps), reverse=True) != timesteps or timesteps[0] >= limit or timesteps[-1] < 0:
+        raise UserError(f"generator.timesteps must fall, from at most {limit - 1} to at least 0, got {timesteps}")
 
 
 def ddim_scheduler(config: Mapping[str, Any], *, num_steps: int) -> DDIMScheduler:

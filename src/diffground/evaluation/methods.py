@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from diffground.baselines.daam import choose_threshold, daam_maps
+from diffground.baselines.daam import choose_threshold, sample_with_maps
 from diffground.data.labelled import LabelledSample
 from diffground.detection.detector import Detector
 from diffground.detection.oracle import oracle_masks
 from diffground.diffusion.generator import Generator
+from diffground.diffusion.sampling import Sampling
 from diffground.evaluation.protocol1 import foreground_only
 from diffground.grounding.prediction import Grounder
 from diffground.runtime.progress import Progress
@@ -49,18 +50,17 @@ class DaamMaps:
     generator: Generator
     phrases: Mapping[str, str]
     """Category -> its words in a prompt."""
-    num_steps: int
-    guidance_scale: float
+    sampling: Sampling
 
     def of(self, samples: Sequence[LabelledSample]) -> np.ndarray:
-        return daam_maps(
+        """The samples are sampled again."""
+        return sample_with_maps(
             self.generator,
             [s.prompt for s in samples],
             [s.seed for s in samples],
             [[self.phrases[c] for c in s.categories] for s in samples],
-            num_steps=self.num_steps,
-            guidance_scale=self.guidance_scale,
-        )
+            self.sampling,
+        )[1]
 
     def __call__(self, samples: Sequence[LabelledSample], advance: Advance) -> np.ndarray:
         """The same, as the work of a worker."""

@@ -177,8 +177,9 @@ def run_protocol1(
         for batch, predictions in zip(batches, predicted, strict=True):
             for i, sample in enumerate(batch):
                 result.num_images[sample.group] += 1
+                targets = sample.masks()
                 for name, scores in result.scores.items():
-                    scores.update(group=sample.group, predictions=predictions[name][i], targets=sample.masks())
+                    scores.update(group=sample.group, predictions=predictions[name][i], targets=targets)
     return result
 
 

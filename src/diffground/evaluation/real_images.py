@@ -61,9 +61,9 @@ def score_real_images(
         predicted = (workers or Workers()).map(PredictMasks(methods), batches, advance=progress.advance)
         for batch, predictions in zip(batches, predicted, strict=True):
             for i, sample in enumerate(batch):
-                ignored = sample.ignored()
+                ignored, targets = sample.ignored(), sample.masks()
                 for name, of_method in counts.items():
-                    for category, target in sample.masks().items():
+                    for category, target in targets.items():
                         mask = predictions[name][i][category]
                         judged = mask if ignored is None else mask & ~ignored
                         of_method.update(category=category, prediction=judged, target=target)

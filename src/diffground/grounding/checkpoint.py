@@ -12,24 +12,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from diffground.atomic import atomic_file, write_atomically
+from diffground.diffusion.sampling import Sampling
 from diffground.errors import UserError
 from diffground.grounding.module import GroundingModule
 from diffground.model_folders import GROUNDING_REMEDY, check_grounding_folder
 
 _DEFAULTS = "defaults.json"
 _MASK_THRESHOLD = 0.5
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the images are sampled whose features a module reads."""
-
-    num_steps: int
-    """DDIM steps."""
-    guidance_scale: float
-    """Classifier-free guidance; 1 or less is none."""
-    tapped_step: int
-    """Step whose features are read, counted from the clean end; 1 is the last."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +29,9 @@ class Defaults:
     guidance_scale: float
     mask_threshold: float
     """Probability from which a pixel belongs to a word, 0..1."""
+    sampler: str = "ddim"
+    timesteps: tuple[int, ...] = ()
+    """As in Sampling."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +61,7 @@ class GroundingSpec:
     timestep: int
     """Timestep of the noise schedule at which its features are read."""
     sampling: Sampling
-    """How its training images were sampled; the sampler is DDIM."""
+    """How its training images were sampled."""
     architecture: str = "diffground"
     """Of visual encoder and fusion: 'diffground', or 'released' for those of the published checkpoint."""
 
@@ -132,10 +124,18 @@ def read_defaults(folder: Path, spec: GroundingSpec) -> Defaults:
     path = folder / _DEFAULTS
     if not path.is_file():
         sampling = spec.sampling
-        return Defaults(sampling.num_steps, sampling.guidance_scale, _MASK_THRESHOLD)
+        return Defaults(
+            sampling.num_steps, sampling.guidance_scale, _MASK_THRESHOLD, sampling.sampler, sampling.timesteps
+        )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return Defaults(int(values["num_steps"]), float(values["guidance_scale"]), float(values["mask_threshold"]))
+        return Defaults(
+            int(values["num_steps"]),
+            float(values["guidance_scale"]),
+            float(values["mask_threshold"]),
+            str(values.get("sampler", "ddim")),
+            tuple(map(int, values.get("timesteps", ()))),
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}: must hold num_steps, guidance_scale and mask_threshold ({error}); delete it or write it again"
@@ -144,11 +144,11 @@ def read_defaults(folder: Path, spec: GroundingSpec) -> Defaults:
 
 def _to_json(spec: GroundingSpec) -> dict[str, Any]:
     sizes = {str(size): channels for size, channels in spec.feature_channels.items()}
-    return {**vars(spec), "feature_channels": sizes, "sampling": {"sampler": "ddim", **vars(spec.sampling)}}
+    return {**vars(spec), "feature_channels": sizes, "sampling": vars(spec.sampling)}
 
 
 def _from_json(values: Mapping[str, Any]) -> GroundingSpec:
     sizes = {int(size): channels for size, channels in values["feature_channels"].items()}
     lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-    sampling = {key: value for key, value in values["sampling"].items() if key != "sampler"}
-    return GroundingSpec(**{**values, **lists, "feature_channels": sizes, "sampling": Sampling(**sampling)})
+    sampling = Sampling(**{**values["sampling"], "timesteps": tuple(values["sampling"].get("timesteps", ()))})
+    return GroundingSpec(**{**values, **lists, "feature_channels": sizes, "sampling": sampling})

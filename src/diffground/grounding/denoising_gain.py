@@ -31,22 +31,25 @@ def denoising_gain(
         timesteps: how far to noise, 0..999; around the middle, shapes still show and words still matter.
         size: side of the maps returned, px.
     Returns: float32 (B, Q, len(timesteps), size, size): squared error without the word minus with it, mean over
-        channels, as a share of the image's mean error without it; zero for padding.
+        channels, as a share of the image's mean error without it; zero for padding, and for a sample with one word:
+        the gain tells words apart, and alone it changes no mask, at the cost of two passes per timestep.
     """
-    num_words = max(map(len, words))
-    rows = [(b, q, word) for b, of_sample in enumerate(words) for q, word in enumerate(of_sample)]
-    sample_of = torch.tensor([b for b, _, _ in rows], device=clean.device)
-    word_of = torch.tensor([q for _, q, _ in rows], device=clean.device)
-    prompts = [""] * len(clean) + [photograph_of(word) for _, _, word in rows]
-    gains = clean.new_zeros(len(clean), num_words, len(timesteps), *clean.shape[2:], dtype=torch.float32)
+    gains = clean.new_zeros(len(clean), max(map(len, words)), len(timesteps), size, size, dtype=torch.float32)
+    several = [b for b, of_sample in enumerate(words) if len(of_sample) > 1]
+    if not several:
+        return gains
+    rows = [(i, b, q) for i, b in enumerate(several) for q in range(len(words[b]))]
+    among, sample_of, word_of = (torch.tensor(column, device=clean.device) for column in zip(*rows, strict=True))
+    prompts = [""] * len(several) + [photograph_of(words[b][q]) for _, b, q in rows]
+    clean = clean[several]
     for k, timestep in enumerate(timesteps):
         noisy = generator.add_noise(clean, generator.noise([_NOISE_SEED] * len(clean)), timestep=timestep)
-        predicted = generator.denoise(torch.cat([noisy, noisy[sample_of]]), prompts, timestep=timestep)
-        errors = (predicted - torch.cat([clean, clean[sample_of]])).square().mean(dim=1)  # (B + rows, h, w)
+        predicted = generator.denoise(torch.cat([noisy, noisy[among]]), prompts, timestep=timestep)
+        errors = (predicted - torch.cat([clean, clean[among]])).square().mean(dim=1)  # (samples + rows, h, w)
         without, given = errors[: len(clean)], errors[len(clean) :]
         scale = without.mean(dim=(1, 2), keepdim=True)
-        gains[sample_of, word_of, k] = (without[sample_of] - given) / scale[sample_of]
-    if gains.shape[-1] != size:
-        resized = F.interpolate(gains.flatten(0, 1), size=(size, size), mode="bilinear", align_corners=False)
-        gains = resized.unflatten(0, gains.shape[:2])
+        gain = ((without[among] - given) / scale[among])[:, None]
+        if gain.shape[-1] != size:
+            gain = F.interpolate(gain, size=(size, size), mode="bilinear", align_corners=False)
+        gains[sample_of, word_of, k] = gain[:, 0]
     return gains

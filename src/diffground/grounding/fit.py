@@ -11,8 +11,9 @@ import torch
 
 from diffground.data.labelled import LabelledSample, read_labelled_samples
 from diffground.diffusion.generator import Features, Generator
+from diffground.diffusion.sampling import Sampling
 from diffground.errors import UserError
-from diffground.grounding.checkpoint import GroundingSpec, Sampling
+from diffground.grounding.checkpoint import GroundingSpec
 from diffground.grounding.config import GroundingConfig
 from diffground.grounding.features import gather_features
 from diffground.grounding.module import GroundingModule
@@ -153,7 +154,7 @@ def spec_for(
 ) -> GroundingSpec:
     """The module of `config` for the features of `generator`. timestep: None takes that of the tapped step."""
     if timestep is None:
-        timestep = generator.timestep(num_steps=sampling.num_steps, tapped_step=sampling.tapped_step)
+        timestep = generator.timestep(sampling)
     gain_timesteps = tuple(config.gain_timesteps) if config.word_attention else ()
     return GroundingSpec(
         feature_channels=generator.feature_channels(config.branches),

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
+from diffground.diffusion.sampling import Sampling
 from diffground.errors import UserError
 from diffground.grounding.card import released_card
-from diffground.grounding.checkpoint import GroundingSpec, Sampling, save_grounding
+from diffground.grounding.checkpoint import GroundingSpec, save_grounding
 from diffground.grounding.module import GroundingModule
 from diffground.state_dict import check_tensor, read_state_dict
 

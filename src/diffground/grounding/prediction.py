@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffground.diffusion.generator import Features, Generator
+from diffground.diffusion.generator import Features, Generator, Tap
+from diffground.diffusion.sampling import Sampling
 from diffground.errors import UserError
 from diffground.grounding.checkpoint import GroundingSpec, load_grounding
 from diffground.grounding.denoising_gain import denoising_gain
@@ -33,9 +34,15 @@ def read_features(
 
     `latents` float (B, C, h, w) at `timestep`; `words` as phrases, any number per sample.
     """
-    features = generator.features(
-        latents, prompts, timestep=timestep, branches=branches, words=words if with_attention else None
-    )
+    tap = Tap(branches, words if with_attention else None)
+    features = generator.features(latents, prompts, timestep=timestep, tap=tap)
+    return with_gain(generator, features, words=words, gain_timesteps=gain_timesteps)
+
+
+def with_gain(
+    generator: Generator, features: Features, *, words: Sequence[Sequence[str]], gain_timesteps: Sequence[int]
+) -> Features:
+    """The same with each word's denoising gain after its attention maps, where these were read."""
     if features.attention is None or not gain_timesteps:
         return features
     assert features.clean is not None  # a pass keeps them
@@ -115,18 +122,30 @@ class Grounder:
             words: phrases of each sample ("potted plant"), one or more, in any number.
         Returns: for each sample float32 (Q_i, image_size, image_size) on the CPU.
         """
+        features = self._generator.features(latents, prompts, timestep=timestep, tap=self._tap(words))
+        return self._read(features, words, image_size=image_size)
+
+    def sample(
+        self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling, *, words: Sequence[Sequence[str]]
+    ) -> tuple[np.ndarray, list[Tensor]]:
+        """Sample one image per prompt, and read the features in the sampling itself.
+
+        Returns: images uint8 (B, H, W, 3); probabilities as from `probs`, which reads the same features of the tapped
+            latents in a pass of its own: equal up to floating-point error.
+        Raises: UserError for settings out of range.
+        """
+        samples = self._generator.sample(prompts, seeds, sampling, tap=self._tap(words))
+        assert samples.features is not None  # there is a tap
+        return samples.images, self._read(samples.features, words, image_size=self._generator.image_size)
+
+    def _tap(self, words: Sequence[Sequence[str]]) -> Tap:
+        return Tap(self._branches, words if self._module.attention_branch is not None else None)
+
+    @torch.no_grad()
+    def _read(self, features: Features, words: Sequence[Sequence[str]], *, image_size: int) -> list[Tensor]:
         for phrase in sorted({word for of_sample in words for word in of_sample} - set(self._embeddings)):
             self._embeddings[phrase] = self._generator.category_embedding(phrase).float()
-        features = read_features(
-            self._generator,
-            latents=latents,
-            prompts=prompts,
-            words=words,
-            timestep=timestep,
-            branches=self._branches,
-            with_attention=self._module.attention_branch is not None,
-            gain_timesteps=self._gain_timesteps,
-        )
+        features = with_gain(self._generator, features, words=words, gain_timesteps=self._gain_timesteps)
         text, exists = stack_queries(words, self._embeddings)
         logits = self._module(features.maps, text, features.attention, image_size=image_size, exists=exists)
         probs = logits.float().sigmoid().cpu()

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from diffground.data.voc import VocDataset
 from diffground.diffusion.generate import sampler_settings
 from diffground.diffusion.generator import Generator
 from diffground.diffusion.inversion import check_inversion, invert_latents, resample, round_trip_error
+from diffground.diffusion.sampling import Sampling
 from diffground.errors import UserError
 from diffground.grounding.real_prompts import RealImage, plan_real_images, squeeze
 from diffground.runtime.fingerprint import checkpoint_fingerprint
@@ -60,8 +61,7 @@ def real_shards(
     vocabulary: Vocabulary,
     named: Sequence[str],
     min_area_frac: float,
-    num_steps: int,
-    tapped_step: int,
+    sampling: Sampling,
     fixed_point_iterations: int,
     batch_size: int,
     shard_size: int,
@@ -79,17 +79,21 @@ def real_shards(
         named: categories that a prompt may name: vocabulary.seen to train on, all used ones to evaluate on. Pixels of
             any other category become 255, which is judged nowhere: nobody labelled them.
         min_area_frac: share of the image, 0..1, from which a category is named.
-        num_steps, tapped_step: as for `generate`, so that generated and real latents are of one timestep.
+        sampling: as for `generate`, so that generated and real latents are of one timestep; without guidance.
         fixed_point_iterations: as for invert_latents.
         workers: None: use only this process.
     Raises: UserError for settings out of range, when no image shows a category of `named`, and when inversion diverges.
     """
     if num_images:  # not every generator can be inverted, nor has to be
         check_inversion(
-            generator, num_steps=num_steps, tapped_step=tapped_step, fixed_point_iterations=fixed_point_iterations
+            generator,
+            num_steps=sampling.num_steps,
+            tapped_step=sampling.tapped_step,
+            timesteps=sampling.timesteps,
+            fixed_point_iterations=fixed_point_iterations,
         )
     settings = {
-        **sampler_settings(generator, num_steps=num_steps, guidance_scale=_GUIDANCE_SCALE, tapped_step=tapped_step),
+        **sampler_settings(generator, replace(sampling, guidance_scale=_GUIDANCE_SCALE)),
         "sampler": "ddim_inversion",
         "fixed_point_iterations": fixed_point_iterations,
     }
@@ -168,7 +172,7 @@ class _InvertShard:
         pairs = [squeeze(*self.dataset[real.index], image_size=size) for real in batch]
         prompts = [real.record.prompt for real in batch]
         clean = self.generator.encode(np.stack([image for image, _ in pairs]))  # (B, C, h, w)
-        sampling = {key: self.settings[key] for key in ("num_steps", "guidance_scale")}
+        sampling = {key: self.settings[key] for key in ("num_steps", "guidance_scale", "timesteps")}
         tapped_step = self.settings["tapped_step"]
         latents = invert_latents(
             self.generator,

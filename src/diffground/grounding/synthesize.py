@@ -12,8 +12,9 @@ import numpy as np
 from diffground.data.labelled import image_sample
 from diffground.data.shard_map import map_shards, shard_jobs
 from diffground.data.shards import Sample
-from diffground.diffusion.generate import sample_records, sampler_settings
+from diffground.diffusion.generate import sampler_settings
 from diffground.diffusion.generator import Generator
+from diffground.diffusion.sampling import Sampling
 from diffground.grounding.prediction import Grounder
 from diffground.prompts import PromptRecord, prompts_digest
 from diffground.runtime.workers import Workers
@@ -28,9 +29,7 @@ def synthesize_shards(
     grounder: Grounder,
     grounder_id: str,
     vocabulary: Vocabulary,
-    num_steps: int,
-    guidance_scale: float,
-    tapped_step: int,
+    sampling: Sampling,
     mask_threshold: float,
     batch_size: int,
     shard_size: int,
@@ -44,7 +43,7 @@ def synthesize_shards(
     Raises: UserError for settings out of range.
     """
     settings = {
-        **sampler_settings(generator, num_steps=num_steps, guidance_scale=guidance_scale, tapped_step=tapped_step),
+        **sampler_settings(generator, sampling),
         "grounding": grounder_id,
         "mask_threshold": mask_threshold,
     }
@@ -54,7 +53,12 @@ def synthesize_shards(
         out_dir=out_dir,
         fingerprint={**settings, "shard_size": shard_size, "prompts": prompts_digest(records)},
         process=_SynthesizeShard(
-            generator=generator, grounder=grounder, vocabulary=vocabulary, settings=settings, batch_size=batch_size
+            generator=generator,
+            grounder=grounder,
+            vocabulary=vocabulary,
+            sampling=sampling,
+            settings=settings,
+            batch_size=batch_size,
         ),
         description="synthesize",
         num_samples=len(records),
@@ -69,6 +73,7 @@ class _SynthesizeShard:
     generator: Generator
     grounder: Grounder
     vocabulary: Vocabulary
+    sampling: Sampling
     settings: dict[str, Any]
     """Those of sampler_settings, and mask_threshold."""
     batch_size: int
@@ -76,15 +81,13 @@ class _SynthesizeShard:
     def __call__(self, shard: Sequence[PromptRecord]) -> Iterator[Sample]:
         for start in range(0, len(shard), self.batch_size):
             batch = shard[start : start + self.batch_size]
-            samples = sample_records(self.generator, batch, settings=self.settings)
-            probs = self.grounder.probs(
-                latents=samples.latents,
-                prompts=[record.prompt for record in batch],
-                timestep=samples.timestep,
+            images, probs = self.grounder.sample(
+                [record.prompt for record in batch],
+                [record.seed for record in batch],
+                self.sampling,
                 words=[[self.vocabulary.phrases[c] for c in record.categories] for record in batch],
-                image_size=self.generator.image_size,
             )
-            for record, image, maps in zip(batch, samples.images, probs, strict=True):
+            for record, image, maps in zip(batch, images, probs, strict=True):
                 by_category = dict(zip(record.categories, maps.numpy(), strict=True))
                 label = label_map(
                     by_category, vocabulary=self.vocabulary, mask_threshold=self.settings["mask_threshold"]

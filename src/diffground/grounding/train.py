@@ -145,7 +145,10 @@ def train_module(
         raise UserError(
             "train_grounding: no training sample has a mask; see reports/metrics and run `dvc repro detect`"
         )
-    optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate, betas=(0.9, 0.999), weight_decay=weight_decay)
+    module.to(memory_format=torch.channels_last)  # convolutions are faster, on a CPU too
+    optimizer = torch.optim.Adam(
+        module.parameters(), lr=learning_rate, betas=(0.9, 0.999), weight_decay=weight_decay, fused=True
+    )
 
     def set_rates(iteration: int) -> None:
         remaining = (iterations - iteration + 1) / iterations

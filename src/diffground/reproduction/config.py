@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from annotated_types import Interval
 from pydantic import ConfigDict, with_config
 
+from diffground.diffusion.sampling import Sampling
 from diffground.grounding.config import GroundingConfig
 from diffground.ranges import Fraction, NonEmptyStr, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from diffground.reproduction.params import read_params
@@ -92,8 +93,12 @@ class GeneratorConfig:
     """A diffusers pipeline folder or hub id."""
     image_size: PositiveInt
     """Side of a generated image, px."""
+    sampler: Literal["ddim", "dpmsolver++"]
+    """'ddim' (paper), or 'dpmsolver++' (2M), which needs fewer steps."""
     num_steps: PositiveInt
-    """DDIM steps (paper: 50)."""
+    """Steps of the sampler (paper: 50)."""
+    timesteps: tuple[NonNegativeInt, ...]
+    """With 'dpmsolver++': the `num_steps` timesteps that it visits, falling; empty: evenly spread."""
     guidance_scale: NonNegativeFloat
     """Classifier-free guidance (released code: 5)."""
     tapped_step: PositiveInt
@@ -104,6 +109,10 @@ class GeneratorConfig:
     """Samples per shard."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
     """'float32', 'bfloat16', 'float16'; 'auto' is bfloat16 where the device has instructions for it, else float32."""
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(self.num_steps, self.guidance_scale, self.tapped_step, self.sampler, self.timesteps)
 
 
 @dataclass(frozen=True)

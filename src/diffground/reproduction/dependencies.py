@@ -20,6 +20,7 @@ WITHOUT_EFFECT = (
     "grounding.config",
     "segmentation.config",
     "runtime.config",
+    "diffusion.sampling",
     "reproduction.commands",
     "reproduction.config",
     "reproduction.lock_file",
@@ -30,6 +31,7 @@ WITHOUT_EFFECT = (
     # which process computes, and progress; tests show that the outputs are equal
     "runtime.backend",
     "runtime.code_digest",
+    "runtime.fork_server",
     "runtime.imports",
     "runtime.instruction_set",
     "runtime.processes",

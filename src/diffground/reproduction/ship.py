@@ -47,7 +47,8 @@ def ship(params: Params) -> list[Path]:
         written.append(target)
     p = params.generator
     write_defaults(
-        paths.SHIPPED / "grounding", Defaults(p.num_steps, p.guidance_scale, params.grounding.mask_threshold)
+        paths.SHIPPED / "grounding",
+        Defaults(p.num_steps, p.guidance_scale, params.grounding.mask_threshold, p.sampler, p.timesteps),
     )
     return written
 

@@ -20,8 +20,9 @@ import torch.distributed as dist
 from diffground.errors import InfrastructureError, UserError
 from diffground.runtime.config import RuntimeConfig
 from diffground.runtime.device import pick_device
+from diffground.runtime.fork_server import interrupts_held_back
 from diffground.runtime.rank import is_main_process
-from diffground.runtime.workers import end_with_parent_in_background, interrupts_held_back, sendable
+from diffground.runtime.workers import end_with_parent_in_background, sendable
 
 _SAME_CAUSE_S = 0.5
 """Errors so soon after the first may be its cause: what is sent first is not always read first."""

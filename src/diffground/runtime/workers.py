@@ -9,17 +9,17 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, TypeVar
 
 from diffground.errors import InfrastructureError, UserError
 from diffground.runtime.device import setup_torch
+from diffground.runtime.fork_server import interrupts_held_back, start_fork_server
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -95,6 +95,7 @@ class Workers:
             raise
 
     def _start(self, num_workers: int) -> None:
+        start_fork_server([name for name in sys.modules if name.startswith("diffground.")])
         with interrupts_held_back():
             while len(self._workers) < num_workers:
                 self._workers.append(_Worker(num_threads=self._threads_each))
@@ -109,7 +110,7 @@ class _Worker:
     """The parent's side of one process."""
 
     def __init__(self, *, num_threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, num_threads), daemon=True)
         self._process.start()
@@ -147,17 +148,6 @@ def _with_message(workers: Sequence[_Worker]) -> list[_Worker]:
     """Waits until at least one has sent something or ended."""
     ready = wait([worker.connection for worker in workers])
     return [worker for worker in workers if worker.connection in ready]
-
-
-@contextmanager
-def interrupts_held_back() -> Iterator[None]:
-    """Processes started inside never see Ctrl-C, whose traceback they would print: this process ends them."""
-    resource_tracker.ensure_running()  # the first process would start it, and that lets interrupts through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(connection: Connection, num_threads: int) -> None:

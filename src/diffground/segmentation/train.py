@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,8 @@ from diffground.training.loop import Execution, LossCurve, Task, train
 _LOSS_STRIDE = 2  # masks are predicted at stride 4; scored at 2 they lose little, and cost a quarter of full size
 _MAX_GRADIENT_NORM = 1.0
 _WARMUP = 50
+MAX_CACHE_BYTES = 2**30
+"""Resized images of a training set up to this size are kept in memory."""
 _OFF = -100.0  # a logit that is 0 to any loss when the target is 0
 
 
@@ -34,15 +37,15 @@ class SegmenterTask(Task):
     def __init__(self, segmenter: MaskFormerSegmenter, source: SegmentationSource) -> None:
         super().__init__()
         self.model = segmenter.model
-        self._device, self._image_size, self._source = segmenter.device, segmenter.image_size, source
+        self._device = segmenter.device
+        self._source = ResizedSource(source, image_size=segmenter.image_size)
 
     def draw(self, indices: list[int], generator: torch.Generator) -> tuple[list[int], Views]:
         return indices, draw_views(len(indices), generator)
 
     def load(self, drawn: tuple[list[int], Views], rows: slice) -> _Part:
         indices, views = drawn
-        images, labels = load_batch(self._source, indices[rows], image_size=self._image_size)
-        images, labels = apply_views(images, labels, views[rows])
+        images, labels = apply_views(*self._source.batch(indices[rows]), views[rows])
         return _Part(images.to(self._device), labels.to(self._device))
 
     def count(self, part: _Part) -> Tensor:
@@ -79,6 +82,7 @@ def train_segmenter(
         [{"params": heads, "factor": 1.0}, {"params": backbone, "factor": backbone_lr_factor}],
         lr=learning_rate,
         weight_decay=weight_decay,
+        fused=True,
     )
 
     def set_rates(iteration: int) -> None:
@@ -101,17 +105,33 @@ def train_segmenter(
     )
 
 
-def load_batch(source: SegmentationSource, indices: list[int], *, image_size: int) -> tuple[Tensor, Tensor]:
-    """Images float32 (B, 3, S, S) in 0..1 and labels uint8 (B, S, S), resized to S = `image_size`."""
-    images, labels = [], []
-    for i in indices:
-        image, label = source[i]
-        images.append(resize_image(image, image_size))
-        resized = F.interpolate(
-            torch.from_numpy(label)[None, None].float(), size=(image_size, image_size), mode="nearest-exact"
-        )
-        labels.append(resized[0, 0].to(torch.uint8))
-    return torch.stack(images), torch.stack(labels)
+class ResizedSource:
+    """The samples of a source at the network's size, S = `image_size`.
+
+    Each is decoded and resized once, as far as all fit into `max_cache_bytes` of memory.
+    """
+
+    def __init__(self, source: SegmentationSource, *, image_size: int, max_cache_bytes: int = MAX_CACHE_BYTES) -> None:
+        self._source, self._image_size, self._bytes_left = source, image_size, max_cache_bytes
+        self._cache: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Images float32 (B, 3, S, S) in 0..1 and labels uint8 (B, S, S)."""
+        images, labels = zip(*map(self._sample, indices), strict=True)
+        return torch.stack(images), torch.stack(labels)
+
+    def _sample(self, i: int) -> tuple[Tensor, Tensor]:
+        if i in self._cache:
+            return self._cache[i]
+        image, label = self._source[i]
+        size = (self._image_size, self._image_size)
+        resized = F.interpolate(torch.from_numpy(label)[None, None].float(), size=size, mode="nearest-exact")
+        sample = resize_image(image, self._image_size), resized[0, 0].to(torch.uint8)
+        num_bytes = sum(tensor.nbytes for tensor in sample)
+        if num_bytes <= self._bytes_left:
+            self._bytes_left -= num_bytes
+            self._cache[i] = sample
+        return sample
 
 
 def segmentation_loss(

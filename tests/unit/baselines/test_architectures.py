@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from diffusers.models.attention_processor import Attention
 
-from diffground.baselines.daam import daam_maps
+from diffground.baselines.daam import sample_with_maps
 from diffground.baselines.text2mask import Text2Mask
 from diffground.diffusion.generator import Generator
+from diffground.diffusion.sampling import Sampling
 from diffground.vocabulary import photograph_of
 from tests.unit.diffusion.architectures import IMAGE_SIZE, build_sd2, build_sdxl
 
@@ -39,11 +40,11 @@ def assert_from_zero_to_one(maps: np.ndarray) -> None:
 
 def test_daam_of_a_batch_equals_its_samples_one_by_one(generator: Generator) -> None:
     prompts = [photograph_of(*phrases) for phrases in PHRASES]
-    settings = {"num_steps": 2, "guidance_scale": 4.0}
-    together = daam_maps(generator, prompts, SEEDS, PHRASES, **settings)
+    settings = Sampling(2, 4.0, 1)
+    _, together = sample_with_maps(generator, prompts, SEEDS, PHRASES, settings)
     assert together.shape == (4, 2, IMAGE_SIZE, IMAGE_SIZE) and together.dtype == np.float32
     for i, phrases in enumerate(PHRASES):
-        alone = daam_maps(generator, [prompts[i]], [SEEDS[i]], [phrases], **settings)[0]
+        alone = sample_with_maps(generator, [prompts[i]], [SEEDS[i]], [phrases], settings)[1][0]
         assert_from_zero_to_one(alone)
         np.testing.assert_allclose(together[i, : len(phrases)], alone, atol=ATOL)
         assert not together[i, len(phrases) :].any()

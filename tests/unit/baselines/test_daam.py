@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from diffground.baselines.daam import choose_threshold, daam_maps
+from diffground.baselines.daam import choose_threshold, sample_with_maps
 from diffground.diffusion.cross_attention import observe_cross_attention
 from diffground.diffusion.generator import Generator
+from diffground.diffusion.sampling import Sampling
 from diffground.diffusion.textual_inversion import add_textual_inversion
 from diffground.errors import UserError
 from diffground.vocabulary import photograph_of
@@ -21,21 +22,22 @@ from tests.unit.diffusion.conftest import IMAGE_SIZE, build_pipeline
 PHRASES = [["dog", "bus"], ["potted plant"], ["cat"], ["bus", "potted plant"]]
 PROMPTS = [photograph_of(*phrases) for phrases in PHRASES]
 SEEDS = [1, 2, 3, 4]
-SETTINGS = {"num_steps": 3, "guidance_scale": 4.0}
+SETTINGS = Sampling(num_steps=3, guidance_scale=4.0, tapped_step=1)
 
 
 def test_maps_of_a_batch_equal_those_one_by_one(generator: Generator) -> None:
-    together = daam_maps(generator, PROMPTS, SEEDS, PHRASES, **SETTINGS)
+    images, together = sample_with_maps(generator, PROMPTS, SEEDS, PHRASES, SETTINGS)
+    np.testing.assert_allclose(images, generator.sample(PROMPTS, SEEDS, SETTINGS).images, atol=1)
     assert together.shape == (4, 2, 32, 32)
     for i in range(4):
-        alone = daam_maps(generator, PROMPTS[i : i + 1], SEEDS[i : i + 1], PHRASES[i : i + 1], **SETTINGS)
+        _, alone = sample_with_maps(generator, PROMPTS[i : i + 1], SEEDS[i : i + 1], PHRASES[i : i + 1], SETTINGS)
         # normalising to 0..1 enlarges differences of the probabilities by the inverse of their range
         np.testing.assert_allclose(alone[0], together[i, : len(PHRASES[i])], atol=2e-3)
         assert not together[i, len(PHRASES[i]) :].any()
 
 
 def test_each_map_runs_from_zero_to_one(generator: Generator) -> None:
-    maps = daam_maps(generator, PROMPTS[:1], SEEDS[:1], PHRASES[:1], **SETTINGS)
+    _, maps = sample_with_maps(generator, PROMPTS[:1], SEEDS[:1], PHRASES[:1], SETTINGS)
     assert maps.dtype == np.float32
     np.testing.assert_allclose(maps.min(axis=(2, 3)), 0, atol=1e-6)
     np.testing.assert_allclose(maps.max(axis=(2, 3)), 1, atol=1e-6)
@@ -44,7 +46,7 @@ def test_each_map_runs_from_zero_to_one(generator: Generator) -> None:
 
 def test_map_is_the_mean_over_steps_layers_and_heads(generator: Generator) -> None:
     expected = written_out(generator, PROMPTS[0], [5])  # "dog", after the start token and four words
-    actual = daam_maps(generator, PROMPTS[:1], SEEDS[:1], [["dog"]], **SETTINGS)[0, 0]
+    actual = sample_with_maps(generator, PROMPTS[:1], SEEDS[:1], [["dog"]], SETTINGS)[1][0, 0]
     np.testing.assert_allclose(actual, expected, atol=2e-3)
 
 
@@ -60,7 +62,7 @@ def test_map_of_a_personal_word_is_that_of_its_own_tokens(num_vectors: int, tmp_
     positions = [5 + i for i in range(num_vectors)]
     ids = pipeline.tokenizer(prompt).input_ids
     assert pipeline.tokenizer.convert_ids_to_tokens([ids[i] for i in positions]) == phrase.split()
-    personal, dog = daam_maps(generator, [prompt], SEEDS[:1], [[phrase, "dog"]], **SETTINGS)[0]
+    personal, dog = sample_with_maps(generator, [prompt], SEEDS[:1], [[phrase, "dog"]], SETTINGS)[1][0]
     np.testing.assert_allclose(personal, written_out(generator, prompt, positions), atol=2e-3)
     assert not np.allclose(personal, dog, atol=0.05)
 
@@ -76,7 +78,7 @@ def written_out(generator: Generator, prompt: str, positions: list[int]) -> np.n
         seen.append(F.interpolate(heads, size=(16, 16), mode="bicubic").mean(dim=1))
 
     with observe_cross_attention(generator._unet, keep):
-        generator.sample([prompt], SEEDS[:1], **SETTINGS, tapped_step=1)
+        generator.sample([prompt], SEEDS[:1], SETTINGS)
     assert len(seen) == 3 * 7
     mean = F.interpolate(torch.stack(seen).mean(dim=0)[None], size=(32, 32), mode="bicubic")[0, 0].numpy()
     return (mean - mean.min()) / (mean.max() - mean.min())

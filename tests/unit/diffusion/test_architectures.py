@@ -13,7 +13,8 @@ import torch
 from diffusers import DiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 
 from diffground.diffusion.checkpoint import load_pipeline
-from diffground.diffusion.generator import Generator
+from diffground.diffusion.generator import Generator, Tap
+from diffground.diffusion.sampling import Sampling
 from diffground.errors import UserError
 from tests.unit.diffusion.architectures import CHANNELS, IMAGE_SIZE, build_sd2, build_sdxl
 
@@ -63,7 +64,7 @@ def test_sampling_equals_the_diffusers_pipeline(
         generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
         output_type="np",
     ).images
-    images = generator.sample(PROMPTS, SEEDS, num_steps=2, guidance_scale=guidance_scale, tapped_step=1).images
+    images = generator.sample(PROMPTS, SEEDS, Sampling(2, guidance_scale, 1)).images
     assert expected.std() > 0.04
     assert np.abs(images.astype(int) - (expected * 255).round().astype(int)).max() <= 1
 
@@ -102,14 +103,14 @@ def test_features_are_those_of_the_unet_that_is_there(
     assert generator.text_dim == text_dim == generator.category_embedding("dog").shape[0]
     assert generator.num_attention_maps == num_attention_maps
     latents = generator.noise(SEEDS)
-    arguments = {"timestep": 41, "branches": "both"}
     words = [["dog"], ["cat", "bus"]]
-    together = generator.features(latents, PROMPTS, words=words, **arguments)
+    together = generator.features(latents, PROMPTS, timestep=41, tap=Tap("both", words))
     assert {size: maps.shape[1] for size, maps in together.maps.items()} == {s: 2 * c for s, c in channels.items()}
     assert together.attention is not None
     assert together.attention.shape == (2, 2, num_attention_maps, 16, 16)
     for i in range(2):
-        alone = generator.features(latents[i : i + 1], PROMPTS[i : i + 1], words=words[i : i + 1], **arguments)
+        tap = Tap("both", words[i : i + 1])
+        alone = generator.features(latents[i : i + 1], PROMPTS[i : i + 1], timestep=41, tap=tap)
         for size, maps in alone.maps.items():
             torch.testing.assert_close(maps[0], together.maps[size][i], atol=ATOL, rtol=ATOL)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ import torch
 from diffground.data.shards import decode_array, decode_json, decode_png, list_shards, read_samples
 from diffground.diffusion.generate import generate_shards
 from diffground.diffusion.generator import Generator
+from diffground.diffusion.sampling import Sampling
 from diffground.errors import UserError
 from diffground.prompts import PromptRecord
 
-SETTINGS = {"num_steps": 3, "guidance_scale": 3.0, "tapped_step": 1, "batch_size": 2, "shard_size": 3}
+SETTINGS = {"sampling": Sampling(3, 3.0, 1), "batch_size": 2, "shard_size": 3}
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +40,7 @@ def test_shards_hold_image_latent_and_record(generator: Generator, records: list
     assert [path.name for path in list_shards(tmp_path)] == ["000000.tar", "000001.tar"]
     samples = list(read_samples(tmp_path))
     assert [sample.key for sample in samples] == [record.id for record in records]
-    expected = generator.sample(
-        [r.prompt for r in records], [r.seed for r in records], num_steps=3, guidance_scale=3.0, tapped_step=1
-    )
+    expected = generator.sample([r.prompt for r in records], [r.seed for r in records], SETTINGS["sampling"])
     for i, (record, sample) in enumerate(zip(records, samples, strict=True)):
         assert set(sample.members) == {"image.png", "latent.npy", "meta.json"}
         image, latent = decode_png(sample.members["image.png"]), decode_array(sample.members["latent.npy"])
@@ -71,13 +71,15 @@ def test_missing_shard_alone_is_made_again(generator: Generator, records: list[P
 
 
 def test_other_settings_start_anew(generator: Generator, records: list[PromptRecord], tmp_path: Path) -> None:
-    def generate(chosen: list[PromptRecord], **changed: float) -> int:
+    def generate(chosen: list[PromptRecord], **changed: Any) -> int:
         return generate_shards(chosen, out_dir=tmp_path, generator=generator, **{**SETTINGS, **changed})
 
+    other, solver = Sampling(3, 2.0, 1), Sampling(3, 2.0, 1, sampler="dpmsolver++")
     assert generate(records) == 2
-    assert generate(records, guidance_scale=2.0) == 2
-    assert generate(records[:4], guidance_scale=2.0) == 2
-    assert generate(records[:4], guidance_scale=2.0, batch_size=1) == 0, "the batch size does not change the images"
+    assert generate(records, sampling=other) == 2
+    assert generate(records[:4], sampling=other) == 2
+    assert generate(records[:4], sampling=other, batch_size=1) == 0, "the batch size does not change the images"
+    assert generate(records[:4], sampling=solver) == 2
 
 
 def test_bad_settings_are_refused_before_anything_is_dropped(
@@ -85,5 +87,5 @@ def test_bad_settings_are_refused_before_anything_is_dropped(
 ) -> None:
     generate_shards(records, out_dir=tmp_path, generator=generator, **SETTINGS)
     with pytest.raises(UserError, match="tapped_step"):
-        generate_shards(records, out_dir=tmp_path, generator=generator, **{**SETTINGS, "tapped_step": 9})
+        generate_shards(records, out_dir=tmp_path, generator=generator, **{**SETTINGS, "sampling": Sampling(3, 3.0, 9)})
     assert len(list_shards(tmp_path)) == 2

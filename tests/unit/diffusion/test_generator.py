@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
 
-from diffground.diffusion.generator import Generator, Samples
+from diffground.diffusion.generator import Generator, Samples, Tap
+from diffground.diffusion.sampling import Sampling
 from diffground.diffusion.unet_features import group_by_size, stack_branches, tap_features
 from diffground.errors import UserError
 
@@ -22,7 +24,7 @@ PROMPTS = [
 ]
 WORDS = [["dog"], ["cat", "bus"], ["potted plant"], ["bus", "dog"]]
 SEEDS = [3, 5, 8, 13]
-SETTINGS = {"num_steps": 4, "guidance_scale": 4.0, "tapped_step": 2}
+SETTINGS = Sampling(num_steps=4, guidance_scale=4.0, tapped_step=2)
 # Other samples in the batch change the order of sums in float32 matrix products, four steps amplify that.
 ATOL = 1e-4
 CPU = {"device": torch.device("cpu"), "dtype": torch.float32, "image_size": 32}
@@ -30,7 +32,7 @@ CPU = {"device": torch.device("cpu"), "dtype": torch.float32, "image_size": 32}
 
 @pytest.fixture(scope="module")
 def samples(generator: Generator) -> Samples:
-    return generator.sample(PROMPTS, SEEDS, **SETTINGS)
+    return generator.sample(PROMPTS, SEEDS, SETTINGS)
 
 
 def test_sampling_equals_the_diffusers_pipeline(checkpoint: Path, samples: Samples) -> None:
@@ -71,22 +73,22 @@ def test_sampling_without_guidance_equals_the_diffusers_pipeline(checkpoint: Pat
         latents=generator.noise(SEEDS[:1]),
         output_type="np",
     )
-    images = generator.sample(PROMPTS[:1], SEEDS[:1], num_steps=3, guidance_scale=1.0, tapped_step=1).images
+    images = generator.sample(PROMPTS[:1], SEEDS[:1], Sampling(3, 1.0, 1)).images
     expected = (output.images * 255).round()
     assert np.abs(images - expected).max() <= 1
 
 
 def test_same_seed_gives_the_same_bytes_and_another_does_not(generator: Generator, samples: Samples) -> None:
-    again = generator.sample(PROMPTS, SEEDS, **SETTINGS)
+    again = generator.sample(PROMPTS, SEEDS, SETTINGS)
     assert np.array_equal(samples.images, again.images)
     assert torch.equal(samples.latents, again.latents)
-    other = generator.sample(PROMPTS[:1], [4], **SETTINGS)
+    other = generator.sample(PROMPTS[:1], [4], SETTINGS)
     assert not np.array_equal(samples.images[:1], other.images)
 
 
 def test_sampling_four_at_once_equals_four_times_one(generator: Generator, samples: Samples) -> None:
     for i in range(4):
-        alone = generator.sample(PROMPTS[i : i + 1], SEEDS[i : i + 1], **SETTINGS)
+        alone = generator.sample(PROMPTS[i : i + 1], SEEDS[i : i + 1], SETTINGS)
         assert np.abs(alone.images[0].astype(int) - samples.images[i].astype(int)).max() <= 1
         torch.testing.assert_close(alone.latents[0], samples.latents[i], atol=ATOL, rtol=ATOL)
 
@@ -96,12 +98,12 @@ def test_bfloat16_images_are_those_of_float32_and_of_any_batch_up_to_its_roundin
 ) -> None:
     # bfloat16 keeps 8 bits: a rounding is 0.4 % of a value, and other samples in the batch may round otherwise
     coarse = Generator.load(str(checkpoint), **{**CPU, "dtype": torch.bfloat16})
-    together = coarse.sample(PROMPTS, SEEDS, **SETTINGS)
+    together = coarse.sample(PROMPTS, SEEDS, SETTINGS)
     assert (together.latents.dtype, together.images.dtype) == (torch.float32, np.uint8)
     assert not np.array_equal(together.images, samples.images)
     assert np.abs(together.images.astype(int) - samples.images.astype(int)).mean() < 2
     for i in range(4):
-        alone = coarse.sample(PROMPTS[i : i + 1], SEEDS[i : i + 1], **SETTINGS)
+        alone = coarse.sample(PROMPTS[i : i + 1], SEEDS[i : i + 1], SETTINGS)
         assert np.abs(alone.images[0].astype(int) - together.images[i].astype(int)).mean() < 2
         torch.testing.assert_close(alone.latents[0], together.latents[i], atol=0.1, rtol=0.02)
 
@@ -111,7 +113,8 @@ def test_features_read_in_bfloat16_are_float32_and_those_of_float32_up_to_its_ro
 ) -> None:
     coarse = Generator.load(str(checkpoint), **{**CPU, "dtype": torch.bfloat16})
     read, expected = (
-        g.features(samples.latents, PROMPTS, timestep=samples.timestep, words=WORDS) for g in (coarse, generator)
+        g.features(samples.latents, PROMPTS, timestep=samples.timestep, tap=Tap(words=WORDS))
+        for g in (coarse, generator)
     )
     assert read.attention is not None
     assert expected.attention is not None
@@ -123,12 +126,13 @@ def test_features_read_in_bfloat16_are_float32_and_those_of_float32_up_to_its_ro
 
 @pytest.mark.parametrize("branches", ["conditional", "both"])
 def test_features_of_four_equal_four_times_one(generator: Generator, samples: Samples, branches: str) -> None:
-    arguments = {"timestep": samples.timestep, "branches": branches}
-    together = generator.features(samples.latents, PROMPTS, words=WORDS, **arguments)
+    together = generator.features(samples.latents, PROMPTS, timestep=samples.timestep, tap=Tap(branches, WORDS))
     assert together.attention is not None
     assert list(together.maps) == [4, 8, 16]
     for i in range(4):
-        alone = generator.features(samples.latents[i : i + 1], PROMPTS[i : i + 1], words=WORDS[i : i + 1], **arguments)
+        tap = Tap(branches, WORDS[i : i + 1])
+        latents = samples.latents[i : i + 1]
+        alone = generator.features(latents, PROMPTS[i : i + 1], timestep=samples.timestep, tap=tap)
         for size, maps in alone.maps.items():
             torch.testing.assert_close(maps[0], together.maps[size][i], atol=ATOL, rtol=ATOL)
         assert alone.attention is not None
@@ -137,14 +141,57 @@ def test_features_of_four_equal_four_times_one(generator: Generator, samples: Sa
         assert not together.attention[i, num_words:].any(), "a padded word has no attention"
 
 
+@pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
+@pytest.mark.parametrize("branches", ["conditional", "both"])
+def test_features_read_in_sampling_equal_those_of_another_pass(
+    generator: Generator, branches: str, guidance_scale: float
+) -> None:
+    sampling, tap = replace(SETTINGS, guidance_scale=guidance_scale), Tap(branches, WORDS)
+    plain = generator.sample(PROMPTS, SEEDS, sampling)
+    tapped = generator.sample(PROMPTS, SEEDS, sampling, tap=tap)
+    assert plain.features is None
+    assert np.abs(tapped.images.astype(int) - plain.images.astype(int)).max() <= 1
+    read, expected = tapped.features, generator.features(plain.latents, PROMPTS, timestep=plain.timestep, tap=tap)
+    assert read is not None and read.attention is not None and read.clean is not None
+    assert list(read.maps) == list(expected.maps)
+    for size, maps in expected.maps.items():
+        torch.testing.assert_close(read.maps[size], maps, atol=ATOL, rtol=ATOL)
+    torch.testing.assert_close(read.attention, expected.attention, atol=1e-5, rtol=ATOL)
+    torch.testing.assert_close(read.clean, expected.clean, atol=ATOL, rtol=ATOL)
+
+
+@pytest.mark.parametrize("timesteps", [(), (970, 640, 300, 80)])
+def test_dpm_solver_equals_the_diffusers_pipeline(
+    checkpoint: Path, generator: Generator, timesteps: tuple[int, ...]
+) -> None:
+    """Without timesteps of its own it visits those of DDIM, so that tapped latents are of the same noise level."""
+    sampling = replace(SETTINGS, sampler="dpmsolver++", timesteps=timesteps)
+    pipeline = StableDiffusionPipeline.from_pretrained(checkpoint, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    output = pipeline(
+        PROMPTS,
+        timesteps=list(timesteps) or generator.scheduler(4).timesteps.tolist(),
+        guidance_scale=4.0,
+        height=32,
+        width=32,
+        latents=generator.noise(SEEDS),
+        output_type="np",
+    )
+    samples = generator.sample(PROMPTS, SEEDS, sampling)
+    assert np.abs(samples.images - (output.images * 255).round()).max() <= 1
+    assert samples.timestep == (300 if timesteps else generator.timestep(SETTINGS))
+    assert np.abs(samples.images.astype(int) - generator.sample(PROMPTS, SEEDS, SETTINGS).images).max() > 1
+
+
 def test_stored_latent_gives_the_features_seen_in_sampling(generator: Generator, samples: Samples) -> None:
     with tap_features(generator._unet) as maps:
-        generator.sample(PROMPTS, SEEDS, **SETTINGS)
+        generator.sample(PROMPTS, SEEDS, SETTINGS)
     assert len(maps) == 4 * 13
     seen = group_by_size(stack_branches(maps[2 * 13 : 3 * 13]))  # the third of four steps, second from the clean end
-    read = generator.features(samples.latents, PROMPTS, timestep=samples.timestep, branches="both").maps
+    read = generator.features(samples.latents, PROMPTS, timestep=samples.timestep, tap=Tap("both")).maps
     stored = samples.latents.numpy().astype(np.float16)
-    from_stored = generator.features(torch.from_numpy(stored), PROMPTS, timestep=samples.timestep, branches="both").maps
+    from_stored = generator.features(torch.from_numpy(stored), PROMPTS, timestep=samples.timestep, tap=Tap("both")).maps
     for size in (4, 8, 16):
         torch.testing.assert_close(read[size], seen[size], atol=ATOL, rtol=ATOL)
         # float16 keeps 11 bits, so the latents are off by up to 5e-4 of their size
@@ -153,8 +200,8 @@ def test_stored_latent_gives_the_features_seen_in_sampling(generator: Generator,
 
 def test_conditional_features_are_the_second_half_of_each_block_output(generator: Generator, samples: Samples) -> None:
     arguments = (samples.latents, PROMPTS)
-    one = generator.features(*arguments, timestep=samples.timestep, branches="conditional").maps
-    both = generator.features(*arguments, timestep=samples.timestep, branches="both").maps
+    one = generator.features(*arguments, timestep=samples.timestep, tap=Tap()).maps
+    both = generator.features(*arguments, timestep=samples.timestep, tap=Tap("both")).maps
     # size 16: conv_in, a layer, the upsampler's output that ends the block before, two layers: first map has 8 channels
     torch.testing.assert_close(one[16][:, :8], both[16][:, 8:16], atol=ATOL, rtol=ATOL)
     assert generator.feature_channels("conditional") == {size: m.shape[1] for size, m in one.items()}
@@ -169,7 +216,7 @@ def test_feature_channels_agree_with_the_architecture(generator: Generator) -> N
 
 def test_attention_maps_are_the_words_share_of_the_probabilities(generator: Generator, samples: Samples) -> None:
     words = [["a", "dog"], ["cat", "unicorn"], ["potted plant"], []]
-    attention = generator.features(samples.latents, PROMPTS, timestep=samples.timestep, words=words).attention
+    attention = generator.features(samples.latents, PROMPTS, timestep=samples.timestep, tap=Tap(words=words)).attention
     assert attention is not None
     assert attention.shape == (4, 2, 7, 16, 16)
     assert generator.num_attention_maps == 7
@@ -181,8 +228,12 @@ def test_attention_maps_are_the_words_share_of_the_probabilities(generator: Gene
 
 
 def test_attention_follows_the_word(generator: Generator, samples: Samples) -> None:
-    read = generator.features(samples.latents[1:2], PROMPTS[1:2], timestep=samples.timestep, words=[["cat", "bus"]])
-    swapped = generator.features(samples.latents[1:2], PROMPTS[1:2], timestep=samples.timestep, words=[["bus", "cat"]])
+    read = generator.features(
+        samples.latents[1:2], PROMPTS[1:2], timestep=samples.timestep, tap=Tap(words=[["cat", "bus"]])
+    )
+    swapped = generator.features(
+        samples.latents[1:2], PROMPTS[1:2], timestep=samples.timestep, tap=Tap(words=[["bus", "cat"]])
+    )
     assert read.attention is not None
     assert swapped.attention is not None
     assert torch.equal(read.attention.flip(1), swapped.attention)
@@ -235,11 +286,15 @@ def test_generator_id_changes_with_the_weights_only(checkpoint: Path, generator:
         ({"num_steps": 1001}, r"num_steps must be 1 to 1000, got 1001"),
         ({"tapped_step": 0}, r"tapped_step must be 1 to num_steps \(4\), got 0"),
         ({"tapped_step": 5}, r"tapped_step must be 1 to num_steps \(4\), got 5"),
+        ({"timesteps": (9, 8, 7, 6)}, r"timesteps needs generator.sampler 'dpmsolver\+\+'"),
+        ({"sampler": "dpmsolver++", "timesteps": (9, 8)}, r"must be generator.num_steps \(4\) timesteps, got 2"),
+        ({"sampler": "dpmsolver++", "timesteps": (9, 8, 8, 6)}, r"timesteps must fall, from at most 999"),
+        ({"sampler": "euler"}, r"sampler must be one of ddim, dpmsolver\+\+, got 'euler'"),
     ],
 )
 def test_settings_out_of_range_are_refused(generator: Generator, settings: dict[str, int], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        generator.sample(PROMPTS[:1], SEEDS[:1], **{**SETTINGS, **settings})
+        generator.sample(PROMPTS[:1], SEEDS[:1], replace(SETTINGS, **settings))
 
 
 def test_prompt_that_does_not_fit_is_refused(generator: Generator) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from diffground.diffusion.inversion import (
     resample,
     round_trip_error,
 )
+from diffground.diffusion.sampling import Sampling
 from diffground.errors import UserError
 from diffground.reproduction import smoke
 
@@ -57,17 +59,17 @@ def clean_latents(generator: Generator) -> Tensor:
     return generator.noise([1, 2, 3, 4]) * 0.9
 
 
-def errors(generator: Generator, *, num_steps: int, tapped_step: int, **settings: float) -> Tensor:
+def errors(generator: Generator, *, num_steps: int, tapped_step: int, **settings: Any) -> Tensor:
     clean = clean_latents(generator)
     latents = invert_latents(generator, clean, PROMPTS, num_steps=num_steps, tapped_step=tapped_step, **settings)
-    guidance = {key: value for key, value in settings.items() if key == "guidance_scale"}
-    returned = resample(generator, latents, PROMPTS, num_steps=num_steps, from_step=tapped_step, **guidance)
+    shared = {key: value for key, value in settings.items() if key in ("guidance_scale", "timesteps")}
+    returned = resample(generator, latents, PROMPTS, num_steps=num_steps, from_step=tapped_step, **shared)
     return round_trip_error(clean, returned)
 
 
 def test_resampling_from_the_tapped_latents_gives_the_sampled_images(generator: Generator) -> None:
     settings = {"num_steps": 5, "guidance_scale": 3.0}
-    samples = generator.sample(PROMPTS, [1, 2, 3, 4], tapped_step=2, **settings)
+    samples = generator.sample(PROMPTS, [1, 2, 3, 4], Sampling(tapped_step=2, **settings))
     clean = resample(generator, samples.latents, PROMPTS, from_step=2, **settings)
     assert np.array_equal(generator.decode(clean), samples.images)
     from_noise = resample(generator, generator.noise([1, 2, 3, 4]), PROMPTS, from_step=5, **settings)
@@ -80,9 +82,10 @@ def test_a_step_of_diffusers_is_undone_exactly_when_its_prediction_is_known(
     build: Build, prediction_type: str, schedule: dict[str, object]
 ) -> None:
     # seven does not divide 1000, so the noise levels that the steps lead to are not those of the next timesteps
-    scheduler = build(prediction_type, schedule).scheduler(7)
+    generator = build(prediction_type, schedule)
+    scheduler = generator.scheduler(7)
     entering, predicted = torch.randn(2, 4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    steps = _last_steps(scheduler, 7)
+    steps = _last_steps(generator, 7, num_steps=7, timesteps=())
     assert [step.timestep for step in steps] == scheduler.timesteps.flip(0).tolist()
     # of pure noise a model that predicts noise says nothing
     known = steps[:6] if schedule is TRAILING and prediction_type == "epsilon" else steps
@@ -109,10 +112,24 @@ def test_plain_inversion_equals_that_of_diffusers(build: Build) -> None:
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_steps_at_given_timesteps_are_undone(build: Build, prediction_type: str) -> None:
+    generator = build(prediction_type, TRAILING)
+    clean = clean_latents(generator)
+    settings = {"num_steps": 4, "tapped_step": 2, "fixed_point_iterations": 2}
+    even = generator.timesteps(Sampling(4, 1.0, 1))
+    by_default, named = (invert_latents(generator, clean, PROMPTS, **settings, timesteps=t) for t in ((), even))
+    torch.testing.assert_close(named, by_default)  # the stride of 250 leads to the same timesteps
+    uneven = {"timesteps": [980, 600, 210, 70], "num_steps": 4, "fixed_point_iterations": 20}
+    assert errors(generator, tapped_step=2, **uneven).max() < 1e-3
+    with pytest.raises(UserError, match=r"timesteps must fall, from at most 999 to at least 0, got \[5, 9\]"):
+        errors(generator, num_steps=2, tapped_step=1, timesteps=[5, 9])
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_inversion_finds_the_latents_that_were_sampled_from(build: Build, prediction_type: str) -> None:
     generator = build(prediction_type, LEADING)
     settings = {"num_steps": 8, "guidance_scale": 1.5}
-    sampled = generator.sample(PROMPTS, [1, 2, 3, 4], tapped_step=5, **settings).latents
+    sampled = generator.sample(PROMPTS, [1, 2, 3, 4], Sampling(tapped_step=5, **settings)).latents
     clean = resample(generator, sampled, PROMPTS, from_step=5, **settings)
     found = invert_latents(generator, clean, PROMPTS, tapped_step=5, fixed_point_iterations=8, **settings)
     torch.testing.assert_close(found, sampled, atol=1e-3, rtol=1e-3)
@@ -157,7 +174,7 @@ def test_one_step_worked_by_hand(build: Build) -> None:
     generator._unet.conv_out.weight.data.zero_()
     generator._unet.conv_out.bias.data.copy_(torch.tensor([0.3, -0.8, 0.5, 1.1]))
     clean = clean_latents(generator)
-    assert generator.timestep(num_steps=10, tapped_step=1) == 99
+    assert generator.timestep(Sampling(10, 1.0, 1)) == 99
     share = float(generator.scheduler(10).alphas_cumprod[99])
     velocity = torch.tensor([0.3, -0.8, 0.5, 1.1]).view(1, 4, 1, 1)
     expected = (clean + math.sqrt(1 - share) * velocity) / math.sqrt(share)

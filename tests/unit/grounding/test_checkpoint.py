@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from diffground.diffusion.sampling import Sampling
 from diffground.errors import UserError
-from diffground.grounding.checkpoint import GroundingSpec, Sampling, load_grounding, save_grounding
+from diffground.grounding.checkpoint import GroundingSpec, load_grounding, save_grounding
 
 SPEC = GroundingSpec(
     feature_channels={4: 8, 8: 6},

@@ -23,8 +23,9 @@ from diffground.data.shards import (
 )
 from diffground.diffusion.generate import generate_shards
 from diffground.diffusion.generator import Generator
+from diffground.diffusion.sampling import Sampling
 from diffground.errors import UserError
-from diffground.grounding.checkpoint import Sampling, save_grounding
+from diffground.grounding.checkpoint import save_grounding
 from diffground.grounding.config import GroundingConfig
 from diffground.grounding.fit import FittedGrounding, fit_grounding
 from diffground.grounding.prediction import Grounder, likeliest_word
@@ -58,7 +59,7 @@ CONFIG = GroundingConfig(
     mask_threshold=0.5,
     seed=0,
 )
-SAMPLER = {"num_steps": 3, "guidance_scale": 2.0, "tapped_step": 1}
+SAMPLING = Sampling(3, 2.0, 1)
 CHOICES = [("cat",), ("bus", "cat"), ("pottedplant",), ("cat", "pottedplant"), ("bus",)]
 CPU = torch.device("cpu")
 
@@ -81,7 +82,9 @@ def records() -> list[PromptRecord]:
 def shards(generator: Generator, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """generated/ and oracle/; the oracle finds a square for every category but 'bus'."""
     folder = tmp_path_factory.mktemp("shards")
-    generate_shards(records(), out_dir=folder / "generated", generator=generator, batch_size=8, shard_size=3, **SAMPLER)
+    generate_shards(
+        records(), out_dir=folder / "generated", generator=generator, batch_size=8, shard_size=3, sampling=SAMPLING
+    )
     mask = np.zeros((32, 32), dtype=bool)
     mask[8:24, 8:24] = True
     for path in sorted((folder / "generated").glob("*.tar")):
@@ -229,7 +232,7 @@ def test_synthesize_writes_images_and_labels_that_do_not_depend_on_the_batch(
             mask_threshold=0.5,
             batch_size=batch_size,
             shard_size=3,
-            **SAMPLER,
+            sampling=SAMPLING,
         )
         assert num_shards == 2
     single, triple = (list(read_samples(tmp_path / str(n))) for n in (1, 3))

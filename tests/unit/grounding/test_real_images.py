@@ -27,10 +27,10 @@ from diffground.detection.oracle import count_found
 from diffground.diffusion.generate import generate_shards
 from diffground.diffusion.generator import Generator
 from diffground.diffusion.inversion import invert_latents, resample, round_trip_error
+from diffground.diffusion.sampling import Sampling
 from diffground.errors import UserError
 from diffground.evaluation.methods import foreground_method
 from diffground.evaluation.real_images import score_real_images
-from diffground.grounding.checkpoint import Sampling
 from diffground.grounding.config import GroundingConfig
 from diffground.grounding.fit import fit_grounding
 from diffground.grounding.real_images import InversionSummary, real_shards
@@ -40,8 +40,7 @@ from tests.unit.grounding.toy_devkit import CAT, DOG, LABELS, SHEEP, VOCABULARY,
 SETTINGS = {
     "num_images": 9,
     "min_area_frac": 0.01,
-    "num_steps": 4,
-    "tapped_step": 2,
+    "sampling": Sampling(4, 3.0, 2),
     "fixed_point_iterations": 1,
     "batch_size": 2,
     "shard_size": 2,
@@ -169,7 +168,7 @@ def test_shards_hold_what_inversion_and_labels_give(dataset: VocDataset, generat
         stored = decode_array(sample.members["latent.npy"])
         assert stored.dtype == np.float16
         torch.testing.assert_close(torch.from_numpy(stored).float(), latents[i], atol=3e-3, rtol=3e-3)
-        assert meta["timestep"] == generator.timestep(num_steps=4, tapped_step=2)
+        assert meta["timestep"] == generator.timestep(Sampling(4, 1.0, 2))
         assert (meta["sampler"], meta["image_id"]) == ("ddim_inversion", "abde"[i])
         assert meta["inversion_error"] == pytest.approx(float(errors[i]), abs=2e-4)
 
@@ -234,9 +233,7 @@ def test_grounding_trains_on_real_images_and_on_both(
             [record],
             out_dir=tmp_path / "generated",
             generator=generator,
-            num_steps=num_steps,
-            guidance_scale=1.0,
-            tapped_step=2,
+            sampling=Sampling(num_steps, 1.0, 2),
             batch_size=1,
             shard_size=2,
         )
@@ -305,7 +302,7 @@ def test_bad_settings_are_refused_before_anything_is_dropped(
 ) -> None:
     write(dataset, tmp_path, generator)
     for change, message in [
-        ({"tapped_step": 5}, "tapped_step"),
+        ({"sampling": Sampling(4, 3.0, 5)}, "tapped_step"),
         ({"fixed_point_iterations": -1}, "fixed_point_iterations"),
         ({"min_area_frac": 1.5}, "min_area_frac must be 0 to 1, got 1.5"),
         ({"named": ["sheep", "dog"], "min_area_frac": 0.7}, "none of 5 images shows one of sheep, dog on 70% of its"),

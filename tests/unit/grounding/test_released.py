@@ -11,7 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
-from diffground.diffusion.generator import Generator
+from diffground.diffusion.generator import Generator, Tap
 from diffground.diffusion.unet_features import group_by_size, stack_branches, tap_features
 from diffground.errors import UserError
 from diffground.grounding.checkpoint import save_grounding
@@ -154,7 +154,7 @@ def test_a_grounder_gives_the_published_computation_on_both_branches_uncondition
     )
     module, _ = with_random_state(spec, seed=5)
     noise = generator.noise(range(8))
-    features = generator.features(noise, ["a photograph of a bus"] * 8, timestep=1, branches="both").maps
+    features = generator.features(noise, ["a photograph of a bus"] * 8, timestep=1, tap=Tap("both")).maps
     for _ in range(50):  # stored statistics that fit these features
         module.train()(features, torch.randn(8, 1, generator.text_dim), None, image_size=32)
     state = {published(name): tensor.clone() for name, tensor in module.state_dict().items()}

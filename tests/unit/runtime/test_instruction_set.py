@@ -21,6 +21,7 @@ from diffground.runtime.instruction_set import check_instruction_set, limit_inst
 limit_instruction_set(sys.argv[1])
 import torch
 from diffground.diffusion.generator import Generator
+from diffground.diffusion.sampling import Sampling
 from diffground.runtime.device import setup_torch
 from diffground.segmentation.maskformer import MaskFormerSegmenter
 
@@ -30,7 +31,7 @@ cpu = torch.device("cpu")
 
 generator = Generator.load("models/mini/diffusion", device=cpu, dtype=torch.float32, image_size=128)
 prompts = ["a photograph of a dog", "a photograph of a sofa"]
-samples = generator.sample(prompts, [0, 1], num_steps=2, guidance_scale=3.0, tapped_step=1)
+samples = generator.sample(prompts, [0, 1], Sampling(2, 3.0, 1))
 
 model = MaskFormerSegmenter.load(Path("models/mini/segmenter"), device=cpu).model.train()
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)

@@ -16,9 +16,10 @@ from diffground.detection.load import load_detector
 from diffground.detection.oracle import detect_shards
 from diffground.diffusion.generate import generate_shards
 from diffground.diffusion.generator import Generator
+from diffground.diffusion.sampling import Sampling
 from diffground.evaluation.methods import DaamMaps, GroundingMethod, calibrate_daam, foreground_method
 from diffground.evaluation.protocol1 import run_protocol1
-from diffground.grounding.checkpoint import Sampling, save_grounding
+from diffground.grounding.checkpoint import save_grounding
 from diffground.grounding.fit import spec_for
 from diffground.grounding.prediction import Grounder
 from diffground.grounding.synthesize import synthesize_shards
@@ -32,7 +33,7 @@ from diffground.vocabulary import load_vocabulary
 from tests.unit.reproduction.test_composition import CONF
 
 CPU = torch.device("cpu")
-SAMPLER = {"num_steps": 2, "guidance_scale": 2.0, "tapped_step": 1}
+SAMPLING = Sampling(2, 2.0, 1)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ class Stages:
             batch_size=2,
             shard_size=4,
             workers=workers,
-            **SAMPLER,
+            sampling=SAMPLING,
         )
         detector = load_detector(
             backend="torchvision", checkpoint=str(self.folder / "models/detector"), mask_threshold=0.5, device=CPU
@@ -115,7 +116,7 @@ class Stages:
             batch_size=2,
             shard_size=4,
             workers=workers,
-            **SAMPLER,
+            sampling=SAMPLING,
         )
         metrics = {**self.protocol1(out, grounder, workers), "text2mask_threshold": self.text2mask(out, workers)}
         parts = ("generated", "oracle", "synthetic", "pseudo")
@@ -136,7 +137,7 @@ class Stages:
     def protocol1(self, out, grounder, workers):
         samples = list(read_labelled_samples(generated=out / "generated", oracle=out / "oracle"))
         phrases = self.vocabulary.phrases
-        maps = DaamMaps(generator=self.generator, phrases=phrases, num_steps=2, guidance_scale=2.0)
+        maps = DaamMaps(generator=self.generator, phrases=phrases, sampling=SAMPLING)
         daam = calibrate_daam(maps, samples, batch_size=2, workers=workers)
         grounding = GroundingMethod(grounder=grounder, phrases=phrases, image_size=32, mask_threshold=0.5)
         methods = {"grounding": grounding, "daam": daam, "foreground_only": foreground_method}

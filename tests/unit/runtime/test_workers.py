@@ -106,6 +106,28 @@ def test_a_worker_that_is_killed_is_one_line_with_the_remedy(workers):
     assert "\n" not in str(caught.value)
 
 
+def test_workers_are_forked_with_the_named_imports_done(tmp_path):
+    """Also those of a program that imports them itself: it would take the seconds again in every worker."""
+    program = """
+        import sys
+        from diffground.runtime.fork_server import start_fork_server
+
+        def imported(item, advance):
+            import os
+            return os.getppid(), sorted(set(sys.modules) & {"diffground.contexts.bank", "diffground.data.coco"})
+
+        if __name__ == "__main__":
+            start_fork_server(["diffground.data.coco", "diffground.no_such_module"])
+            from diffground.runtime.workers import Workers
+            with Workers(num_workers=2) as workers:
+                (parent, names), (other_parent, _) = workers.map(imported, [0, 1])
+                print(parent == other_parent, names)
+    """
+    (tmp_path / "program.py").write_text(textwrap.dedent(program))
+    ran = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "True ['diffground.data.coco']", ran.stderr
+
+
 def test_a_gpu_has_one_worker():
     committed = load_params(Path(__file__).parents[3] / "params.yaml").runtime
     runtime = replace(committed, device="auto", num_threads=4, num_workers=2)

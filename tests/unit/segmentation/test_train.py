@@ -12,7 +12,7 @@ from diffground.errors import UserError
 from diffground.segmentation.augmentation import apply_views, draw_views
 from diffground.segmentation.maskformer import MaskFormerSegmenter, build_maskformer
 from diffground.segmentation.sources import SegmentationSource, WithoutLabels
-from diffground.segmentation.train import load_batch, predictions_by_layer, segmentation_loss, train_segmenter
+from diffground.segmentation.train import ResizedSource, predictions_by_layer, segmentation_loss, train_segmenter
 
 CATEGORIES = ("red", "green", "blue")
 Pictures = list[tuple[np.ndarray, np.ndarray]]
@@ -111,7 +111,7 @@ def test_hiding_leaves_the_source_as_it_was(pictures: Pictures) -> None:
 def test_masks_get_no_gradient_where_the_label_is_ignored(backbone: Path, pictures: Pictures) -> None:
     segmenter = _segmenter(backbone)
     segmenter.model.eval()
-    images, labels = load_batch(pictures, [0, 1], image_size=64)
+    images, labels = ResizedSource(pictures, image_size=64).batch([0, 1])
     labels[:, :, 32:] = 255
     kept: list[torch.Tensor] = []
     decoder = segmenter.model.model.pixel_level_module.decoder
@@ -133,7 +133,7 @@ def test_masks_get_no_gradient_where_the_label_is_ignored(backbone: Path, pictur
 def test_with_all_labels_the_loss_is_that_of_transformers(backbone: Path, pictures: Pictures) -> None:
     segmenter = _segmenter(backbone)
     model = segmenter.model.eval()
-    images, labels = load_batch(pictures, [0, 1, 2], image_size=64)
+    images, labels = ResizedSource(pictures, image_size=64).batch([0, 1, 2])
     half = labels[:, ::2, ::2]
     classes = [torch.unique(label).long() for label in half]
     masks = [(label[None] == of[:, None, None]).float() for label, of in zip(half, classes, strict=True)]
@@ -148,7 +148,7 @@ def test_with_all_labels_the_loss_is_that_of_transformers(backbone: Path, pictur
 def test_every_decoder_layer_predicts_and_the_last_comes_first(backbone: Path, pictures: Pictures) -> None:
     segmenter = _segmenter(backbone)
     model = segmenter.model.eval()
-    images, _ = load_batch(pictures, [0], image_size=64)
+    images, _ = ResizedSource(pictures, image_size=64).batch([0])
     predictions = predictions_by_layer(model, images)
     outputs = model(pixel_values=(images - 0.5) / 0.25)
     assert len(predictions) == 2
@@ -158,7 +158,7 @@ def test_every_decoder_layer_predicts_and_the_last_comes_first(backbone: Path, p
 
 def test_an_image_without_any_label_is_no_error(backbone: Path, pictures: Pictures) -> None:
     segmenter = _segmenter(backbone)
-    images, labels = load_batch(pictures, [0, 1], image_size=64)
+    images, labels = ResizedSource(pictures, image_size=64).batch([0, 1])
     labels[0] = 255
     assert torch.isfinite(segmentation_loss(segmenter.model, images, labels))
 
@@ -179,3 +179,26 @@ def test_views_move_image_and_label_together() -> None:
         inside, outside = view.mean(dim=0)[moved == 5], view.mean(dim=0)[moved == 0]
         if len(inside) and len(outside):
             assert inside.mean() > outside.mean() + 0.2
+
+
+def test_what_does_not_fit_into_memory_is_read_again(pictures: Pictures) -> None:
+    class Counted:
+        def __init__(self) -> None:
+            self.reads: list[int] = []
+
+        def __len__(self) -> int:
+            return len(pictures)
+
+        def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+            self.reads.append(i)
+            return pictures[i]
+
+    num_bytes = 32 * 32 * (3 * 4 + 1)
+    kept, none = Counted(), Counted()
+    two = ResizedSource(kept, image_size=32, max_cache_bytes=2 * num_bytes)
+    expected = ResizedSource(none, image_size=32, max_cache_bytes=0)
+    for _ in range(2):
+        for actual, wanted in zip(two.batch([0, 1, 2]), expected.batch([0, 1, 2]), strict=True):
+            assert torch.equal(actual, wanted)
+    assert kept.reads == [0, 1, 2, 2]
+    assert none.reads == [0, 1, 2, 0, 1, 2]

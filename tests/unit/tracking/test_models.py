@@ -123,9 +123,7 @@ def test_a_grounding_module_gives_images_and_masks(params, components):
     assert (answer["image"].shape, answer["image"].dtype) == ((size, size, 3), np.uint8)
     assert (answer["masks"].shape, answer["masks"].dtype) == ((2, size, size), np.bool_)
     assert not answer["masks"].all(axis=0).any(), "masks are disjoint"
-    samples = generator.sample(
-        [record["prompt"]], [3], num_steps=p.num_steps, guidance_scale=p.guidance_scale, tapped_step=p.tapped_step
-    )
+    samples = generator.sample([record["prompt"]], [3], p.sampling)
     assert np.array_equal(answer["image"], samples.images[0])
     ours = load_model(f"models:/{GROUNDING}/1", tracking_uri=params.tracking.uri)
     with pytest.raises(UserError, match="does not contain the words 'cow'"):

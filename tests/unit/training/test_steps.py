@@ -13,7 +13,7 @@ from diffground.grounding.queries import add_noise, keep_text, stack_queries
 from diffground.grounding.train import stack_masks
 from diffground.runtime.processes import run_in_processes
 from diffground.segmentation.augmentation import apply_views, draw_views
-from diffground.segmentation.train import count_targets, load_batch, predictions_by_layer, segmentation_loss
+from diffground.segmentation.train import ResizedSource, count_targets, predictions_by_layer, segmentation_loss
 from diffground.training.loop import Execution
 
 CLOSE = {"rtol": 1e-3, "atol": 2e-5}  # Adam divides by roots of small numbers
@@ -94,7 +94,7 @@ def plain_maskformer(backbone):
     for iteration in range(1, p["iterations"] + 1):
         rate = p["learning_rate"] * min(1.0, iteration / 50) * (1 - (iteration - 1) / p["iterations"]) ** 0.9
         optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"] = rate, p["backbone_lr_factor"] * rate
-        images, labels = load_batch(pictures, next(batches), image_size=64)
+        images, labels = ResizedSource(pictures, image_size=64).batch(next(batches))
         images, labels = apply_views(images, labels, draw_views(len(images), generator))
         scored = labels[:, ::2, ::2]
         classes = [torch.unique(label[label != 255]).long() for label in scored]
@@ -183,7 +183,7 @@ def test_two_processes_that_stopped_go_on_to_the_same_bytes(shared):
 
 def test_a_part_without_labels_has_no_share_of_the_loss_of_masks(backbone):
     model = toy.toy_segmenter(backbone).model.eval()
-    images, labels = load_batch(toy.toy_pictures(), [0, 1, 2, 5], image_size=64)
+    images, labels = ResizedSource(toy.toy_pictures(), image_size=64).batch([0, 1, 2, 5])
     labels[0] = 255
     whole = segmentation_loss(model, images, labels)
     totals = count_targets(model, labels)
