@@ -20,7 +20,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -31,6 +31,7 @@ from diffground.data.labelled import image_sample
 from diffground.data.shards import count_samples, list_shards
 from diffground.diffusion.generate import generate_shards
 from diffground.diffusion.generator import Generator, Samples
+from diffground.diffusion.sampling import Sampling
 from diffground.prompts import PromptFile, PromptRecord, read_prompts, write_prompts
 from diffground.reproduction.config import load_params
 from diffground.runtime.backend import make_workers
@@ -39,7 +40,7 @@ from diffground.runtime.workers import Advance
 
 SIZES = (1_000, 10_000, 100_000, 228_000)
 BATCH_SIZE, SHARD_SIZE, IMAGE_SIZE = 32, 256, 16
-SETTINGS: dict[str, Any] = {"num_steps": 50, "guidance_scale": 5.0, "tapped_step": 1}
+SETTINGS: dict[str, Any] = {"sampling": Sampling(50, 5.0, 1)}
 CATEGORIES = ("dog", "car", "potted plant", "tv monitor")
 
 
@@ -53,10 +54,10 @@ class NoiseGenerator:
     image_size: int = IMAGE_SIZE
     dtype: torch.dtype = torch.float32
 
-    def timestep(self, *, num_steps: int, tapped_step: int) -> int:
-        return tapped_step
+    def timestep(self, sampling: Sampling) -> int:
+        return sampling.tapped_step
 
-    def sample(self, prompts: Sequence[str], seeds: Sequence[int], **settings: Any) -> Samples:
+    def sample(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> Samples:
         noise = [np.random.default_rng(seed).integers(0, 256, (IMAGE_SIZE, IMAGE_SIZE, 4), np.uint8) for seed in seeds]
         with (self.memory_dir / str(os.getpid())).open("a") as file:
             print(peak_mb(), time.process_time(), file=file)
@@ -101,10 +102,13 @@ def measure_reference(folder: Path) -> dict[str, float]:
         with tarfile.open(out / f"{number:06d}.tar", "w") as archive:
             for start in range(0, len(shard), BATCH_SIZE):
                 batch = shard[start : start + BATCH_SIZE]
-                samples = generator.sample([r.prompt for r in batch], [r.seed for r in batch])
+                samples = generator.sample([r.prompt for r in batch], [r.seed for r in batch], SETTINGS["sampling"])
                 for record, image, latent in zip(batch, samples.images, samples.latents.numpy(), strict=True):
                     sample = image_sample(
-                        **record.to_json(), settings=SETTINGS, image=image, latent=latent.astype(np.float16)
+                        **record.to_json(),
+                        settings=asdict(SETTINGS["sampling"]),
+                        image=image,
+                        latent=latent.astype(np.float16),
                     )
                     for name, content in sample.members.items():
                         info = tarfile.TarInfo(f"{record.id}.{name}")

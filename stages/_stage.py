@@ -45,7 +45,7 @@ def _prepare(runtime: RuntimeConfig) -> None:
     if script is None or runtime.backend != "local" or runtime.num_workers == 1:
         return
     imported = sorted(set(imported_names(Path(script), "__main__")))
-    if "diffground.runtime.backend" in imported:
+    if {"diffground.runtime.backend", "diffground.runtime.workers"} & set(imported):
         start_fork_server([name for name in imported if name.startswith("diffground.")])
 
 

@@ -48,7 +48,7 @@ class GroundedPipeline:
 
     generator: Generator
     defaults: Defaults | None
-    """Steps, guidance and mask threshold that calls take where they name none; None without a grounding module."""
+    """Sampling and mask threshold that calls take where they name none; None without a grounding module."""
     _grounder: Grounder | None = None
     _spec: GroundingSpec | None = None
     _phrases: Mapping[str, str] = field(default_factory=dict)
@@ -125,8 +125,7 @@ class GroundedPipeline:
         num_steps: int | None = None,
         guidance_scale: float | None = None,
         tapped_step: int | None = None,
-        sampler: str | None = None,
-        timesteps: Sequence[int] | None = None,
+        sampling: Sampling | None = None,
         mask_threshold: float | None = None,
         resolve_overlaps: bool = True,
         batch_size: int = 8,
@@ -138,12 +137,11 @@ class GroundedPipeline:
             words: of all prompts (["dog", "cat"]), or of each prompt ([["dog"], ["cat", "sofa"]]). A prompt contains
                 its words; with a textual inversion, its token is a word.
             seeds: one per prompt; None: 0, 1, 2, …
-            num_steps, guidance_scale: sampling steps and classifier-free guidance; None: see `defaults`.
-            tapped_step: step whose features are read, counted from the clean end; None: the one that is closest to the
-                timestep on which the module was trained.
-            sampler: 'ddim' or 'dpmsolver++'; None: see `defaults`.
-            timesteps: those that 'dpmsolver++' visits, falling; None: see `defaults`, but evenly spread where sampler
-                or num_steps is given.
+            num_steps, guidance_scale: sampling steps, evenly spread, and classifier-free guidance; None: those of
+                `sampling`.
+            tapped_step: step whose features are read, counted from the clean end; None: that of `sampling` if it is
+                given, else the one that is closest to the timestep on which the module was trained.
+            sampling: sampler, timesteps and the settings above in one; None: see `defaults`.
             mask_threshold: probability from which a pixel belongs to a word, above 0, to 1; None: see `defaults`.
             resolve_overlaps: True gives a pixel to its likeliest word only, so that masks are disjoint; False gives
                 each word all pixels above the threshold.
@@ -160,20 +158,8 @@ class GroundedPipeline:
         seeds = list(range(len(prompts))) if seeds is None else list(seeds)
         if len(seeds) != len(prompts) or min(seeds) < 0:
             raise UserError(f"seeds must be one number per prompt, 0 or more; got {seeds} for {len(prompts)} prompts")
-        defaults = self.defaults or Defaults(0, -1.0, 0.0)
-        if timesteps is None:
-            timesteps = defaults.timesteps if num_steps is None and sampler is None else ()
-        sampler = defaults.sampler if sampler is None else sampler
-        num_steps = defaults.num_steps if num_steps is None else num_steps
-        guidance_scale = defaults.guidance_scale if guidance_scale is None else guidance_scale
         threshold = self._threshold(mask_threshold)
-        if num_steps < 1 or guidance_scale < 0:
-            raise UserError(
-                f"num_steps must be at least 1, guidance_scale not negative, got {num_steps} and {guidance_scale:g}; "
-                "a pipeline without a grounding module has no defaults: give both"
-            )
-        sampling = Sampling(num_steps, guidance_scale, 1, sampler, tuple(timesteps))
-        sampling = replace(sampling, tapped_step=tapped_step or self._tapped_step(sampling))
+        sampling = self._sampling(sampling, num_steps, guidance_scale, tapped_step)
         self._check_inversions(prompts)
         spelt = [spell_out(prompt, self._phrases) for prompt in prompts]
         queries = [self._queries(full, of) for full, of in zip(spelt, words_of, strict=True)]
@@ -245,6 +231,24 @@ class GroundedPipeline:
             return images, list(maps)
         images, probs = self._grounder.sample(prompts, seeds, sampling, words=queries)
         return images, [of_sample.numpy() for of_sample in probs]
+
+    def _sampling(
+        self, given: Sampling | None, num_steps: int | None, guidance_scale: float | None, tapped_step: int | None
+    ) -> Sampling:
+        """Raises: UserError where neither the call nor the model folder says how to sample."""
+        base = given or (self.defaults.sampling if self.defaults else Sampling(0, -1.0, 1))
+        sampling = base if num_steps is None else replace(base, num_steps=num_steps, timesteps=())
+        if guidance_scale is not None:
+            sampling = replace(sampling, guidance_scale=guidance_scale)
+        if sampling.num_steps < 1 or sampling.guidance_scale < 0:
+            raise UserError(
+                f"num_steps must be at least 1, guidance_scale not negative, got {sampling.num_steps} and "
+                f"{sampling.guidance_scale:g}; a pipeline without a grounding module has no defaults: give both"
+            )
+        if tapped_step is None and given is not None:
+            return sampling
+        sampling = replace(sampling, tapped_step=1)
+        return replace(sampling, tapped_step=self._tapped_step(sampling) if tapped_step is None else tapped_step)
 
     def _threshold(self, given: float | None) -> float:
         if given is None:

@@ -94,13 +94,13 @@ def test_overlaps_are_resolved_unless_they_are_wanted(pipe: GroundedPipeline) ->
 
 def test_defaults_json_changes_the_calls_and_not_the_weights(checkpoint: Path, folder: Path) -> None:
     before = GroundedPipeline.from_pretrained(checkpoint, grounding=folder, device="cpu")
-    assert before.defaults == Defaults(STEPS, 2.0, 0.5)
-    write_defaults(folder, Defaults(2, 1.0, 0.25))
+    assert before.defaults == Defaults(Sampling(STEPS, 2.0, 1), 0.5)
+    write_defaults(folder, Defaults(Sampling(2, 1.0, 1), 0.25))
     after = GroundedPipeline.from_pretrained(checkpoint, grounding=folder, device="cpu")
     given = before(PROMPTS[1], words=["sofa"], num_steps=2, guidance_scale=1.0, mask_threshold=0.25)
     assert np.array_equal(after(PROMPTS[1], words=["sofa"]).masks, given.masks)
     (folder / "defaults.json").write_text('{"num_steps": 2}')
-    with pytest.raises(UserError, match=r"defaults.json: must hold num_steps, guidance_scale and mask_threshold"):
+    with pytest.raises(UserError, match=r"defaults.json: must hold sampling and mask_threshold"):
         GroundedPipeline.from_pretrained(checkpoint, grounding=folder, device="cpu")
 
 

@@ -57,11 +57,7 @@ def ground(
         prompt,
         words=list(words),
         seeds=[seed],
-        num_steps=p.num_steps,
-        guidance_scale=p.guidance_scale,
-        tapped_step=p.tapped_step,
-        sampler=p.sampler,
-        timesteps=p.timesteps,
+        sampling=p.sampling,
         mask_threshold=threshold,
     )
     image, masks = np.asarray(sample.image), sample.masks

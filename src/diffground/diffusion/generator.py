@@ -141,20 +141,21 @@ class Generator:
 
         recorder: observes the cross-attention of every step (with guidance the unconditional half of the batch comes
         first). tap: also read features in the pass of the tapped step, instead of in another pass later on (only where
-        'both' branches are asked for and there is no guidance, another pass is needed). One of the two at most.
+        'both' branches are asked for and that step has no guidance, another pass is needed). One of the two at most.
         Raises: UserError for settings out of range.
         """
         scheduler = sampling_scheduler(self._scheduler_config, sampling)
         tapped_timestep = int(scheduler.timesteps[-sampling.tapped_step])
-        guided = sampling.guidance_scale > 1
-        text = self._text.encode([""] * len(prompts) + list(prompts) if guided else prompts)
+        guided_text = self._text.encode([""] * len(prompts) + list(prompts))
+        plain_text = guided_text.last(len(prompts))
         latents = self.noise(seeds) * scheduler.init_noise_sigma
         tapped, features = latents, None
         with ExitStack() as stack:
             if recorder is not None:
                 stack.enter_context(observe_cross_attention(self._unet, recorder))
             for timestep in map(int, scheduler.timesteps):
-                inputs = torch.cat([latents, latents]) if guided else latents
+                guided = sampling.is_guided(timestep)
+                inputs, text = (torch.cat([latents, latents]), guided_text) if guided else (latents, plain_text)
                 if timestep == tapped_timestep:
                     tapped = latents
                 if timestep != tapped_timestep or tap is None:

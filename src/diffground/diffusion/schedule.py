@@ -20,6 +20,7 @@ def sampling_scheduler(config: Mapping[str, Any], sampling: Sampling) -> DDIMSch
     if sampling.sampler not in SAMPLERS:
         raise UserError(f"generator.sampler must be one of {', '.join(SAMPLERS)}, got '{sampling.sampler}'")
     ddim = ddim_scheduler(config, num_steps=sampling.num_steps)
+    _check_interval(sampling.guidance_interval)
     _check_timesteps(sampling, limit=ddim.config.num_train_timesteps)
     if not 1 <= sampling.tapped_step <= sampling.num_steps:
         raise UserError(
@@ -30,6 +31,14 @@ def sampling_scheduler(config: Mapping[str, Any], sampling: Sampling) -> DDIMSch
     solver = DPMSolverMultistepScheduler.from_config(dict(config), algorithm_type="dpmsolver++")
     solver.set_timesteps(timesteps=list(sampling.timesteps) or ddim.timesteps.tolist())
     return solver
+
+
+def _check_interval(interval: tuple[int, ...]) -> None:
+    if interval and (len(interval) != 2 or interval[0] < interval[1]):
+        raise UserError(
+            "generator.guidance_interval must be empty or the first and the last timestep with guidance, falling, got "
+            f"{list(interval)}"
+        )
 
 
 def _check_timesteps(sampling: Sampling, *, limit: int) -> None:

@@ -23,6 +23,10 @@ class EncodedText:
     pooled: Tensor | None
     """(B, P), the whole prompt in one vector; None where the UNet does not read it."""
 
+    def last(self, num: int) -> EncodedText:
+        """Of the last `num` prompts."""
+        return EncodedText(self.states[-num:], None if self.pooled is None else self.pooled[-num:])
+
     def added_conditions(self, *, image_size: int) -> dict[str, Tensor] | None:
         """What the UNet of Stable Diffusion XL reads in addition to the states, for whole square images; else None."""
         if self.pooled is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,9 @@ _MASK_THRESHOLD = 0.5
 class Defaults:
     """What a model folder proposes for its use. None of it changes the weights."""
 
-    num_steps: int
-    guidance_scale: float
+    sampling: Sampling
     mask_threshold: float
     """Probability from which a pixel belongs to a word, 0..1."""
-    sampler: str = "ddim"
-    timesteps: tuple[int, ...] = ()
-    """As in Sampling."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,7 @@ def load_grounding(folder: Path) -> tuple[GroundingModule, GroundingSpec]:
 
 def write_defaults(folder: Path, defaults: Defaults) -> None:
     """Write defaults.json next to a module's weights; it may change without a new training."""
-    write_atomically(folder / _DEFAULTS, json.dumps(vars(defaults), indent=2, sort_keys=True) + "\n")
+    write_atomically(folder / _DEFAULTS, json.dumps(asdict(defaults), indent=2, sort_keys=True) + "\n")
 
 
 def read_defaults(folder: Path, spec: GroundingSpec) -> Defaults:
@@ -123,22 +119,13 @@ def read_defaults(folder: Path, spec: GroundingSpec) -> Defaults:
     """
     path = folder / _DEFAULTS
     if not path.is_file():
-        sampling = spec.sampling
-        return Defaults(
-            sampling.num_steps, sampling.guidance_scale, _MASK_THRESHOLD, sampling.sampler, sampling.timesteps
-        )
+        return Defaults(spec.sampling, _MASK_THRESHOLD)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return Defaults(
-            int(values["num_steps"]),
-            float(values["guidance_scale"]),
-            float(values["mask_threshold"]),
-            str(values.get("sampler", "ddim")),
-            tuple(map(int, values.get("timesteps", ()))),
-        )
+        return Defaults(_sampling(values["sampling"]), float(values["mask_threshold"]))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path}: must hold num_steps, guidance_scale and mask_threshold ({error}); delete it or write it again"
+            f"{path}: must hold sampling and mask_threshold ({error}); delete it or write it again"
         ) from None
 
 
@@ -150,5 +137,10 @@ def _to_json(spec: GroundingSpec) -> dict[str, Any]:
 def _from_json(values: Mapping[str, Any]) -> GroundingSpec:
     sizes = {int(size): channels for size, channels in values["feature_channels"].items()}
     lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-    sampling = Sampling(**{**values["sampling"], "timesteps": tuple(values["sampling"].get("timesteps", ()))})
-    return GroundingSpec(**{**values, **lists, "feature_channels": sizes, "sampling": sampling})
+    spec = {**values, **lists, "feature_channels": sizes, "sampling": _sampling(values["sampling"])}
+    return GroundingSpec(**spec)
+
+
+def _sampling(values: dict[str, Any]) -> Sampling:
+    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    return Sampling(**(values | lists))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -99,6 +99,8 @@ class GeneratorConfig:
     """Steps of the sampler (paper: 50)."""
     timesteps: tuple[NonNegativeInt, ...]
     """With 'dpmsolver++': the `num_steps` timesteps that it visits, falling; empty: evenly spread."""
+    guidance_interval: tuple[NonNegativeInt, ...]
+    """First and last timestep, falling, at which there is guidance; empty: all (released code)."""
     guidance_scale: NonNegativeFloat
     """Classifier-free guidance (released code: 5)."""
     tapped_step: PositiveInt
@@ -112,7 +114,8 @@ class GeneratorConfig:
 
     @property
     def sampling(self) -> Sampling:
-        return Sampling(self.num_steps, self.guidance_scale, self.tapped_step, self.sampler, self.timesteps)
+        """The settings above that a sample depends on."""
+        return Sampling(**{field.name: getattr(self, field.name) for field in fields(Sampling)})
 
 
 @dataclass(frozen=True)

@@ -45,11 +45,8 @@ def ship(params: Params) -> list[Path]:
         source = {"out": out.as_posix(), "md5": locked[out.as_posix()]}
         write_atomically(target / SOURCE, json.dumps(source, indent=2) + "\n")
         written.append(target)
-    p = params.generator
-    write_defaults(
-        paths.SHIPPED / "grounding",
-        Defaults(p.num_steps, p.guidance_scale, params.grounding.mask_threshold, p.sampler, p.timesteps),
-    )
+    defaults = Defaults(params.generator.sampling, params.grounding.mask_threshold)
+    write_defaults(paths.SHIPPED / "grounding", defaults)
     return written
 
 

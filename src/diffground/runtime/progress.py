@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import time
 from types import TracebackType
@@ -32,7 +33,8 @@ class Progress:
 
     def __enter__(self) -> Progress:
         self._start_s = self._logged_s = time.monotonic()
-        if sys.stderr.isatty() and not self._silent:
+        alone = multiprocessing.parent_process() is None  # several bars would overwrite each other
+        if alone and sys.stderr.isatty() and not self._silent:
             self._bar = tqdm(total=self._total, initial=self._initial, desc=self._description, dynamic_ncols=True)
         return self
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from diffground.data.voc import VocDataset
+from diffground.runtime.rank import is_main_process
+from diffground.runtime.workers import Advance
+from diffground.segmentation.card import segmenter_card
 from diffground.segmentation.config import SegmenterConfig
 from diffground.segmentation.maskformer import MaskFormerSegmenter, build_maskformer
 from diffground.segmentation.sources import Joined, SegmentationSource, ShardSource, WithoutLabels
@@ -37,6 +44,55 @@ def training_source(
         return WithoutLabels(real, hidden=unused)
     real_seen = WithoutLabels(real, hidden=[*unused, *(labels[c] for c in vocabulary.unseen)])
     return real_seen if name == "real_seen_only" else Joined(ShardSource(synthetic), real_seen)
+
+
+@dataclass(frozen=True)
+class SegmenterTraining:
+    """The training of one segmenter, also as the work of a worker.
+
+    Called with a training set's name, it saves the model folder and returns the number of images and the curve.
+    """
+
+    vocabulary: Vocabulary
+    config: SegmenterConfig
+    synthetic: Path
+    pseudo: Path
+    real: VocDataset
+    device: torch.device
+    models: Path
+    """The folder of the model folders."""
+    states: Path
+    """The folder of unfinished trainings."""
+    fingerprint: dict[str, Any]
+    """Of all of them, see training_fingerprint."""
+    every_s: float
+    """Seconds between two saved states."""
+    on_point: Callable[[str, int, float], None] | None = None
+    """Takes the training set's name and each point of its curve, while it is trained; not in a worker."""
+
+    def __call__(self, name: str, _advance: Advance) -> tuple[int, LossCurve]:
+        source = training_source(
+            name, synthetic=self.synthetic, pseudo=self.pseudo, real=self.real, vocabulary=self.vocabulary
+        )
+        segmenter, curve = fit_segmenter(
+            source,
+            categories=self.vocabulary.categories,
+            config=self.config,
+            device=self.device,
+            description=f"train_maskformer {name}",
+            unfinished=Unfinished(self.states / name, self.fingerprint, self.every_s),
+            on_point=None if self.on_point is None else partial(self.on_point, name),
+        )
+        if is_main_process():
+            card = segmenter_card(
+                name,
+                config=self.config,
+                num_images=len(source),
+                unseen=self.vocabulary.unseen,
+                final_loss=curve.losses[-1],
+            )
+            segmenter.save(self.models / name, card=card)
+        return len(source), curve
 
 
 def fit_segmenter(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,12 +142,12 @@ def test_features_of_four_equal_four_times_one(generator: Generator, samples: Sa
         assert not together.attention[i, num_words:].any(), "a padded word has no attention"
 
 
-@pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
+@pytest.mark.parametrize("change", [{}, {"guidance_scale": 1.0}, {"guidance_interval": (999, 600)}])
 @pytest.mark.parametrize("branches", ["conditional", "both"])
 def test_features_read_in_sampling_equal_those_of_another_pass(
-    generator: Generator, branches: str, guidance_scale: float
+    generator: Generator, branches: str, change: dict[str, Any]
 ) -> None:
-    sampling, tap = replace(SETTINGS, guidance_scale=guidance_scale), Tap(branches, WORDS)
+    sampling, tap = replace(SETTINGS, **change), Tap(branches, WORDS)
     plain = generator.sample(PROMPTS, SEEDS, sampling)
     tapped = generator.sample(PROMPTS, SEEDS, sampling, tap=tap)
     assert plain.features is None
@@ -158,6 +159,23 @@ def test_features_read_in_sampling_equal_those_of_another_pass(
         torch.testing.assert_close(read.maps[size], maps, atol=ATOL, rtol=ATOL)
     torch.testing.assert_close(read.attention, expected.attention, atol=1e-5, rtol=ATOL)
     torch.testing.assert_close(read.clean, expected.clean, atol=ATOL, rtol=ATOL)
+
+
+def test_guidance_in_an_interval_is_that_of_diffusers_in_the_steps_of_the_interval(
+    generator: Generator, samples: Samples
+) -> None:
+    timesteps = generator.timesteps(SETTINGS)  # four
+    latents, scheduler = generator.noise(SEEDS), generator.scheduler(4)
+    guided, plain = generator.predictor(PROMPTS, guidance_scale=4.0), generator.predictor(PROMPTS)
+    for i, timestep in enumerate(timesteps):
+        predicted = (guided if i in (1, 2) else plain)(latents, timestep)
+        latents = scheduler.step(predicted, timestep, latents).prev_sample
+    inside = replace(SETTINGS, guidance_interval=(timesteps[1], timesteps[2]))
+    images = generator.sample(PROMPTS, SEEDS, inside).images
+    assert np.abs(images.astype(int) - generator.decode(latents)).max() <= 1
+    assert np.abs(images.astype(int) - samples.images).max() > 1
+    everywhere = replace(SETTINGS, guidance_interval=(timesteps[0], timesteps[-1]))
+    assert np.array_equal(generator.sample(PROMPTS, SEEDS, everywhere).images, samples.images)
 
 
 @pytest.mark.parametrize("timesteps", [(), (970, 640, 300, 80)])
@@ -289,6 +307,7 @@ def test_generator_id_changes_with_the_weights_only(checkpoint: Path, generator:
         ({"timesteps": (9, 8, 7, 6)}, r"timesteps needs generator.sampler 'dpmsolver\+\+'"),
         ({"sampler": "dpmsolver++", "timesteps": (9, 8)}, r"must be generator.num_steps \(4\) timesteps, got 2"),
         ({"sampler": "dpmsolver++", "timesteps": (9, 8, 8, 6)}, r"timesteps must fall, from at most 999"),
+        ({"guidance_interval": (80, 900)}, r"guidance_interval must be empty or .* falling, got \[80, 900\]"),
         ({"sampler": "euler"}, r"sampler must be one of ddim, dpmsolver\+\+, got 'euler'"),
     ],
 )
