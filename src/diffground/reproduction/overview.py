@@ -66,7 +66,8 @@ def overview(
         return line
     compared = [name for name in here if name in committed]
     pace = sum(here[name] for name in compared) / sum(committed[name] for name in compared) if compared else 1.0
-    return f"{line}, about {_minutes(pace * sum(committed[name] for name in left))} left"
+    left_s = pace * sum(committed[name] for name in left)
+    return f"{line}, {'about ' if left_s >= 60 else ''}{_minutes(left_s)} left"
 
 
 def stage_names() -> list[str]:

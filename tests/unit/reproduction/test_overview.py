@@ -39,6 +39,9 @@ def test_the_time_left_is_that_of_the_committed_run_at_the_pace_of_this_one():
     )
     # the first stage took twice as long here
     assert line("second", {"first": 120.0}, committed) == "stage 2 of 3: second; 2 min so far, about 28 min left"
+    assert line("third", committed={**committed, "third": 20.0}) == (
+        "stage 3 of 3: third; 2 min so far, less than 1 min left"
+    )
 
 
 def test_without_the_times_of_a_stage_nothing_is_predicted():
