@@ -3,7 +3,7 @@
 from benchmarks.kills import STAGES, as_table, run_trials
 from tests.pipeline.conftest import smoke_repository
 
-NUM_TRIALS = 20
+NUM_TRIALS = 10
 # more work than profile smoke has, so that there is something to kill
 OVERRIDES = (
     "tracking.enabled=false",

@@ -42,7 +42,10 @@ def place(checkpoint: Path, generator: Generator, tmp_path: Path, monkeypatch: p
     params["generator"] |= {
         "checkpoint": str(checkpoint),
         "image_size": IMAGE_SIZE,
+        "sampler": "ddim",
         "num_steps": 3,
+        "timesteps": [],
+        "guidance_interval": [],
         "tapped_step": 1,
         "dtype": "float32",
     }

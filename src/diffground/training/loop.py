@@ -251,10 +251,14 @@ class _Run:
         self.task.load_state_dict(
             {name.removeprefix("task."): tensor for name, tensor in tensors.items() if name.startswith("task.")}
         )
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             if name.startswith("optimizer."):
                 _, i, moment = name.split(".")
+                weight = weights[int(i)]
+                if tensor.shape == weight.shape:  # laid out in memory like its weight, as a fused optimizer expects
+                    tensor = torch.empty_like(weight).copy_(tensor)
                 moments.setdefault(int(i), {})[moment] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.generator.set_state(tensors["samples"])

@@ -27,7 +27,15 @@ UNSEEN = {
 }
 COCO_SEEN = (5, 20, 35, 50)  # of the paper; 65 is the default run
 STEPS = (1, 2, 3, 4, 6)
-PAPER_STEPS = (8, 10, 12, 20, 30, 40, 50)  # beyond the 6 of mini; the paper sweeps up to 50, and 5 is the default run there
+PAPER_STEPS = (
+    8,
+    10,
+    12,
+    20,
+    30,
+    40,
+    50,
+)  # beyond the 6 of mini; the paper sweeps up to 50, and 5 is the default run there
 # against mini: 500 + 700 training prompts, 20 x 60 + 142 x 5 = 1910 synthetic images, step 1
 EXPECTED = {
     "table1_split2": {"vocabulary.unseen": SPLITS[2]},
@@ -80,7 +88,10 @@ def test_an_experiment_changes_what_its_name_says(name):
 
 
 def test_no_experiment_is_without_a_test():
-    of_paper_profiles = {*(f"seen_{number:02d}" for number in COCO_SEEN), *(f"timestep_{step:02d}" for step in PAPER_STEPS)}
+    of_paper_profiles = {
+        *(f"seen_{number:02d}" for number in COCO_SEEN),
+        *(f"timestep_{step:02d}" for step in PAPER_STEPS),
+    }
     assert set(CATALOGUE) == {*EXPECTED, *WITH_OTHER_STAGES, *of_paper_profiles}
 
 

@@ -143,7 +143,7 @@ def test_collect_writes_what_ran_with_the_experiments_parameters(repository, fin
     for record in records.values():
         assert record.setup == Setup(profile="mini", checkpoint="models/mini/diffusion", sha256=digest)
         assert record.commit in repository.call("git", "rev-list", "HEAD").split()
-        assert record.params["generator.num_steps"] == 12
+        assert record.params["generator.num_steps"] == 6
         assert not [key for key in record.params if key.startswith(("runtime", "tracking"))]
 
     timestep, normal, model_a = (records[name] for name in ("timestep_02", "training_normal", "table2_model_a"))

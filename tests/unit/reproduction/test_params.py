@@ -87,7 +87,7 @@ def test_a_wrong_type_is_named_with_the_right_one_and_the_value(tmp_path, values
     [
         ("generator", "num_steps", 0, "generator.num_steps must be at least 1, got 0"),
         ("generator", "tapped_step", 0, "generator.tapped_step must be at least 1, got 0"),
-        ("generator", "tapped_step", 21, "generator.tapped_step must be at most generator.num_steps (12), got 21"),
+        ("generator", "tapped_step", 21, "generator.tapped_step must be at most generator.num_steps (6), got 21"),
         ("generator", "guidance_scale", -0.1, "generator.guidance_scale must not be negative, got -0.1"),
         ("generator", "guidance_scale", float("nan"), "generator.guidance_scale must be a finite number, got nan"),
         ("generator", "checkpoint", "", "generator.checkpoint must not be empty"),

@@ -42,9 +42,10 @@ def order(num_samples, batch_size, generator):
 def plain_grounding():
     """The training of the module as a plain loop."""
     p, module, data = toy.GROUNDING, toy.toy_module(), toy.toy_data()
+    module.to(memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(p["seed"])
     vectors = torch.stack(list(data.embeddings.values()))
-    optimizer = torch.optim.Adam(module.parameters(), lr=p["learning_rate"], weight_decay=p["weight_decay"])
+    optimizer = torch.optim.Adam(module.parameters(), lr=p["learning_rate"], weight_decay=p["weight_decay"], fused=True)
     batches, losses = order(len(data.samples), p["batch_size"], generator), []
     module.train()
     for iteration in range(p["iterations"]):
@@ -86,7 +87,10 @@ def plain_maskformer(backbone):
     names = {id(weight) for weight in backbone_weights}
     heads = [weight for weight in model.parameters() if id(weight) not in names]
     optimizer = torch.optim.AdamW(
-        [{"params": heads}, {"params": backbone_weights}], lr=p["learning_rate"], weight_decay=p["weight_decay"]
+        [{"params": heads}, {"params": backbone_weights}],
+        lr=p["learning_rate"],
+        weight_decay=p["weight_decay"],
+        fused=True,
     )
     batches, losses = order(len(pictures), p["batch_size"], generator), []
     model.train()

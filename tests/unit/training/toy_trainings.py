@@ -6,6 +6,7 @@ import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,14 @@ from toy_world import NUM_MAPS, make_module, make_toy
 from diffground.data.labelled import LabelledSample
 from diffground.grounding.train import train_module
 from diffground.runtime.rank import is_main_process
+from diffground.segmentation import train as segmentation_train
 from diffground.segmentation.maskformer import MaskFormerSegmenter, build_maskformer
 from diffground.segmentation.train import train_segmenter
 from diffground.training.loop import Execution
 from diffground.training.resume import Unfinished
+
+# A source that counts how often it is read must be read for every step.
+segmentation_train.ResizedSource = partial(segmentation_train.ResizedSource, max_cache_bytes=0)
 
 GROUNDING = {
     "training_type": "without_zero_masks", "iterations": 6, "batch_size": 8, "learning_rate": 3e-3,
