@@ -40,4 +40,6 @@ def test_the_expected_scores_are_those_that_were_measured(name):
 
 
 def test_every_experiment_of_the_default_profile_was_run():
-    assert {name for name, experiment in CATALOGUE.items() if experiment.exists_for(DEFAULT_PROFILE)} == set(RECORDS)
+    of_twelve_steps = {"timestep_08", "timestep_10", "timestep_12"}  # the first generation took 12, there are 6 today
+    today = {name for name, experiment in CATALOGUE.items() if experiment.exists_for(DEFAULT_PROFILE)}
+    assert today | of_twelve_steps == set(RECORDS)
