@@ -1,4 +1,4 @@
-"""What the masks cost: each number beside a named reference that is measured in the same run.
+"""What masks cost, compared with named references that are measured in the same run.
 
     python benchmarks/speed.py                 # profile mini, some three minutes
 

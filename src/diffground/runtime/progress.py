@@ -33,8 +33,8 @@ class Progress:
 
     def __enter__(self) -> Progress:
         self._start_s = self._logged_s = time.monotonic()
-        alone = multiprocessing.parent_process() is None  # several bars would overwrite each other
-        if alone and sys.stderr.isatty() and not self._silent:
+        has_terminal = multiprocessing.parent_process() is None  # bars of several workers would overwrite each other
+        if has_terminal and sys.stderr.isatty() and not self._silent:
             self._bar = tqdm(total=self._total, initial=self._initial, desc=self._description, dynamic_ncols=True)
         return self
 
