@@ -15,11 +15,12 @@ from flows.process import Commands, Supervised
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 60
-# writes its pid and that of a child that heeds no signal; then waits
+# writes its pid and that of a child that ignores interrupts from its first moment; then waits
 FAMILY = """\
 import os, pathlib, signal, subprocess, sys, time
-deaf = "import signal, time; signal.signal(2, signal.SIG_IGN); time.sleep(600)"
-child = subprocess.Popen([sys.executable, "-c", deaf])
+before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+signal.signal(signal.SIGINT, before)
 pathlib.Path("pids").write_text(f"{os.getpid()} {child.pid}")
 try:
     print("ready", flush=True)

@@ -70,10 +70,11 @@ def errors(generator: Generator, *, num_steps: int, tapped_step: int, **settings
 def test_resampling_from_the_tapped_latents_gives_the_sampled_images(generator: Generator) -> None:
     settings = {"num_steps": 5, "guidance_scale": 3.0}
     samples = generator.sample(PROMPTS, [1, 2, 3, 4], Sampling(tapped_step=2, **settings))
-    clean = resample(generator, samples.latents, PROMPTS, from_step=2, **settings)
-    assert np.array_equal(generator.decode(clean), samples.images)
+    tapped = resample(generator, samples.latents, PROMPTS, from_step=2, **settings)
     from_noise = resample(generator, generator.noise([1, 2, 3, 4]), PROMPTS, from_step=5, **settings)
-    assert np.array_equal(generator.decode(from_noise), samples.images)
+    # a step in closed form rounds differently from that of diffusers: by at most one grey level
+    for clean in (tapped, from_noise):
+        np.testing.assert_allclose(generator.decode(clean).astype(int), samples.images.astype(int), rtol=0, atol=1)
 
 
 @pytest.mark.parametrize("prediction_type", TYPES)
