@@ -22,9 +22,9 @@ $(VENV)/installed: requirements.lock pyproject.toml
 reproduce: setup
 	@$(IN_VENV) diffground reproduce
 
-# A worker a core; each computes on one thread, so that they do not fight for the cores.
+# A worker per core; each computes on one thread, and threads of what it starts do not spin while they wait for a core.
 test: setup
-	$(IN_VENV) OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(IN_VENV) OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # What the pre-commit hooks look at.
 check: setup

@@ -19,7 +19,6 @@ from diffground.report.gallery import Picture, Row, draw_gallery, mask_overlay, 
 from diffground.reproduction import paths
 from diffground.reproduction.config import load_params
 from diffground.reproduction.metrics import read_metrics
-from diffground.vocabulary import table_categories
 
 _NUM_COLUMNS = 8
 _WIDEST_PX = 1200
@@ -62,7 +61,7 @@ def _draw(stage: str, outputs: tuple[Path, ...], folder: Path) -> Path | None:
 def _rows(out: Path) -> Iterator[Row]:
     if out == paths.REAL:
         params = load_params(paths.PARAMS)
-        num_categories = len(table_categories(params.vocabulary.name))
+        num_categories = len(params.vocabulary.load().categories)
         real = VocDataset(paths.REAL, params.data.train_list, num_categories=num_categories)
         shown = [real[i] for i in range(min(_NUM_COLUMNS, len(real)))]
         yield Row(str(out), [Picture(overlay(image, label)) for image, label in shown])

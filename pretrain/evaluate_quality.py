@@ -23,6 +23,7 @@ from common import HERE, MODELS, pick_device, read_book, read_params
 from frechet import frechet_distance
 from judge import Judge
 from neighbours import closest
+from pascal import COCO_NAMES, PASCAL_CATEGORIES
 from PIL import Image
 from quality import Asked, Outcome, category_rows, rates
 from quality_prompts import quality_prompts, real_scenes
@@ -40,7 +41,6 @@ from diffground.diffusion.generator import Generator
 from diffground.diffusion.sampling import Sampling
 from diffground.reproduction.metrics import write_metrics
 from diffground.runtime.device import pick_dtype
-from diffground.vocabulary import COCO_NAMES, PASCAL_CATEGORIES
 
 _METRICS = HERE.parent / "reports" / "metrics"
 _LOGS = HERE / "logs"

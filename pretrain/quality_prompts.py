@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from pascal import PHRASES
 from quality import Asked
 
 from diffground.data.stickers.backgrounds import PLACES
@@ -13,7 +14,7 @@ from diffground.data.stickers.colours import COLOURS
 from diffground.data.stickers.scenes import compose_scene
 from diffground.data.stickers.sprites import SpriteBook
 from diffground.prompts import sample_test_prompts
-from diffground.vocabulary import PHRASES, load_vocabulary, photograph_of
+from diffground.vocabulary import load_vocabulary, photograph_of
 
 
 def quality_prompts(

@@ -20,13 +20,13 @@ from common import (
 )
 from detector_data import augmented_batch, make_scenes
 from diffusers import AutoencoderKL
+from pascal import COCO_NAMES
 from training_state import TrainingState
 from transformers import ResNetBackbone
 from vary_sprites import vary_book
 
 from diffground.detection.small_mask_rcnn import build_small_mask_rcnn, targets_from_index_maps
 from diffground.detection.torchvision_backend import save_small_mask_rcnn
-from diffground.vocabulary import COCO_NAMES
 
 STATE = HERE / "state" / "detector.safetensors"
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 from common import sample_scene
+from pascal import COCO_NAMES, PHRASES
 
 from diffground.data.stickers.scenes import Scene, caption
 from diffground.data.stickers.sprites import SpriteBook
-from diffground.vocabulary import COCO_NAMES, PHRASES
 
 
 def training_scene(book: SpriteBook, params: dict[str, Any], index: int) -> tuple[Scene, str]:

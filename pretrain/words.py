@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import torch
+from pascal import COCO_NAMES, PHRASES
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -13,7 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from diffground.data.stickers.backgrounds import PLACES
 from diffground.data.stickers.colours import COLOURS
 from diffground.data.stickers.sprites import SpriteBook
-from diffground.vocabulary import COCO_NAMES, PHRASES, with_article
+from diffground.vocabulary import with_article
 
 
 def build_tokenizer(book: SpriteBook, *, max_tokens: int) -> CLIPTokenizer:

@@ -34,12 +34,14 @@ from diffground.runtime.config import RuntimeConfig
 from diffground.runtime.fork_server import start_fork_server
 from diffground.runtime.imports import imported_names
 from diffground.runtime.instruction_set import limit_instruction_set
+from diffground.runtime.openmp import wait_briefly
 from diffground.runtime.rank import is_main_process, is_one_of_several
 from diffground.tracking import TrackingRun, start_run
 
 
 def _prepare(runtime: RuntimeConfig) -> None:
     """What must come before the imports of the stage script: it imports this module first, and torch after it."""
+    wait_briefly()
     limit_instruction_set(runtime.instruction_set)
     script = getattr(sys.modules["__main__"], "__file__", None)  # None in a worker, which imports the script too
     if script is None or runtime.backend != "local" or runtime.num_workers == 1:

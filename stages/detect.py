@@ -5,7 +5,7 @@ from __future__ import annotations
 from _stage import run_stage
 
 from diffground.detection.load import load_detector
-from diffground.detection.oracle import count_found, detect_shards, require_labels
+from diffground.detection.oracle import count_found, detect_shards, require_labels, unlabelled
 from diffground.reproduction import paths
 from diffground.reproduction.config import Params
 from diffground.reproduction.metrics import flatten, write_metrics
@@ -13,15 +13,16 @@ from diffground.runtime.backend import make_workers
 from diffground.runtime.device import setup
 from diffground.runtime.fingerprint import checkpoint_fingerprint
 from diffground.tracking import TrackingRun
-from diffground.vocabulary import load_vocabulary
 
 
 def main(params: Params, run: TrackingRun) -> None:
     p = params.detector
     device = setup(params.runtime)
-    vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
+    vocabulary = params.vocabulary.load()
     detector = load_detector(backend=p.backend, checkpoint=p.checkpoint, mask_threshold=p.mask_threshold, device=device)
-    require_labels(detector, [*vocabulary.seen, *vocabulary.unseen], detector_names=vocabulary.detector_names)
+    require_labels(detector, vocabulary.seen, detector_names=vocabulary.detector_names)
+    if unjudged := unlabelled(detector, vocabulary.unseen, detector_names=vocabulary.detector_names):
+        print(f"detect: no label for {', '.join(unjudged)}; test images with them are not judged by Protocol I")
     with make_workers(params.runtime, device) as workers:
         for name, out_dir in paths.ORACLE.items():
             detect_shards(

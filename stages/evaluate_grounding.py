@@ -27,21 +27,20 @@ from diffground.reproduction.metrics import flatten, write_metrics
 from diffground.runtime.backend import make_workers
 from diffground.runtime.device import pick_dtype, setup
 from diffground.tracking import TrackingRun, benchmark_of, grounding_entry
-from diffground.vocabulary import load_vocabulary
 
 
 def main(params: Params, run: TrackingRun) -> None:
     p = params.generator
     device = setup(params.runtime)
-    vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
+    vocabulary = params.vocabulary.load()
     generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
     grounder = Grounder.load(paths.GROUNDING_MODEL, generator=generator, device=device)
     training = read_labelled_samples(generated=paths.GENERATED["train"], oracle=paths.ORACLE["train"])
-    maps = DaamMaps(generator=generator, phrases=vocabulary.phrases, sampling=p.sampling)
+    maps = DaamMaps(generator=generator, vocabulary=vocabulary, sampling=p.sampling)
     methods: dict[str, MaskMethod] = {
         "grounding": GroundingMethod(
             grounder=grounder,
-            phrases=vocabulary.phrases,
+            vocabulary=vocabulary,
             image_size=p.image_size,
             mask_threshold=params.grounding.mask_threshold,
         ),

@@ -17,12 +17,11 @@ from diffground.reproduction.metrics import flatten, write_metrics
 from diffground.runtime.device import setup
 from diffground.segmentation.maskformer import MaskFormerSegmenter
 from diffground.tracking import TrackingRun, benchmark_of, segmenter_entry
-from diffground.vocabulary import load_vocabulary
 
 
 def main(params: Params, run: TrackingRun) -> None:
     device = setup(params.runtime)
-    vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
+    vocabulary = params.vocabulary.load()
     data = VocDataset(paths.REAL, params.data.val_list, num_categories=len(vocabulary.categories))
     metrics: dict[str, Any] = {"with_background": {}, "per_category": {}, "absent": {}, "num_images": len(data)}
     for name in params.segmenter.training_sets:

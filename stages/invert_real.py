@@ -13,13 +13,12 @@ from diffground.reproduction.metrics import flatten, write_metrics
 from diffground.runtime.backend import make_workers
 from diffground.runtime.device import pick_dtype, setup
 from diffground.tracking import TrackingRun
-from diffground.vocabulary import load_vocabulary
 
 
 def main(params: Params, run: TrackingRun) -> None:
     p, inversion = params.generator, params.inversion
     device = setup(params.runtime)
-    vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
+    vocabulary = params.vocabulary.load()
     generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
     sets = {
         "train": (params.data.train_list, inversion.num_train, vocabulary.seen),

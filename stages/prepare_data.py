@@ -11,16 +11,15 @@ from diffground.data.stickers.dataset import compose_dataset
 from diffground.reproduction import paths
 from diffground.reproduction.config import Params
 from diffground.tracking import TrackingRun
-from diffground.vocabulary import table_categories
 
 
 def main(params: Params, run: TrackingRun) -> None:
     p = params.data
-    categories = table_categories(params.vocabulary.name)
+    vocabulary = params.vocabulary.load()
     if p.source == "stickers":
         counts = compose_dataset(
             paths.REAL,
-            categories=categories,
+            categories=vocabulary.categories,
             num_train=p.num_train,
             num_val=p.num_val,
             image_size=p.image_size,
@@ -39,7 +38,7 @@ def main(params: Params, run: TrackingRun) -> None:
             train_list=p.train_list,
             val_list=p.val_list,
             label_folder=p.label_folder,
-            num_categories=len(categories),
+            num_categories=len(vocabulary.categories),
         )
         run.log_metrics({f"prepare_data/{name}/num_images": num for name, num in nums.items()})
     else:
@@ -52,7 +51,7 @@ def main(params: Params, run: TrackingRun) -> None:
             num_val=p.num_val,
             seed=p.seed,
             annotations=p.annotations,
-            vocabulary=params.vocabulary.name,
+            vocabulary=vocabulary,
         )
         for name, summary in summaries.items():
             print(f"prepare_data: list '{name}': {summary}")

@@ -20,7 +20,6 @@ from diffground.reproduction.metrics import flatten, read_metrics
 from diffground.runtime.device import setup
 from diffground.segmentation.maskformer import MaskFormerSegmenter
 from diffground.tracking import TrackingRun
-from diffground.vocabulary import table_categories
 
 PAGE = Path("reports/index.html")
 
@@ -42,7 +41,7 @@ def main(params: Params, run: TrackingRun) -> None:
         )
         for name in params.segmenter.training_sets
     }
-    num_categories = len(table_categories(params.vocabulary.name))
+    num_categories = len(params.vocabulary.load().categories)
     real = VocDataset(paths.REAL, params.data.val_list, num_categories=num_categories)
     draw_gallery(paths.FIGURES / "real.png", real_rows(real, segmenters, num_columns=8))
     named, first = next(iter(segmenters.items()))

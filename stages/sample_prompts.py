@@ -20,14 +20,14 @@ from diffground.reproduction import paths
 from diffground.reproduction.config import Params
 from diffground.reproduction.metrics import flatten, write_metrics
 from diffground.tracking import TrackingRun
-from diffground.vocabulary import PAPER_NUM_PAIRS, load_vocabulary
+from diffground.vocabulary import PAPER_NUM_PAIRS, is_built_in
 
 
 def main(params: Params, run: TrackingRun) -> None:
     p = params.prompts
-    vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
-    paper_num_pairs = PAPER_NUM_PAIRS.get(vocabulary.name)
-    if params.vocabulary.pairs != "table":
+    vocabulary = params.vocabulary.load()
+    paper_num_pairs = PAPER_NUM_PAIRS.get(vocabulary.name) if is_built_in(params.vocabulary.file) else None
+    if params.vocabulary.pairs != "file":
         image_list = {"data": params.data.train_list, "data_val": params.data.val_list}[params.vocabulary.pairs]
         real = VocDataset(paths.REAL, image_list, num_categories=len(vocabulary.categories))
         vocabulary = vocabulary.with_pairs(

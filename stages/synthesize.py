@@ -14,13 +14,12 @@ from diffground.runtime.backend import make_workers
 from diffground.runtime.device import pick_dtype, setup
 from diffground.runtime.fingerprint import checkpoint_fingerprint
 from diffground.tracking import TrackingRun
-from diffground.vocabulary import load_vocabulary
 
 
 def main(params: Params, run: TrackingRun) -> None:
     p = params.generator
     device = setup(params.runtime)
-    vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
+    vocabulary = params.vocabulary.load()
     generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
     records = PromptFile(paths.PROMPTS["synthesis"])
     with make_workers(params.runtime, device) as workers:

@@ -16,13 +16,12 @@ from diffground.reproduction.metrics import flatten, write_metrics
 from diffground.runtime.backend import make_workers
 from diffground.runtime.device import pick_dtype, setup
 from diffground.tracking import TrackingRun
-from diffground.vocabulary import load_vocabulary
 
 
 def main(params: Params, run: TrackingRun) -> None:
     g, p = params.generator, params.text2mask
     device = setup(params.runtime)
-    vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
+    vocabulary = params.vocabulary.load()
     generator = Generator.load(g.checkpoint, device=device, dtype=pick_dtype(g.dtype, device), image_size=g.image_size)
     method = Text2Mask(
         generator=generator,

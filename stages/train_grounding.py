@@ -18,13 +18,12 @@ from diffground.runtime.processes import num_training_processes
 from diffground.runtime.rank import is_main_process
 from diffground.tracking import TrackingRun, grounding_entry
 from diffground.training.resume import Unfinished, training_fingerprint
-from diffground.vocabulary import load_vocabulary
 
 
 def main(params: Params, run: TrackingRun) -> None:
     p = params.generator
     device = setup(params.runtime)
-    vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
+    vocabulary = params.vocabulary.load()
     generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
     sources = paths.GROUNDING_SOURCES[params.grounding.training_data]
     unfinished = Unfinished(

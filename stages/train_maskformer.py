@@ -20,13 +20,12 @@ from diffground.runtime.workers import Workers
 from diffground.segmentation.protocol2 import SegmenterTraining
 from diffground.tracking import TrackingRun, segmenter_entry
 from diffground.training.resume import training_fingerprint
-from diffground.vocabulary import load_vocabulary
 
 
 def main(params: Params, run: TrackingRun) -> None:
     p = params.segmenter
     device = setup(params.runtime)
-    vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
+    vocabulary = params.vocabulary.load()
     real = VocDataset(paths.REAL, params.data.train_list, num_categories=len(vocabulary.categories))
     fingerprint = training_fingerprint(
         code="diffground.segmentation.protocol2",

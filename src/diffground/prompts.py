@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 
 from diffground.atomic import write_atomically
 from diffground.errors import UserError
-from diffground.vocabulary import Vocabulary, photograph_of
+from diffground.vocabulary import Vocabulary, photograph_of, whole_words
 
 GROUPS = ("one_seen", "one_unseen", "two_seen", "two_seen_unseen", "two_unseen")
 """The groups of Protocol I."""
@@ -196,8 +196,7 @@ def _occurrences(prompt: str, phrase: str) -> list[tuple[int, int]]:
     """Where whole words of the prompt are `phrase`: first character, and the one after the last."""
     if not phrase:
         return []
-    pattern = rf"(?<!\w){re.escape(phrase)}(?!\w)"
-    return [match.span() for match in re.finditer(pattern, prompt, flags=re.IGNORECASE)]
+    return [match.span() for match in whole_words(phrase).finditer(prompt)]
 
 
 def _is_part_of_another(here: tuple[int, int], occurrences: Sequence[Sequence[tuple[int, int]]]) -> bool:
@@ -226,15 +225,18 @@ def _positions(tokenizer: Any, prompt: str, phrase: str, occurrence: tuple[int, 
 def _records(
     name: str, choices: Sequence[tuple[str, ...]], vocabulary: Vocabulary, rng: np.random.Generator, seed: int
 ) -> list[PromptRecord]:
-    """One record for each choice of categories, which it names in random order."""
+    """One record for each choice of categories, which it names in random order, each by its words in turn."""
     if len(choices) > _SEEDS_PER_SET:
         raise UserError(f"prompts: at most {_SEEDS_PER_SET} {name} prompts, got {len(choices)}; ask for fewer")
-    records = []
+    records, num_named, templates = list[PromptRecord](), Counter[str](), vocabulary.templates
     for i, choice in enumerate(choices):
         categories = tuple(choice[k] for k in rng.permutation(len(choice)))
+        words = [vocabulary.words[category] for category in categories]
+        phrases = [of[num_named[category] % len(of)] for category, of in zip(categories, words, strict=True)]
+        num_named.update(categories)
         record = PromptRecord(
             id=f"{name}-{i:06d}",
-            prompt=photograph_of(*(vocabulary.phrases[category] for category in categories)),
+            prompt=photograph_of(*phrases, template=templates[i % len(templates)]),
             categories=categories,
             group=group_of(categories, vocabulary),
             seed=_first_seed(seed, name) + i,

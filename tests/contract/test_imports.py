@@ -14,8 +14,8 @@ SRC = Path(__file__).parents[2] / "src"
 PACKAGE = SRC / "diffground"
 
 FLOORS = (
-    ("errors", "atomic", "tables", "ranges", "state_dict", "entry_point"),
-    ("vocabulary", "prompts", "contexts", "data", "runtime", "training", "model_folders"),
+    ("errors", "atomic", "tables", "vocabularies", "ranges", "state_dict", "entry_point"),
+    ("vocabulary_file", "vocabulary", "prompts", "contexts", "data", "runtime", "training", "model_folders"),
     ("diffusion", "detection"),
     ("grounding", "segmentation", "baselines"),
     ("evaluation",),

@@ -30,7 +30,7 @@ from diffground.reproduction.config import Params, load_params
 from diffground.segmentation.maskformer import MaskFormerSegmenter
 from diffground.segmentation.protocol2 import fit_segmenter
 from diffground.segmentation.sources import ShardSource
-from diffground.vocabulary import load_vocabulary, photograph_of
+from diffground.vocabulary import photograph_of
 
 CPU = torch.device("cpu")
 CATEGORIES = ("person", "cat")
@@ -70,7 +70,7 @@ def paper_params(folder: Path, *overrides: str) -> Params:
 
 def run_method(generator: Generator, *, detector: Detector, params: Params, folder: Path) -> MethodRun:
     """One image for training and one for the synthetic set, each with both of CATEGORIES."""
-    vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
+    vocabulary = params.vocabulary.load()
     require_labels(detector, CATEGORIES, detector_names=vocabulary.detector_names)
     p = params.generator
     sampler = {"sampling": p.sampling, "batch_size": p.batch_size, "shard_size": p.shard_size}

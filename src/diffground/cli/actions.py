@@ -12,6 +12,7 @@ from diffground.prompts import check_words
 from diffground.reproduction import paths
 from diffground.reproduction.fetch import plan_fetch
 from diffground.runtime.instruction_set import limit_instruction_set
+from diffground.runtime.openmp import wait_briefly
 
 
 def profile(args: argparse.Namespace) -> None:
@@ -57,6 +58,7 @@ def ground(args: argparse.Namespace) -> None:
         check_inversion_file(file)
     if not inversions:  # with one, the file decides how the prompt is read
         check_words(args.prompt, args.category)
+    wait_briefly()
     limit_instruction_set(params.runtime.instruction_set)
     # imported after the checks: torch and diffusers take seconds
     from diffground.cli.ground import ground
@@ -213,10 +215,9 @@ def import_released(args: argparse.Namespace) -> None:
 def import_maskformer(args: argparse.Namespace) -> None:
     from diffground.reproduction.config import load_params
     from diffground.segmentation.official_checkpoint import import_maskformer
-    from diffground.vocabulary import table_categories
 
     params = load_params(paths.PARAMS)
-    categories = table_categories(params.vocabulary.name)
+    categories = params.vocabulary.load().categories
     description = import_maskformer(
         args.file, args.folder, categories=categories, image_size=params.segmenter.image_size
     )

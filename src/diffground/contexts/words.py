@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 
-from diffground.vocabulary import COCO_NAMES, PHRASES, table_categories
+from diffground.vocabulary import Vocabulary, load_vocabulary
 
 _OTHER_WORDS: dict[str, tuple[str, ...]] = {
     "aeroplane": ("plane", "aircraft", "jet"),
@@ -44,8 +44,13 @@ _OTHER_WORDS: dict[str, tuple[str, ...]] = {
 
 @cache
 def known_categories() -> tuple[str, ...]:
-    """Every category of every table, and COCO's mouse."""
-    return tuple(dict.fromkeys([*table_categories("pascal"), *table_categories("coco"), "mouse"]))
+    """Every category of the built-in vocabularies, and COCO's mouse."""
+    return (*_coco().categories, "mouse")  # PASCAL's are among COCO's
+
+
+@cache
+def _coco() -> Vocabulary:
+    return load_vocabulary("coco")
 
 
 def named_categories(text: str, categories: Iterable[str]) -> list[str]:
@@ -59,7 +64,8 @@ def phrases_in(text: str, phrases: Mapping[str, str]) -> list[str]:
 
     Only these very words count, and not where they are part of another category's ("hot dog").
     """
-    others = {PHRASES.get(c, c).lower(): c for c in known_categories() if c not in phrases}
+    own = _coco().phrases
+    others = {own.get(c, c).lower(): c for c in known_categories() if c not in phrases}
     found = _search(text, {**others, **{words.lower(): category for category, words in phrases.items()}})
     return [category for category in found if category in phrases]
 
@@ -67,9 +73,9 @@ def phrases_in(text: str, phrases: Mapping[str, str]) -> list[str]:
 @cache
 def _all_words() -> dict[str, str]:
     """Words in lower case -> the category that they name."""
-    found: dict[str, str] = {}
+    coco, found = _coco(), dict[str, str]()
     for category in known_categories():
-        names = {category, PHRASES.get(category, category), COCO_NAMES.get(category, category)}
+        names = {category, coco.phrases.get(category, category), coco.detector_names.get(category) or category}
         for name in [*names, *_OTHER_WORDS.get(category, ())]:
             found |= {name + ending: category for ending in ("", "s", "es")}
     return found

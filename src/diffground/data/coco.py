@@ -25,7 +25,7 @@ from diffground.data.palette import IGNORE
 from diffground.data.voc import VocItem, count_pairs, write_voc
 from diffground.errors import UserError
 from diffground.runtime.progress import Progress
-from diffground.vocabulary import COCO_NAMES, table_categories
+from diffground.vocabulary import Vocabulary, load_vocabulary
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,15 @@ class CocoSummary:
         )
 
 
-def coco_labels(vocabulary: str = "coco") -> dict[str, int]:
-    """COCO's name of a category -> its label in a table of the vocabulary, in label order: 1..79 for 'coco'
-    (COCO-sim; 'mouse' has none), 1..20 for 'pascal'.
+def coco_labels(vocabulary: Vocabulary | None = None) -> dict[str, int]:
+    """COCO's name of a category -> its label in the vocabulary, in label order.
 
-    Labels follow the table's own names, of which six are PASCAL's ('tvmonitor' for COCO's 'tv').
+    None: the built-in 'coco', COCO-sim's labels 1..79 ('mouse' has none).
+
+    COCO's name is the vocabulary's name for the detector: 'tv' for 'tvmonitor'.
     """
-    return {COCO_NAMES.get(name, name): i + 1 for i, name in enumerate(table_categories(vocabulary))}
+    names = (vocabulary or load_vocabulary("coco")).detector_names
+    return {name or category: i + 1 for i, (category, name) in enumerate(names.items())}
 
 
 def convert_coco(

@@ -8,6 +8,7 @@ from pathlib import Path
 from diffground.data.coco import CocoSummary, coco_labels, convert_coco
 from diffground.data.voc import VocDataset, copy_voc
 from diffground.errors import UserError
+from diffground.vocabulary import Vocabulary
 
 _VOC_LABELS = "SegmentationClass"
 
@@ -39,11 +40,11 @@ def prepare_coco(
     num_val: int,
     seed: int,
     annotations: str,
-    vocabulary: str,
+    vocabulary: Vocabulary,
 ) -> Mapping[str, CocoSummary]:
     """Convert both splits of COCO 2017; what was written, by list. 0 images: all of the split.
 
-    `vocabulary`: the table whose labels are written. The rest as in convert_coco.
+    `vocabulary`: whose labels are written. The rest as in convert_coco.
     Raises: UserError as convert_coco does, and for a folder or annotation file of either split that is missing, before
     anything is written.
     """

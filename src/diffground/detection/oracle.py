@@ -15,6 +15,7 @@ from diffground.detection.detector import Detector, Instances
 from diffground.errors import UserError
 from diffground.runtime.fingerprint import checkpoint_fingerprint
 from diffground.runtime.workers import Workers
+from diffground.vocabulary import closest
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class OracleMask:
 
 
 def oracle_masks(
-    instances: Instances, categories: Sequence[str], *, detector_names: Mapping[str, str], score_threshold: float
+    instances: Instances, categories: Sequence[str], *, detector_names: Mapping[str, str | None], score_threshold: float
 ) -> dict[str, OracleMask]:
     """Category -> union of its instances that score at least `score_threshold`. What has no pixel was not found and is
     left out. `detector_names` maps a category to the detector's label for it."""
@@ -47,14 +48,21 @@ def oracle_masks(
     return found
 
 
-def require_labels(detector: Detector, categories: Sequence[str], *, detector_names: Mapping[str, str]) -> None:
-    """Raises: UserError when the detector has no label for one of `categories`."""
-    missing = [category for category in categories if detector_names[category] not in detector.labels]
+def require_labels(detector: Detector, categories: Sequence[str], *, detector_names: Mapping[str, str | None]) -> None:
+    """Raises: UserError when the detector has no label for one of `categories`; it names the closest label."""
+    missing = unlabelled(detector, categories, detector_names=detector_names)
     if missing:
+        near = closest(detector_names[missing[0]] or missing[0], detector.labels)
         raise UserError(
-            f"detector.checkpoint: the detector has no label for {', '.join(missing)}; it knows "
-            f"{', '.join(detector.labels)}; take another checkpoint or take the category out of vocabulary"
+            f"detector.checkpoint: the detector has no label for {', '.join(missing)}; "
+            f"closest to '{missing[0]}': {near}; it knows {', '.join(detector.labels)}; write its name as `detector` "
+            f"in the vocabulary, make the category unseen, or take another checkpoint"
         )
+
+
+def unlabelled(detector: Detector, categories: Sequence[str], *, detector_names: Mapping[str, str | None]) -> list[str]:
+    """Those of `categories` that the detector has no label for: it finds none of them."""
+    return [category for category in categories if detector_names[category] not in detector.labels]
 
 
 @dataclass
@@ -85,7 +93,7 @@ def detect_shards(
     *,
     detector: Detector,
     detector_id: str,
-    detector_names: Mapping[str, str],
+    detector_names: Mapping[str, str | None],
     score_threshold: float,
     mask_threshold: float,
     batch_size: int,
@@ -128,7 +136,7 @@ class _DetectShard:
     """A shard of images -> samples of their masks."""
 
     detector: Detector
-    detector_names: Mapping[str, str]
+    detector_names: Mapping[str, str | None]
     score_threshold: float
     batch_size: int
 

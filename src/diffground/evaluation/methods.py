@@ -18,14 +18,15 @@ from diffground.evaluation.protocol1 import foreground_only
 from diffground.grounding.prediction import Grounder
 from diffground.runtime.progress import Progress
 from diffground.runtime.workers import Advance, Workers
+from diffground.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
 class GroundingMethod:
-    """The grounding module, on the stored latents. `phrases`: category -> its words in a prompt."""
+    """The grounding module, on the stored latents."""
 
     grounder: Grounder
-    phrases: Mapping[str, str]
+    vocabulary: Vocabulary
     image_size: int
     mask_threshold: float
 
@@ -33,7 +34,7 @@ class GroundingMethod:
         probs = self.grounder.probs(
             latents=torch.from_numpy(np.stack([s.latent for s in samples])).float(),
             prompts=[s.prompt for s in samples],
-            words=[[self.phrases[c] for c in s.categories] for s in samples],
+            words=[self.vocabulary.words_in(s.prompt, s.categories) for s in samples],
             timestep=samples[0].timestep,
             image_size=self.image_size,
         )
@@ -48,8 +49,7 @@ class DaamMaps:
     """DAAM's heat maps, float32 (B, Q, H, W) in 0..1, of the categories that the samples' prompts name."""
 
     generator: Generator
-    phrases: Mapping[str, str]
-    """Category -> its words in a prompt."""
+    vocabulary: Vocabulary
     sampling: Sampling
 
     def of(self, samples: Sequence[LabelledSample]) -> np.ndarray:
@@ -58,7 +58,7 @@ class DaamMaps:
             self.generator,
             [s.prompt for s in samples],
             [s.seed for s in samples],
-            [[self.phrases[c] for c in s.categories] for s in samples],
+            [self.vocabulary.words_in(s.prompt, s.categories) for s in samples],
             self.sampling,
         )[1]
 
@@ -114,7 +114,7 @@ class MirroredDetector:
     """
 
     detector: Detector
-    detector_names: Mapping[str, str]
+    detector_names: Mapping[str, str | None]
     """Category -> the detector's label for it."""
     score_threshold: float
     batch_size: int

@@ -190,7 +190,7 @@ def training_set(
     `batch_size` samples in one UNet pass."""
     latents = torch.from_numpy(np.stack([s.latent for s in samples]))  # (N, C, h, w)
     num_queries = max(len(s.categories) for s in samples)
-    phrases = [[vocabulary.phrases[c] for c in s.categories] for s in samples]
+    words = [vocabulary.words_in(s.prompt, s.categories) for s in samples]
 
     def extract(indices: Sequence[int]) -> Features:
         chosen = list(indices)
@@ -198,7 +198,7 @@ def training_set(
             generator,
             latents=latents[chosen].float(),
             prompts=[samples[i].prompt for i in chosen],
-            words=[phrases[i] for i in chosen],
+            words=[words[i] for i in chosen],
             timestep=samples[chosen[0]].timestep,
             branches=config.branches,
             with_attention=config.word_attention,
@@ -206,11 +206,13 @@ def training_set(
         )
         return features.padded(num_queries)
 
-    used = sorted({c for s in samples for c in s.categories}, key=vocabulary.index)
-    vectors = generator.category_embeddings([vocabulary.phrases[c] for c in used]).float().cpu()
+    named = {word for of_sample in words for word in of_sample}
+    used = [word for category in vocabulary.categories for word in vocabulary.words[category] if word in named]
+    vectors = generator.category_embeddings(used).float().cpu()
 
     return TrainingSet(
         samples=samples,
+        words=words,
         embeddings=dict(zip(used, vectors, strict=True)),
         features=gather_features(extract, num_samples=len(samples), batch_size=batch_size, device=device),
         image_size=image_size,

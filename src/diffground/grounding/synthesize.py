@@ -85,7 +85,7 @@ class _SynthesizeShard:
                 [record.prompt for record in batch],
                 [record.seed for record in batch],
                 self.sampling,
-                words=[[self.vocabulary.phrases[c] for c in record.categories] for record in batch],
+                words=[self.vocabulary.words_in(record.prompt, record.categories) for record in batch],
             )
             for record, image, maps in zip(batch, images, probs, strict=True):
                 by_category = dict(zip(record.categories, maps.numpy(), strict=True))

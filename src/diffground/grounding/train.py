@@ -24,8 +24,10 @@ class TrainingSet:
 
     samples: Sequence[LabelledSample]
     """Each with the oracle's masks, `image_size` pixels wide and high."""
+    words: Sequence[Sequence[str]]
+    """Of each sample, by which words its prompt names its categories, in their order."""
     embeddings: Mapping[str, Tensor]
-    """Category -> float (D,), for all that the samples name."""
+    """Word -> float (D,), for all that the samples name."""
     features: FeatureSource
     """Of sample i. Its attention maps hold the sample's categories in order, padded to the largest number of them."""
     image_size: int
@@ -75,7 +77,7 @@ class GroundingTask(Task):
         self._scale = float(vectors.std(dim=0).mean()) if len(vectors) > 1 else float(vectors.std())
 
     def draw(self, indices: list[int], generator: torch.Generator) -> _Draw:
-        text, exists = stack_queries([self._data.samples[i].categories for i in indices], self._data.embeddings)
+        text, exists = stack_queries([self._data.words[i] for i in indices], self._data.embeddings)
         text = add_noise(text, noise=self._query_noise, scale=self._scale, generator=generator)
         text_kept = keep_text(exists, drop_frac=self._text_drop, generator=generator)
         return _Draw(indices, text, exists, text_kept)

@@ -20,7 +20,9 @@ def remarks(metrics: Mapping[str, Any], *, split: str, vocabulary: str = "pascal
     selects its data set.
     """
     found = {
-        "protocol1": _weak_daam(metrics.get("daam", {}), split=split, dataset=PAPER_DATASETS[vocabulary][0]),
+        "protocol1": _weak_daam(metrics.get("daam", {}), split=split, dataset=PAPER_DATASETS[vocabulary][0])
+        if vocabulary in PAPER_DATASETS
+        else "",
         "real_images": _below_the_reference(metrics.get("real_images", {})),
     }
     return {name: sentence for name, sentence in found.items() if sentence}

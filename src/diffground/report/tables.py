@@ -45,7 +45,8 @@ PAPER_DATASETS = {
     "coco": ("COCO-sim", "COCO"),
     "sticker_coco": ("COCO-sim", "COCO"),
 }
-"""Table of the vocabulary -> names of its generated and of its real images in the paper's tables 1 and 2."""
+"""Built-in vocabulary -> names of its generated and of its real images in the paper's tables 1 and 2."""
+_NO_PAPER = ("", "")
 _PAPER = "paper, Stable Diffusion on"
 
 Row = tuple[str | float | None, ...]
@@ -91,13 +92,14 @@ def format_cell(cell: str | float | None) -> str:
 def protocol1_table(metrics: Scores, *, split: str, vocabulary: str = "pascal") -> Table:
     """mIoU (%) by group of prompts: every method of `metrics` (evaluate_grounding.json), then the paper's two.
 
-    `split`: row of the paper's table 1, '1', '2', '3' or 'average'; `vocabulary`: selects the paper's data set.
+    `split`: row of the paper's table 1, '1', '2', '3' or 'average'; `vocabulary`: selects the paper's data set; of one
+    that the paper does not have there are no rows of it.
     """
     rows: list[Row] = [
         (title, *scores_of(metrics[method], GROUPS)) for method, title in METHOD_TITLES.items() if method in metrics
     ]
     rows.append(("images", *(metrics["num_images"].get(group, 0) for group in GROUPS)))
-    dataset = PAPER_DATASETS[vocabulary][0]
+    dataset = PAPER_DATASETS.get(vocabulary, _NO_PAPER)[0]
     place = f"{dataset.removesuffix('-sim')}, {'mean of three splits' if split == 'average' else f'split {split}'}"
     for row in read_paper_table("paper_table1_protocol1.csv", dataset=dataset, split=split):
         rows.append((f"{METHOD_TITLES[row['method'].lower()]} ({_PAPER} {place})", *scores_of(row, GROUPS)))
@@ -116,7 +118,7 @@ def zs3_table(metrics: Scores, *, vocabulary: str = "pascal") -> Table:
             rows.append((title, *scores_of(metrics[name], ZS3_TITLES)))
         if name in with_background:
             rows.append((f"{title}, background counted", *scores_of(with_background[name], ZS3_TITLES)))
-    dataset = PAPER_DATASETS[vocabulary][1]
+    dataset = PAPER_DATASETS.get(vocabulary, _NO_PAPER)[1]
     for row in read_paper_table("paper_table2_zs3.csv", dataset=dataset):
         if row["method"] in ("Model-C", "Model-D"):
             data = "synthetic and real seen images" if row["trained_on_real_seen"] == "yes" else "synthetic images"

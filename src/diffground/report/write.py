@@ -33,7 +33,7 @@ from diffground.report.tables import (
 )
 from diffground.report.trends import Trend, find_trends, trend_table
 from diffground.reproduction.config import Params
-from diffground.vocabulary import Vocabulary, load_vocabulary, table_categories
+from diffground.vocabulary import is_built_in, load_vocabulary
 
 
 def result_tables(
@@ -44,10 +44,10 @@ def result_tables(
     metrics: of the default run, at least evaluate_grounding and evaluate_zs3.
     """
     grounding, zs3 = metrics["evaluate_grounding"], metrics["evaluate_zs3"]
-    unseen, vocabulary = params.vocabulary.unseen, params.vocabulary.name
-    split = paper_split(unseen, vocabulary=vocabulary)
+    ours, vocabulary = params.vocabulary.load(), _paper_vocabulary(params)
+    unseen, split = ours.unseen, paper_split(ours.unseen, vocabulary=vocabulary)
     splits = splits_of(metrics, experiments, split=split)
-    num_seen = len(_vocabulary(params).seen)
+    num_seen = len(ours.seen)
     tables = {
         "protocol1": protocol1_table(grounding, split=split, vocabulary=vocabulary),
         "protocol1_extra": extra_table(grounding),
@@ -59,23 +59,28 @@ def result_tables(
         ),
         "zs3": zs3_table(zs3, vocabulary=vocabulary),
         "zs3_categories": zs3_category_table(zs3, unseen=unseen),
-        "table1": table1(splits, vocabulary=vocabulary) if splits else None,
-        "table2": table2(metrics, experiments, vocabulary=vocabulary),
+        "table1": table1(splits, vocabulary=vocabulary) if splits and vocabulary else None,
+        "table2": table2(metrics, experiments, vocabulary=vocabulary) if vocabulary else None,
         "ablations": ablation_table(metrics, experiments, num_seen=num_seen),
-        "trends": trend_table(trends_of(metrics, params, experiments)),
+        "trends": trend_table(trends_of(metrics, params, experiments)) if vocabulary else None,
     }
     return {name: table for name, table in tables.items() if table is not None}
 
 
 def trends_of(metrics: Mapping[str, Mapping[str, Any]], params: Params, experiments: Experiments) -> list[Trend]:
-    """The paper's findings, with the numbers of this run and of experiments next to the published ones."""
-    vocabulary = params.vocabulary.name
-    splits = splits_of(metrics, experiments, split=paper_split(params.vocabulary.unseen, vocabulary=vocabulary))
+    """The paper's findings, with the numbers of this run and of experiments next to the published ones.
+
+    None for a vocabulary that the paper does not have.
+    """
+    ours, vocabulary = params.vocabulary.load(), _paper_vocabulary(params)
+    if not vocabulary:
+        return []
+    splits = splits_of(metrics, experiments, split=paper_split(ours.unseen, vocabulary=vocabulary))
     return find_trends(
         metrics,
         experiments,
         splits,
-        num_seen=len(_vocabulary(params).seen),
+        num_seen=len(ours.seen),
         num_steps=params.generator.num_steps,
         tapped_step=params.generator.tapped_step,
         vocabulary=vocabulary,
@@ -84,8 +89,9 @@ def trends_of(metrics: Mapping[str, Mapping[str, Any]], params: Params, experime
 
 def notes_of(metrics: Mapping[str, Mapping[str, Any]], params: Params) -> dict[str, str]:
     """Name of a table -> a caution about the scores of this run in it."""
-    split = paper_split(params.vocabulary.unseen, vocabulary=params.vocabulary.name)
-    return remarks(metrics["evaluate_grounding"], split=split, vocabulary=params.vocabulary.name)
+    vocabulary = _paper_vocabulary(params)
+    split = paper_split(params.vocabulary.load().unseen, vocabulary=vocabulary)
+    return remarks(metrics["evaluate_grounding"], split=split, vocabulary=vocabulary)
 
 
 def write_tables(tables: Mapping[str, Table], folder: Path) -> None:
@@ -123,7 +129,7 @@ def write_charts(
     )
     curves = {name: points for stage in sorted(metrics) for name, points in find_curves(metrics[stage], name=stage)}
     loss_curves(folder / "loss.png", curves, title="Training")
-    vocabulary = _vocabulary(params)
+    vocabulary = params.vocabulary.load()
     write_curves(
         metrics,
         experiments,
@@ -146,11 +152,14 @@ def find_curves(values: Mapping[str, Any], *, name: str) -> Iterator[tuple[str, 
 def paper_split(unseen: Sequence[str], *, vocabulary: str = "pascal") -> str:
     """'1', '2' or '3' when `unseen` is that split of the paper (supplementary B.1), as far as this vocabulary has its
     categories, or 'average'."""
+    if vocabulary not in PAPER_DATASETS:
+        return "average"
     splits = read_packaged_yaml("tables/category_splits.yaml")[PAPER_DATASETS[vocabulary][0]]["unseen"]
-    known = set(table_categories(vocabulary))
+    known = set(load_vocabulary(vocabulary).categories)
     found = (name.removeprefix("split") for name, names in splits.items() if known.intersection(names) == set(unseen))
     return next(found, "average")
 
 
-def _vocabulary(params: Params) -> Vocabulary:
-    return load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
+def _paper_vocabulary(params: Params) -> str:
+    """The name of a built-in vocabulary, whose numbers the paper has; else empty."""
+    return params.vocabulary.load().name if is_built_in(params.vocabulary.file) else ""

@@ -15,22 +15,28 @@ from diffground.ranges import Fraction, NonEmptyStr, NonNegativeFloat, NonNegati
 from diffground.reproduction.params import read_params
 from diffground.runtime.config import RuntimeConfig
 from diffground.segmentation.config import SegmenterConfig
-from diffground.vocabulary import TableName
+from diffground.vocabulary import Vocabulary, load_vocabulary
 
 
 @dataclass(frozen=True)
 class VocabularyConfig:
     """The categories, and which of them are unseen."""
 
-    name: TableName
-    """Table of categories: 'pascal' (20), 'coco' (79), 'sticker_coco' (the 64 of COCO that the mini world has)."""
-    pairs: Literal["table", "data", "data_val"]
-    """Which categories appear together in prompts: those of the 'table' (pascal has one), or those that appear in one
-    real image of `data.train_list` ('data') or of `data.val_list` ('data_val')."""
+    file: NonEmptyStr
+    """A vocabulary file, see diffground.vocabulary_file. Built-in ones: pascal.yaml (20 categories), coco.yaml (79),
+    sticker_coco.yaml (the 64 of COCO that the mini world has)."""
+    pairs: Literal["file", "data", "data_val"]
+    """Which categories appear together in prompts: those of the 'file', or those that appear in one real image of
+    `data.train_list` ('data') or of `data.val_list` ('data_val')."""
     unseen: tuple[NonEmptyStr, ...]
-    """Categories without labels. Supplementary B.1 of the paper gives three splits."""
+    """Categories without labels, instead of the file's. Supplementary B.1 of the paper gives three splits."""
     seen: tuple[NonEmptyStr, ...]
-    """Categories with labels; empty: all that are not unseen."""
+    """Categories with labels, instead of the file's; empty: all that are not unseen."""
+
+    def load(self) -> Vocabulary:
+        """The file with this split; of 'data' and 'data_val' it has no pairs. Raises: UserError as load_vocabulary."""
+        loaded = load_vocabulary(self.file, unseen=self.unseen, seen=self.seen)
+        return loaded if self.pairs == "file" else loaded.with_pairs(())
 
 
 @dataclass(frozen=True)

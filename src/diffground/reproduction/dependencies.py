@@ -34,6 +34,7 @@ WITHOUT_EFFECT = (
     "runtime.fork_server",
     "runtime.imports",
     "runtime.instruction_set",
+    "runtime.openmp",
     "runtime.processes",
     "runtime.progress",
     "runtime.rank",
@@ -42,8 +43,10 @@ WITHOUT_EFFECT = (
 )
 """Modules and packages of diffground that change no output of a stage."""
 
-_NAMED_BY_PARAMETERS = {"sample_prompts": ("tables/contexts.yaml", "tables/contexts_stickers.yaml")}
-"""Stage -> files of the package that a value of params.yaml may name."""
+_NAMED_OTHERWISE = {
+    "sample_prompts": ("tables/contexts.yaml", "tables/contexts_stickers.yaml", "vocabularies/coco.yaml")
+}
+"""Stage -> files of the package that a value of params.yaml may name, or code without their suffix."""
 _STAGE = re.compile(r"^  (\w+):\n(?:    .*\n|\n|  #.*\n)*", re.MULTILINE)
 _CODE = re.compile(r"(?:      - (?:stages|src/diffground)/\S+\n)+")
 
@@ -57,7 +60,7 @@ def code_of(stage: str, *, root: Path = Path()) -> list[str]:
     modules = reached_modules(start, without=without, root=source)
     files = {path for path in modules.values() if path.name != "__init__.py"}  # these hold a docstring only
     files |= {data for path in files for data in data_files(path, root=source)}
-    files |= {source / "diffground" / name for name in _NAMED_BY_PARAMETERS.get(stage, ())}
+    files |= {source / "diffground" / name for name in _NAMED_OTHERWISE.get(stage, ())}
     return [f"stages/{stage}.py", *sorted(f"src/{path.relative_to(source).as_posix()}" for path in files)]
 
 

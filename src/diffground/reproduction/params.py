@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from diffground.data.stickers.sprites import drawn_categories
 from diffground.errors import UserError, in_one_line
 from diffground.ranges import Fraction
-from diffground.vocabulary import STICKER_TABLES, load_vocabulary
 
 P = TypeVar("P")
 
@@ -130,15 +130,12 @@ def _in_words(kind: Any) -> str:
 def _check_together(params: Any) -> None:
     """Rules that concern more than one key."""
     vocabulary, data, generator, grounding = params.vocabulary, params.data, params.generator, params.grounding
-    load_vocabulary(vocabulary.name, unseen=vocabulary.unseen, seen=vocabulary.seen)
-    if vocabulary.pairs == "table" and vocabulary.name != "pascal":
+    categories = vocabulary.load().categories
+    without_art = [c for c in categories if c not in drawn_categories()] if data.source == "stickers" else []
+    if without_art:
         raise UserError(
-            f"vocabulary.pairs must be 'data' or 'data_val' for '{vocabulary.name}', which has no table of pairs"
-        )
-    if data.source == "stickers" and vocabulary.name not in STICKER_TABLES:
-        raise UserError(
-            f"vocabulary.name must be one of {', '.join(STICKER_TABLES)} where data.source is 'stickers', "
-            f"got '{vocabulary.name}'"
+            f"{vocabulary.file}: data.source 'stickers' has no art of '{without_art[0]}'; take another source of real "
+            f"images, or 'none'"
         )
     if data.source in ("voc", "coco") and not data.root:
         what = {"voc": "of the devkit", "coco": "of COCO 2017"}[data.source]

@@ -17,7 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from diffground.detection.small_mask_rcnn import build_small_mask_rcnn
 from diffground.detection.torchvision_backend import save_small_mask_rcnn
-from diffground.vocabulary import COCO_NAMES, PASCAL_CATEGORIES
+from diffground.vocabulary import load_vocabulary
 
 IMAGE_SIZE = 32
 """px; the autoencoder's factor is 4, so latents are 8 x 8 and UNet features 8, 4 and 2."""
@@ -120,7 +120,7 @@ def build_backbone() -> ResNetModel:
 
 
 def _save_detector(folder: Path) -> None:
-    names = [COCO_NAMES.get(category, category) for category in PASCAL_CATEGORIES]
+    names = [name or category for category, name in load_vocabulary("pascal").detector_names.items()]
     settings: dict[str, Any] = {
         "num_categories": len(names),
         "image_size": IMAGE_SIZE,

@@ -5,10 +5,10 @@ import json
 import numpy as np
 from PIL import Image
 
-from diffground.vocabulary import COCO_NAMES, table_categories
+from diffground.vocabulary import load_vocabulary
 
 SIZE = 16
-NAMES = [COCO_NAMES.get(name, name) for name in table_categories("coco")] + ["mouse"]
+NAMES = [*load_vocabulary("coco").detector_names.values(), "mouse"]
 
 
 def write_split(root, split, num, *, seed):

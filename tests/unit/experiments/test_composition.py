@@ -112,7 +112,7 @@ def test_an_experiment_exists_for_the_profiles_that_it_says_and_for_no_others(tm
     experiment = CATALOGUE[name]
     if experiment.exists_for(profile):
         composed = compose(profile, name)  # with the check that load_params makes
-        assert (composed["profile"], composed["vocabulary.name"]) == (profile, compose(profile)["vocabulary.name"])
+        assert (composed["profile"], composed["vocabulary.file"]) == (profile, compose(profile)["vocabulary.file"])
         return
     line = f"^experiment {name} exists for profile {experiment.profiles}, not for '{profile}'$"
     with pytest.raises(UserError, match=line):
@@ -129,7 +129,7 @@ def test_an_experiment_exists_for_the_profiles_that_it_says_and_for_no_others(tm
 )
 def test_fewer_seen_categories_are_nested_and_keep_the_unseen_of_split_1(profile, numbers, total):
     plain = compose(profile)
-    name, split1 = plain["vocabulary.name"], plain["vocabulary.unseen"]
+    name, split1 = plain["vocabulary.file"], plain["vocabulary.unseen"]
     larger = set(load_vocabulary(name, unseen=split1).seen)
     for number in reversed(numbers):
         changed = differing(compose(profile, f"seen_{number:02d}"), plain)

@@ -85,7 +85,7 @@ def test_normal_training_learns_empty_masks_where_without_zero_masks_ignores_the
 
 def test_training_without_samples_says_what_is_missing() -> None:
     features = CachedFeatures(maps={}, attention=None, device=torch.device("cpu"))
-    empty = TrainingSet(samples=[], embeddings={}, features=features, image_size=16)
+    empty = TrainingSet(samples=[], words=[], embeddings={}, features=features, image_size=16)
     with pytest.raises(UserError, match="no training sample has a mask"):
         train_module(
             make_module(num_attention_maps=0),

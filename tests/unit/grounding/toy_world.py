@@ -35,6 +35,7 @@ class Toy:
         )
         return TrainingSet(
             samples=toy_samples(self.words, self.masks),
+            words=self.words,
             embeddings=self.embeddings,
             features=features,
             image_size=2 * SIZE,

@@ -7,9 +7,11 @@ import pytest
 from diffground.data.stickers.backgrounds import PLACES
 from diffground.data.stickers.colours import COLOURS
 from diffground.data.stickers.sprites import SpriteBook
-from diffground.vocabulary import PASCAL_CATEGORIES
+from diffground.vocabulary import load_vocabulary
 from pretrain.quality import Asked
 from pretrain.quality_prompts import quality_prompts
+
+PASCAL_CATEGORIES = load_vocabulary("pascal").categories
 
 # 120 concepts, a multiple of the 6 colours and of the 12 places: in the same order every round, each word would meet
 # the same concepts again.

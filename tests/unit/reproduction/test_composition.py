@@ -7,10 +7,11 @@ import yaml
 from diffground.errors import UserError
 from diffground.reproduction.composition import compose_params, write_params
 from diffground.reproduction.config import load_params
-from diffground.vocabulary import load_vocabulary, table_categories
+from diffground.vocabulary import load_vocabulary
 
 CONF = Path(__file__).parents[3] / "conf"
 README = CONF.parent / "README.md"
+BUILT_IN = "src/diffground/vocabularies"
 SPLITS = Path(__file__).parents[3] / "src/diffground/tables/category_splits.yaml"
 PROFILES = ("mini", "smoke", "paper_voc", "paper_coco")
 
@@ -50,7 +51,7 @@ def test_the_splits_are_the_papers(split):
         2: {"horse", "motorbike", "person", "pottedplant", "sheep"},
         3: {"bus", "cat", "chair", "cow", "diningtable"},
     }
-    params = yaml.safe_load(compose_params("mini", conf=CONF, overrides=[f"vocabulary=pascal_split{split}"]))
+    params = yaml.safe_load(compose_params("mini", conf=CONF, overrides=[f"split=pascal_split{split}"]))
     assert set(params["vocabulary"]["unseen"]) == expected[split]
 
 
@@ -61,14 +62,14 @@ def test_the_coco_profile_has_the_papers_numbers():
     assert num_categories * prompts["test_per_category"] + num_pairs * prompts["test_per_pair"] == 5488
     assert num_categories * prompts["synthesis_per_category"] == 118_500
     assert num_pairs * prompts["synthesis_per_pair"] == 109_130
-    assert (params["vocabulary"]["name"], params["data"]["source"]) == ("coco", "coco")
+    assert (params["vocabulary"]["file"], params["data"]["source"]) == (f"{BUILT_IN}/coco.yaml", "coco")
     assert params["data"]["num_train"] == params["data"]["num_val"] == 0
 
 
 @pytest.mark.parametrize("split", [1, 2, 3])
 def test_the_coco_splits_are_the_papers(split):
     table = yaml.safe_load((SPLITS).read_text())["COCO-sim"]
-    vocabulary = yaml.safe_load(compose_params("paper_coco", conf=CONF, overrides=[f"vocabulary=coco_split{split}"]))[
+    vocabulary = yaml.safe_load(compose_params("paper_coco", conf=CONF, overrides=[f"split=coco_split{split}"]))[
         "vocabulary"
     ]
     assert vocabulary["unseen"] == table["unseen"][f"split{split}"]
@@ -78,9 +79,9 @@ def test_the_coco_splits_are_the_papers(split):
 @pytest.mark.parametrize("profile", ["mini", "smoke"])
 @pytest.mark.parametrize(("split", "num"), [(1, 10), (2, 9), (3, 14)])
 def test_the_splits_of_sticker_coco_are_cocos_without_what_it_lacks(profile, split, num):
-    overrides = ["table=sticker_coco", f"vocabulary=sticker_coco_split{split}"]
+    overrides = ["table=sticker_coco", f"split=sticker_coco_split{split}"]
     vocabulary = yaml.safe_load(compose_params(profile, conf=CONF, overrides=overrides))["vocabulary"]
-    table, known = yaml.safe_load(SPLITS.read_text()), table_categories("sticker_coco")
+    table, known = yaml.safe_load(SPLITS.read_text()), load_vocabulary("sticker_coco").categories
     assert vocabulary["unseen"] == [c for c in table["COCO-sim"]["unseen"][f"split{split}"] if c in known]
     assert len(vocabulary["unseen"]) == num and vocabulary["seen"] == []
 
@@ -91,7 +92,7 @@ def test_the_readmes_command_for_sticker_coco_changes_table_split_images_and_pro
     expected = {
         # table=sticker_coco and its split 1: of the paper's 14 unseen categories those 10 that there is art of
         "vocabulary": {
-            "name": "sticker_coco",
+            "file": f"{BUILT_IN}/sticker_coco.yaml",
             "pairs": "data_val",
             "unseen": [
                 "aeroplane",
@@ -117,7 +118,7 @@ def test_the_readmes_command_for_sticker_coco_changes_table_split_images_and_pro
         for section, values in changed.items()
         if values != plain[section]
     } == expected
-    vocabulary = load_vocabulary(**{key: changed["vocabulary"][key] for key in ("name", "unseen", "seen")})
+    vocabulary = load_vocabulary(**{key: changed["vocabulary"][key] for key in ("file", "unseen", "seen")})
     assert (len(vocabulary.seen), len(vocabulary.unseen)) == (54, 10)
 
 

@@ -128,8 +128,19 @@ def test_a_wrong_type_is_named_with_the_right_one_and_the_value(tmp_path, values
         ("data", "source", "web", "data.source must be one of stickers, voc, coco, got 'web'"),
         ("data", "annotations", "keypoints", "data.annotations must be one of instances, panoptic, got 'keypoints'"),
         ("data", "train_list", "val", "data.train_list and data.val_list must differ, got 'val' for both"),
-        ("vocabulary", "name", "coco", "vocabulary.pairs must be 'data' or 'data_val' for 'coco'"),
-        ("vocabulary", "name", "sticker_coco", "vocabulary.pairs must be 'data' or 'data_val' for 'sticker_coco'"),
+        ("vocabulary", "file", "coco", "data.source 'stickers' has no art of 'fire hydrant'; take another source"),
+        (
+            "vocabulary",
+            "file",
+            "cocoo",
+            "or one of coco, pascal, sticker_coco; did you mean 'coco'",
+        ),
+        (
+            "vocabulary",
+            "file",
+            "conf/none.yaml",
+            "conf/none.yaml: no such vocabulary file; `diffground new`",
+        ),
         ("vocabulary", "unseen", ["dgo"], "'dgo' is not one of the 20 categories; closest: dog. Known: aeroplane"),
         ("vocabulary", "seen", ["cat", "dog"], "'dog' is both seen and unseen"),
     ],
@@ -168,11 +179,10 @@ def test_real_training_data_go_with_one_real_image_and_more(tmp_path, values, da
 
 @pytest.mark.parametrize("pairs", ["data", "data_val"])
 def test_the_mini_world_goes_with_both_of_its_tables_and_with_no_other(tmp_path, values, pairs):
-    values["vocabulary"] |= {"name": "sticker_coco", "pairs": pairs}
+    values["vocabulary"] |= {"file": "sticker_coco", "pairs": pairs}
     assert load(tmp_path, values).data.source == "stickers"
-    values["vocabulary"]["name"] = "coco"
-    expected = "vocabulary.name must be one of pascal, sticker_coco where data.source is 'stickers', got 'coco'"
-    assert expected in message(tmp_path, values)
+    values["vocabulary"]["file"] = "coco"
+    assert "coco: data.source 'stickers' has no art of 'fire hydrant'" in message(tmp_path, values)
 
 
 def test_1e_4_without_a_point_is_a_number(tmp_path, values):

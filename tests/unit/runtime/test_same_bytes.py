@@ -136,10 +136,9 @@ class Stages:
 
     def protocol1(self, out, grounder, workers):
         samples = list(read_labelled_samples(generated=out / "generated", oracle=out / "oracle"))
-        phrases = self.vocabulary.phrases
-        maps = DaamMaps(generator=self.generator, phrases=phrases, sampling=SAMPLING)
+        maps = DaamMaps(generator=self.generator, vocabulary=self.vocabulary, sampling=SAMPLING)
         daam = calibrate_daam(maps, samples, batch_size=2, workers=workers)
-        grounding = GroundingMethod(grounder=grounder, phrases=phrases, image_size=32, mask_threshold=0.5)
+        grounding = GroundingMethod(grounder=grounder, vocabulary=self.vocabulary, image_size=32, mask_threshold=0.5)
         methods = {"grounding": grounding, "daam": daam, "foreground_only": foreground_method}
         result = run_protocol1(samples, methods, groups=GROUPS, batch_size=2, workers=workers)
         return {**result.metrics(), "daam_threshold": daam.threshold}

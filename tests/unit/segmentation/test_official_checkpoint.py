@@ -19,8 +19,10 @@ from transformers import ResNetBackbone, ResNetConfig
 from diffground.cli.main import main
 from diffground.segmentation.maskformer import MaskFormerSegmenter, build_maskformer
 from diffground.segmentation.official_checkpoint import export_maskformer, import_maskformer
-from diffground.vocabulary import PASCAL_CATEGORIES
+from diffground.vocabulary import load_vocabulary
 from tests.unit.state_changes import with_entry, without
+
+PASCAL_CATEGORIES = load_vocabulary("pascal").categories
 
 ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")

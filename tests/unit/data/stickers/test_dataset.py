@@ -8,8 +8,9 @@ import pytest
 from diffground.data.stickers.dataset import compose_dataset, plan_scenes
 from diffground.data.voc import VocDataset
 from diffground.errors import UserError
-from diffground.vocabulary import PASCAL_CATEGORIES, table_categories
+from diffground.vocabulary import load_vocabulary
 
+PASCAL_CATEGORIES = load_vocabulary("pascal").categories
 SMALL = {"categories": PASCAL_CATEGORIES, "num_train": 6, "num_val": 5, "image_size": 32, "seed": 0}
 
 
@@ -26,8 +27,8 @@ def digest(root):
 
 @pytest.mark.parametrize("table", ["pascal", "sticker_coco"])
 def test_every_category_is_shown_equally_often(table):
-    num_categories = len(table_categories(table))
-    plan = plan_scenes(30 * num_categories, categories=table_categories(table), rng=np.random.default_rng(0))
+    num_categories = len(load_vocabulary(table).categories)
+    plan = plan_scenes(30 * num_categories, categories=load_vocabulary(table).categories, rng=np.random.default_rng(0))
     counts = Counter(category for scene in plan for category in scene)
     assert len(counts) == num_categories
     assert max(counts.values()) - min(counts.values()) <= 1
