@@ -1,4 +1,5 @@
-"""-> data/real: real images with masks in PASCAL VOC layout: composed (mini world), copied from a devkit, or COCO's."""
+"""-> data/real: real images with masks in PASCAL VOC layout: none, composed (mini world), copied from a devkit, or
+COCO's."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from _stage import run_stage
 
 from diffground.data.real import prepare_coco, prepare_voc
 from diffground.data.stickers.dataset import compose_dataset
+from diffground.data.voc import write_empty_voc
 from diffground.reproduction import paths
 from diffground.reproduction.config import Params
 from diffground.tracking import TrackingRun
@@ -16,7 +18,9 @@ from diffground.tracking import TrackingRun
 def main(params: Params, run: TrackingRun) -> None:
     p = params.data
     vocabulary = params.vocabulary.load()
-    if p.source == "stickers":
+    if p.source == "none":
+        write_empty_voc(paths.REAL)
+    elif p.source == "stickers":
         counts = compose_dataset(
             paths.REAL,
             categories=vocabulary.categories,

@@ -11,7 +11,7 @@ from diffground.data.voc import VocDataset
 from diffground.report.experiments import comparable_experiments
 from diffground.report.gallery import draw_gallery
 from diffground.report.page import write_page
-from diffground.report.pictures import failure_rows, real_rows, synthetic_rows
+from diffground.report.pictures import failure_rows, scored_rows, synthetic_rows
 from diffground.report.tables import TRAINING_TITLES
 from diffground.report.write import notes_of, result_tables, trends_of, write_charts, write_tables
 from diffground.reproduction import paths
@@ -19,6 +19,7 @@ from diffground.reproduction.config import Params
 from diffground.reproduction.metrics import flatten, read_metrics
 from diffground.runtime.device import setup
 from diffground.segmentation.maskformer import MaskFormerSegmenter
+from diffground.segmentation.sources import ShardSource
 from diffground.tracking import TrackingRun
 
 PAGE = Path("reports/index.html")
@@ -43,9 +44,12 @@ def main(params: Params, run: TrackingRun) -> None:
     }
     num_categories = len(params.vocabulary.load().categories)
     real = VocDataset(paths.REAL, params.data.val_list, num_categories=num_categories)
-    draw_gallery(paths.FIGURES / "real.png", real_rows(real, segmenters, num_columns=8))
+    scored = real if len(real) else ShardSource(paths.SYNTHETIC, part="held_out")
+    what = metrics["evaluate_zs3"].get("on", "real images")
+    draw_gallery(paths.FIGURES / "real.png", scored_rows(scored, segmenters, num_columns=8, what=what))
     named, first = next(iter(segmenters.items()))
-    draw_gallery(paths.FIGURES / "failures.png", failure_rows(real, first, num_columns=8))
+    draw_gallery(paths.FIGURES / "failures.png", failure_rows(scored, first, num_columns=8, what=what))
+    notes = notes_of(metrics, params)
     write_page(
         PAGE,
         tables=tables,
@@ -53,7 +57,7 @@ def main(params: Params, run: TrackingRun) -> None:
         params=params,
         experiments=experiments,
         trends=[trend.sentence() for trend in trends_of(metrics, params, experiments)],
-        notes={**notes_of(metrics, params), "failures": f"Here it is the {named}."},
+        notes={**notes, "failures": f"Here it is the {named}. {notes.get('failures', '')}".rstrip()},
     )
 
     # stages that DVC took from its cache logged nothing themselves

@@ -27,6 +27,50 @@ def profile(args: argparse.Namespace) -> None:
     print(f"{paths.PARAMS}: profile '{args.name}'")
 
 
+def new(args: argparse.Namespace) -> None:
+    from diffground.cli.new import (
+        Wish,
+        names_from_coco,
+        names_from_list,
+        names_from_voc,
+        parse_wishes,
+        write_new,
+    )
+
+    if args.on:
+        raise UserError(f"--on {args.on}: not measured: reports/benchmarks has no row of a GPU; leave it out")
+    wishes = parse_wishes(args.seen, unseen=False) + parse_wishes(args.unseen, unseen=True)
+    for path, read in (
+        (args.from_coco, names_from_coco),
+        (args.from_voc, names_from_voc),
+        (args.from_list, names_from_list),
+    ):
+        if path is not None:
+            names = read(path)
+            by_name = {wish.name: wish for wish in wishes}
+            wishes = [by_name.get(name) or Wish(name, name, None) for name in names]
+            wishes += [by_name[name] for name in by_name if name not in names]
+    if not wishes:
+        raise UserError("no category is given; give --seen and --unseen, or --from-coco, --from-voc or --from-list")
+    written = write_new(args.name, wishes, base=args.base, pairs=args.pairs)
+    vocabulary = written.params.vocabulary.load()
+    print(f"{written.vocabulary_file}: {len(vocabulary.seen)} seen, {len(vocabulary.unseen)} unseen categories")
+    print(f"{written.profile_file}: profile '{args.name}', all else as in '{args.base}'")
+    for note in written.notes:
+        print(f"note: {note}")
+    counts = ", ".join(f"{len(records):,} {name}" for name, records in written.prompts.items())
+    print(f"prompts: {counts}")
+    if not args.no_estimate:
+        wait_briefly()
+        limit_instruction_set(written.params.runtime.instruction_set)
+        from diffground.cli.cost import as_lines, estimate, measure
+
+        rates = measure(written.params, vocabulary)
+        print("\n".join(as_lines(estimate(written.params, written.prompts, rates), rates)))
+    print("There are no real images: segmenters are scored on held-out synthetic ones, which is no substitute.")
+    print(f"Next: diffground profile {args.name} && dvc repro")
+
+
 def reproduce(args: argparse.Namespace) -> None:
     from diffground.cli.reproduce import reproduce
 

@@ -32,6 +32,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     profile.set_defaults(run=actions.profile)
 
+    _add_new(
+        commands.add_parser("new", help="own categories: write a vocabulary and a profile, and say what a run costs")
+    )
+
     reproduce = commands.add_parser("reproduce", help="run all stages, then compare with the last commit")
     reproduce.set_defaults(run=actions.reproduce)
 
@@ -143,6 +147,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     exported.set_defaults(run=actions.export_maskformer)
     return parser
+
+
+def _add_new(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="writes conf/vocabulary/NAME.yaml and conf/profile/NAME.yaml")
+    listed = "categories, with commas; WORD=LABEL where the detector has another label for it; may be repeated"
+    parser.add_argument(
+        "--seen", action="append", default=[], metavar="A,B", help=f"{listed}; the detector labels them"
+    )
+    parser.add_argument("--unseen", action="append", default=[], metavar="C,D", help=f"{listed}; nobody labels them")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--from-coco", type=Path, metavar="FILE", help="categories of a COCO annotation file (JSON)")
+    source.add_argument("--from-voc", type=Path, metavar="DIR", help="categories of a VOC devkit")
+    source.add_argument("--from-list", type=Path, metavar="FILE", help="categories of a text file, one per line")
+    parser.add_argument(
+        "--base", default="mini", help="profile whose checkpoints and settings are taken (default: mini)"
+    )
+    parser.add_argument(
+        "--pairs", choices=("all", "none"), default="all", help="which categories share a prompt (default: all)"
+    )
+    parser.add_argument("--no-estimate", action="store_true", help="do not measure what a run costs")
+    parser.add_argument("--on", metavar="DEVICE", help="estimate for another device, from the benchmark table")
+    parser.set_defaults(run=actions.new)
 
 
 def _add_experiments(parser: argparse.ArgumentParser) -> None:

@@ -28,6 +28,7 @@ from diffground.errors import UserError
 
 _IMAGES, _LABELS, _OBJECTS = "JPEGImages", "SegmentationClass", "SegmentationObject"
 _JPEG_QUALITY = 95
+_EMPTY = "NO_REAL_IMAGES.txt"
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,12 @@ class VocItem:
 class VocDataset:
     """The images of one list, with their labels of `label_folder`.
 
-    Raises: UserError when the folder, the list, or a file that the list names is missing, and when a label image holds
-    other labels than 0..num_categories and 255.
+    A devkit that write_empty_voc made has none. Raises: UserError when the folder, the list, or a file that the list
+    names is missing, and when a label image holds other labels than 0..num_categories and 255.
     """
 
     def __init__(self, root: Path, image_list: str, *, num_categories: int = 20, label_folder: str = _LABELS) -> None:
-        self.ids = _read_list(root, image_list)
+        self.ids = [] if (root / _EMPTY).is_file() else _read_list(root, image_list)
         _check_files(root, image_list, self.ids, folders=(_IMAGES, label_folder))
         self._root, self._num_categories, self._label_folder = root, num_categories, label_folder
 
@@ -137,6 +138,13 @@ def write_voc(root: Path, image_list: str, items: Iterable[VocItem]) -> int:
         ids.append(item.id)
     _list_path(root, image_list).write_text("".join(f"{id_}\n" for id_ in ids))
     return len(ids)
+
+
+def write_empty_voc(root: Path) -> None:
+    """Replace `root` by a devkit without images, of which every list is empty."""
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    (root / _EMPTY).write_text("data.source is 'none': there are no real images.\n", encoding="utf-8")
 
 
 def _write_image(path: Path, image: np.ndarray | Path) -> None:

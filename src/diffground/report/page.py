@@ -44,7 +44,8 @@ def write_page(
             shown = [links[figure]] if figure in links else []
             sections.append(Section(section["heading"], text, tables.get(table), shown))
     found = _joined(here, experiments.note(["*"]))
-    sections.insert(-1, Section("Trends of the paper, and whether they hold here", found, lines=trends))
+    if trends:
+        sections.insert(-1, Section("Trends of the paper, and whether they hold here", found, lines=trends))
     if experiments.left_out:
         text = f"Run with other settings than the default run ({experiments.setup.describe()}), so in no table:"
         sections.insert(-1, Section("Experiments that are left out", text, lines=experiments.left_out))

@@ -51,12 +51,14 @@ def synthetic_rows(samples: Iterable[Sample], *, num_columns: int) -> list[Row]:
     return [Row(f"{GROUP_TITLES[group]}: image, masks", row) for group, row in pictures.items() if row]
 
 
-def real_rows(source: SegmentationSource, segmenters: Mapping[str, Segmenter], *, num_columns: int) -> list[Row]:
-    """Rows of the first real images, of their true masks and of the masks that each segmenter predicts."""
+def scored_rows(
+    source: SegmentationSource, segmenters: Mapping[str, Segmenter], *, num_columns: int, what: str = "real images"
+) -> list[Row]:
+    """Rows of the first images, `what`, of their true masks and of the masks that each segmenter predicts."""
     items = [source[i] for i in range(min(num_columns, len(source)))]
     images = [image for image, _ in items]
     rows = [
-        Row("real images, not used in training", [Picture(image) for image in images]),
+        Row(f"{what}, not used in training", [Picture(image) for image in images]),
         Row("true masks", [Picture(overlay(image, label)) for image, label in items]),
     ]
     for heading, segmenter in segmenters.items():
@@ -95,11 +97,13 @@ def worst_images(source: SegmentationSource, segmenter: Segmenter, *, num: int) 
     return failures
 
 
-def failure_rows(source: SegmentationSource, segmenter: Segmenter, *, num_columns: int) -> list[Row]:
-    """Rows of the images with the lowest IoU, of their true masks and of the predicted masks."""
+def failure_rows(
+    source: SegmentationSource, segmenter: Segmenter, *, num_columns: int, what: str = "real images"
+) -> list[Row]:
+    """Rows of the images, `what`, with the lowest IoU, of their true masks and of the predicted masks."""
     failures = worst_images(source, segmenter, num=num_columns)
     return [
-        Row("real images with the lowest IoU", [Picture(f.image, f"IoU {100 * f.iou:.1f} %") for f in failures]),
+        Row(f"{what} with the lowest IoU", [Picture(f.image, f"IoU {100 * f.iou:.1f} %") for f in failures]),
         Row("true masks", [label_picture(f.image, f.truth, segmenter.categories) for f in failures]),
         Row("predicted masks", [label_picture(f.image, f.answer, segmenter.categories) for f in failures]),
     ]

@@ -35,6 +35,12 @@ from diffground.report.trends import Trend, find_trends, trend_table
 from diffground.reproduction.config import Params
 from diffground.vocabulary import is_built_in, load_vocabulary
 
+_WITHOUT_REAL_IMAGES = (
+    "No real images were given. The images here are every tenth synthetic one, held out from training, and the true "
+    "masks are those of the grounding module. The scores tell whether the segmenter learned these masks. They are no "
+    "substitute for scores on real images."
+)
+
 
 def result_tables(
     metrics: Mapping[str, Mapping[str, Any]], params: Params, experiments: Experiments
@@ -91,7 +97,10 @@ def notes_of(metrics: Mapping[str, Mapping[str, Any]], params: Params) -> dict[s
     """Name of a table -> a caution about the scores of this run in it."""
     vocabulary = _paper_vocabulary(params)
     split = paper_split(params.vocabulary.load().unseen, vocabulary=vocabulary)
-    return remarks(metrics["evaluate_grounding"], split=split, vocabulary=vocabulary)
+    notes = remarks(metrics["evaluate_grounding"], split=split, vocabulary=vocabulary)
+    if "on" in metrics["evaluate_zs3"]:
+        notes |= dict.fromkeys(("zs3", "real", "failures"), _WITHOUT_REAL_IMAGES)
+    return notes
 
 
 def write_tables(tables: Mapping[str, Table], folder: Path) -> None:
@@ -124,7 +133,7 @@ def write_charts(
             for name, title in TRAINING_TITLES.items()
             if name in zs3
         },
-        title="Zero-shot segmentation of real images",
+        title=f"Zero-shot segmentation of {zs3.get('on', 'real images')}",
         unit="mIoU, %",
     )
     curves = {name: points for stage in sorted(metrics) for name, points in find_curves(metrics[stage], name=stage)}

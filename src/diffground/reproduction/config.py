@@ -43,8 +43,9 @@ class VocabularyConfig:
 class DataConfig:
     """The real images; stage prepare_data puts them into data/real, in PASCAL VOC devkit layout."""
 
-    source: Literal["stickers", "voc", "coco"]
-    """'stickers' composes the mini world, 'voc' copies two lists of a devkit, 'coco' converts COCO 2017."""
+    source: Literal["none", "stickers", "voc", "coco"]
+    """'stickers' composes the mini world, 'voc' copies two lists of a devkit, 'coco' converts COCO 2017; 'none': there
+    are no real images, and segmenters are scored on every tenth synthetic image."""
     root: str
     """'voc': devkit folder with JPEGImages, SegmentationClass, ImageSets/Segmentation, its labels in the order of the
     vocabulary; 'coco': folder with train2017, val2017, annotations."""

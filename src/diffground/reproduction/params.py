@@ -140,6 +140,8 @@ def _check_together(params: Any) -> None:
     if data.source in ("voc", "coco") and not data.root:
         what = {"voc": "of the devkit", "coco": "of COCO 2017"}[data.source]
         raise UserError(f"data.root must not be empty where data.source is '{data.source}'; name the folder {what}")
+    if data.source == "none":
+        _check_without_real_images(params)
     if data.train_list == data.val_list:
         raise UserError(f"data.train_list and data.val_list must differ, got '{data.val_list}' for both")
     if generator.tapped_step > generator.num_steps:
@@ -161,3 +163,15 @@ def _check_together(params: Any) -> None:
         raise UserError(
             "text2mask.num_images must be at least 1 where 'text2mask' is one of segmenter.training_sets, got 0"
         )
+
+
+def _check_without_real_images(params: Any) -> None:
+    """Raises: UserError for what needs real images."""
+    numbers = ("inversion.num_train", "inversion.num_val", "text2mask.num_images")
+    for section, key in (name.split(".") for name in numbers):
+        if getattr(getattr(params, section), key):
+            raise UserError(f"{section}.{key} must be 0 where data.source is 'none': there are no real images")
+    if params.vocabulary.pairs != "file":
+        raise UserError("vocabulary.pairs must be 'file' where data.source is 'none': there are no real images")
+    if params.segmenter.training_sets != ("synthetic",):
+        raise UserError("segmenter.training_sets must be [synthetic] where data.source is 'none'")

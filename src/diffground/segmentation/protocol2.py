@@ -28,16 +28,17 @@ def training_source(
 ) -> SegmentationSource:
     """The images of a training set, one of those of params.yaml, segmenter.training_sets.
 
-    'synthetic': this method, no real image. 'synthetic_and_real_seen': also real images, in which the pixels
-    of unseen categories are ignored because nobody labelled them. 'real_seen_only': only these real images, the
-    baseline without this method. 'text2mask': real images with label maps of the baseline, by their image-level labels.
-    'real_all': the upper bound, real images with all labels. Labels of categories that are not used are always ignored.
+    'synthetic': this method, no real image; where there are none at all, without those held out to score on.
+    'synthetic_and_real_seen': also real images, in which the pixels of unseen categories are ignored because nobody
+    labelled them. 'real_seen_only': only these real images, the baseline without this method. 'text2mask': real images
+    with label maps of the baseline, by their image-level labels. 'real_all': the upper bound, real images with all
+    labels. Labels of categories that are not used are always ignored.
     Shards, `synthetic` and `pseudo`, are read only where they are part of it.
     """
     labels = {category: i + 1 for i, category in enumerate(vocabulary.categories)}
     unused = [labels[c] for c in labels if c not in vocabulary.seen and c not in vocabulary.unseen]
     if name == "synthetic":
-        return ShardSource(synthetic)
+        return ShardSource(synthetic, part="all" if len(real) else "training")
     if name == "text2mask":
         return ShardSource(pseudo)
     if name == "real_all":

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from diffground.data.labelled import list_label_maps
 from diffground.data.palette import IGNORE
 from diffground.data.shards import list_shards
+from diffground.errors import UserError
 
 
 class SegmentationSource(Protocol):
@@ -20,14 +21,28 @@ class SegmentationSource(Protocol):
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]: ...
 
 
+HELD_OUT_EVERY = 10
+"""Where there are no real images, every tenth synthetic one is held out to score segmenters on."""
+
+
 class ShardSource:
     """Shards of stage `synthesize` or `text2mask`. They stay on disk; only the position of each member is in memory.
 
+    part: all samples, every tenth ('held_out'), or the others ('training').
     Raises: UserError when the folder has no shards or one of them is damaged or holds other samples.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._samples = [stored for path in list_shards(folder) for stored in list_label_maps(path)]
+    def __init__(self, folder: Path, *, part: Literal["all", "training", "held_out"] = "all") -> None:
+        stored = [sample for path in list_shards(folder) for sample in list_label_maps(path)]
+        held_out = stored[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
+        if part == "held_out" and not held_out:
+            raise UserError(
+                f"{folder}: {len(stored)} images are too few to hold out every {HELD_OUT_EVERY}th; raise "
+                f"prompts.synthesis_per_category"
+            )
+        if part == "training":
+            stored = [sample for i, sample in enumerate(stored, start=1) if i % HELD_OUT_EVERY]
+        self._samples = held_out if part == "held_out" else stored
 
     def __len__(self) -> int:
         return len(self._samples)

@@ -8,7 +8,7 @@ from PIL import Image
 from diffground.data.shards import Sample, encode_json, encode_label, encode_png
 from diffground.report.experiments import Experiments, Setup
 from diffground.report.page import read_sections, write_page
-from diffground.report.pictures import real_rows, synthetic_rows
+from diffground.report.pictures import scored_rows, synthetic_rows
 from diffground.report.write import (
     find_curves,
     notes_of,
@@ -217,7 +217,7 @@ class Constant:
 
 def test_real_gallery_sets_truth_and_answers_below_the_images():
     source = [(np.zeros((8, 8, 3), dtype=np.uint8), np.zeros((8, 8), dtype=np.uint8))] * 3
-    rows = real_rows(source, {"A": Constant(0), "B": Constant(2)}, num_columns=2)
+    rows = scored_rows(source, {"A": Constant(0), "B": Constant(2)}, num_columns=2)
     assert [len(row.pictures) for row in rows] == [2, 2, 2, 2]
     assert [p.caption for p in rows[2].pictures] == ["", ""]
     assert [p.caption for p in rows[3].pictures] == ["bicycle", "bicycle"]
