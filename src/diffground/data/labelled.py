@@ -43,6 +43,8 @@ from diffground.data.shards import (
 )
 from diffground.errors import UserError
 
+CATEGORIES_FILE = "categories.json"
+"""Next to shards of label maps: the names of their labels, a JSON list in label order from label 1."""
 _IMAGE, _LABEL, _LATENT, _IGNORED, _META = "image.png", "label.png", "latent.npy", "ignored.png", "meta.json"
 _T = TypeVar("_T")
 
@@ -62,6 +64,7 @@ def image_sample(
     image_id: str | None = None,
     inversion_error: float | None = None,
     mask_summary: Mapping[str, Mapping[str, float]] | None = None,
+    quality: float | None = None,
 ) -> Sample:
     """An image with the stage's results for it, to write. None leaves a member or key out.
 
@@ -72,6 +75,7 @@ def image_sample(
         image_id: which real image it is.
         inversion_error: distance of its clean latent after inversion and sampling, over the latent's norm.
         mask_summary: category -> numbers about its mask.
+        quality: how far its masks can be trusted, 0..1.
     """
     optional = {
         "group": group,
@@ -80,6 +84,7 @@ def image_sample(
         "image_id": image_id,
         "inversion_error": inversion_error,
         "masks": mask_summary,
+        "quality": quality,
     }
     meta = {
         "id": id,
@@ -177,6 +182,11 @@ class LabelledSample:
         return self._value("inversion_error", float)
 
     @property
+    def quality(self) -> float:
+        """How far its masks can be trusted, 0..1."""
+        return self._value("quality", float)
+
+    @property
     def latent(self) -> np.ndarray:
         """float16 (C, h, w)."""
         content = _member(self.sample, _LATENT)
@@ -258,11 +268,17 @@ def read_labelled_samples(*, generated: Path, oracle: Path) -> Iterator[Labelled
 
 @dataclass(frozen=True, slots=True)
 class StoredLabelMap:
-    """The positions of an image and its label map in a shard."""
+    """The positions of an image, its label map and its record in a shard."""
 
     path: Path
     image: Member
     label: Member
+    meta: Member | None
+
+    def quality(self) -> float:
+        """See LabelledSample.quality. Raises: UserError where the sample has none."""
+        members = {} if self.meta is None else {_META: read_member(self.path, self.meta)}
+        return LabelledSample(Sample(self.image.key, members, self.path)).quality
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """Image uint8 (H, W, 3), label uint8 (H, W). Raises: UserError as LabelledSample and read_member do."""
@@ -281,7 +297,7 @@ def list_label_maps(path: Path) -> Iterator[StoredLabelMap]:
         for name in (_IMAGE, _LABEL):
             if name not in members:
                 raise _missing(Sample(key, {}, path), name)
-        yield StoredLabelMap(path, members[_IMAGE], members[_LABEL])
+        yield StoredLabelMap(path, members[_IMAGE], members[_LABEL], members.get(_META))
 
 
 def _mask_name(category: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from diffground.data.labelled import image_sample
+from diffground.atomic import write_atomically
+from diffground.data.labelled import CATEGORIES_FILE, image_sample
 from diffground.data.shard_map import map_shards, shard_jobs
 from diffground.data.shards import Sample
 from diffground.diffusion.generate import sampler_settings
 from diffground.diffusion.generator import Generator
 from diffground.diffusion.sampling import Sampling
 from diffground.grounding.prediction import Grounder
+from diffground.grounding.quality import sample_quality
 from diffground.prompts import PromptRecord, prompts_digest
 from diffground.runtime.workers import Workers
 from diffground.vocabulary import Vocabulary
@@ -37,8 +40,9 @@ def synthesize_shards(
 ) -> int:
     """Sample every record and ground its categories. Returns the number of shards written now.
 
-    A sample has image and label map, the prompt record, sampler settings and module, and for each category its largest
-    probability and its share of the image (see data.labelled). Existing complete shards are kept.
+    A sample has image and label map, the prompt record, sampler settings and module, for each category its largest
+    probability and its share of the image, and its quality (see data.labelled, grounding.quality). Existing complete
+    shards are kept. CATEGORIES_FILE next to them lists the names of the labels.
     workers: None: use only this process.
     Raises: UserError for settings out of range.
     """
@@ -48,7 +52,7 @@ def synthesize_shards(
         "mask_threshold": mask_threshold,
     }
 
-    return map_shards(
+    num_written = map_shards(
         shard_jobs(records, shard_size=shard_size),
         out_dir=out_dir,
         fingerprint={**settings, "shard_size": shard_size, "prompts": prompts_digest(records)},
@@ -64,6 +68,9 @@ def synthesize_shards(
         num_samples=len(records),
         workers=workers,
     )
+    names = json.dumps(vocabulary.categories, ensure_ascii=False, indent=0)
+    write_atomically(out_dir / CATEGORIES_FILE, f"{names}\n")
+    return num_written
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,7 @@ class _SynthesizeShard:
                     image=image,
                     label=label,
                     mask_summary=_summary(by_category, label, self.vocabulary),
+                    quality=sample_quality(by_category, _masks(by_category, label, self.vocabulary)),
                 )
 
 
@@ -110,6 +118,11 @@ def label_map(probs: Mapping[str, np.ndarray], *, vocabulary: Vocabulary, mask_t
     stacked = np.stack(list(probs.values()))  # (Q, H, W)
     likeliest = labels[stacked.argmax(axis=0)]
     return np.where(stacked.max(axis=0) >= mask_threshold, likeliest, np.uint8(0))
+
+
+def _masks(probs: Mapping[str, np.ndarray], label: np.ndarray, vocabulary: Vocabulary) -> dict[str, np.ndarray]:
+    """Category -> bool (H, W), as the label map has it."""
+    return {category: label == vocabulary.index(category) + 1 for category in probs}
 
 
 def _summary(probs: Mapping[str, np.ndarray], label: np.ndarray, vocabulary: Vocabulary) -> dict[str, Any]:

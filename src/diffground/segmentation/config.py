@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from diffground.ranges import NonEmptyStr, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from diffground.ranges import Fraction, NonEmptyStr, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 TrainingSet = Literal["synthetic", "synthetic_and_real_seen", "real_seen_only", "text2mask", "real_all"]
 
@@ -18,6 +18,8 @@ class SegmenterConfig:
     """One MaskFormer each: 'synthetic' (Models A to C of the paper's table 2), 'synthetic_and_real_seen' (D and E),
     'real_seen_only' (without this method), 'text2mask' (the baseline's label maps; they use the image-level labels of
     real images, those of unseen categories too), 'real_all' (upper bound)."""
+    min_quality: Fraction
+    """Synthetic images of a lower quality are not used, 0..1; 0: all are (see diffground.grounding.quality)."""
     backbone: NonEmptyStr
     """Folder or hub id of a transformers ResNet."""
     image_size: PositiveInt

@@ -24,7 +24,7 @@ from diffground.vocabulary import Vocabulary
 
 
 def training_source(
-    name: str, *, synthetic: Path, pseudo: Path, real: VocDataset, vocabulary: Vocabulary
+    name: str, *, synthetic: Path, pseudo: Path, real: VocDataset, vocabulary: Vocabulary, min_quality: float = 0.0
 ) -> SegmentationSource:
     """The images of a training set, one of those of params.yaml, segmenter.training_sets.
 
@@ -33,18 +33,19 @@ def training_source(
     labelled them. 'real_seen_only': only these real images, the baseline without this method. 'text2mask': real images
     with label maps of the baseline, by their image-level labels. 'real_all': the upper bound, real images with all
     labels. Labels of categories that are not used are always ignored.
-    Shards, `synthetic` and `pseudo`, are read only where they are part of it.
+    Shards, `synthetic` and `pseudo`, are read only where they are part of it. Synthetic images below `min_quality` are
+    left out.
     """
     labels = {category: i + 1 for i, category in enumerate(vocabulary.categories)}
     unused = [labels[c] for c in labels if c not in vocabulary.seen and c not in vocabulary.unseen]
     if name == "synthetic":
-        return ShardSource(synthetic, part="all" if len(real) else "training")
+        return ShardSource(synthetic, part="all" if len(real) else "training", min_quality=min_quality)
     if name == "text2mask":
         return ShardSource(pseudo)
     if name == "real_all":
         return WithoutLabels(real, hidden=unused)
     real_seen = WithoutLabels(real, hidden=[*unused, *(labels[c] for c in vocabulary.unseen)])
-    return real_seen if name == "real_seen_only" else Joined(ShardSource(synthetic), real_seen)
+    return real_seen if name == "real_seen_only" else Joined(ShardSource(synthetic, min_quality=min_quality), real_seen)
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,12 @@ class SegmenterTraining:
 
     def __call__(self, name: str, _advance: Advance) -> tuple[int, LossCurve]:
         source = training_source(
-            name, synthetic=self.synthetic, pseudo=self.pseudo, real=self.real, vocabulary=self.vocabulary
+            name,
+            synthetic=self.synthetic,
+            pseudo=self.pseudo,
+            real=self.real,
+            vocabulary=self.vocabulary,
+            min_quality=self.config.min_quality,
         )
         segmenter, curve = fit_segmenter(
             source,

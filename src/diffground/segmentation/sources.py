@@ -29,10 +29,13 @@ class ShardSource:
     """Shards of stage `synthesize` or `text2mask`. They stay on disk; only the position of each member is in memory.
 
     part: all samples, every tenth ('held_out'), or the others ('training').
-    Raises: UserError when the folder has no shards or one of them is damaged or holds other samples.
+    min_quality: samples below it are left out, 0..1; above 0, each sample's record is read.
+    Raises: UserError when the folder has no shards, one of them is damaged or holds other samples, or none is left.
     """
 
-    def __init__(self, folder: Path, *, part: Literal["all", "training", "held_out"] = "all") -> None:
+    def __init__(
+        self, folder: Path, *, part: Literal["all", "training", "held_out"] = "all", min_quality: float = 0.0
+    ) -> None:
         stored = [sample for path in list_shards(folder) for sample in list_label_maps(path)]
         held_out = stored[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
         if part == "held_out" and not held_out:
@@ -42,7 +45,12 @@ class ShardSource:
             )
         if part == "training":
             stored = [sample for i, sample in enumerate(stored, start=1) if i % HELD_OUT_EVERY]
-        self._samples = held_out if part == "held_out" else stored
+        chosen = held_out if part == "held_out" else stored
+        self._samples = [sample for sample in chosen if not min_quality or sample.quality() >= min_quality]
+        self.num_rejected = len(chosen) - len(self._samples)
+        """Samples below `min_quality`."""
+        if not self._samples:
+            raise UserError(f"{folder}: no sample has a quality of {min_quality:g}; lower segmenter.min_quality")
 
     def __len__(self) -> int:
         return len(self._samples)

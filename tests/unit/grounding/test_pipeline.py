@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -246,6 +247,10 @@ def test_synthesize_writes_images_and_labels_that_do_not_depend_on_the_batch(
         summary = decode_json(one.members["meta.json"])["masks"]
         assert list(summary) == sorted(categories)
         assert all(0 <= entry["max_prob"] <= 1 for entry in summary.values())
+        quality = decode_json(one.members["meta.json"])["quality"]
+        assert quality == 0 or 0.5 <= quality <= min(entry["max_prob"] for entry in summary.values())
+    names = json.loads((tmp_path / "1/categories.json").read_text(encoding="utf-8"))
+    assert tuple(names) == VOCABULARY.categories
 
 
 def test_label_map_worked_by_hand() -> None:

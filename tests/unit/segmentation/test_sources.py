@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from diffground.data.shards import Sample, encode_label, encode_png, write_shard
+from diffground.data.shards import Sample, encode_json, encode_label, encode_png, write_shard
 from diffground.errors import UserError
 from diffground.segmentation.sources import ShardSource
 
@@ -18,7 +18,15 @@ def write(folder, *, num, size=64, **members):
         for _ in range(num)
     ]
     samples = [
-        Sample(f"s-{i:06d}", {"image.png": encode_png(image), "label.png": encode_label(label), **members})
+        Sample(
+            f"s-{i:06d}",
+            {
+                "image.png": encode_png(image),
+                "label.png": encode_label(label),
+                "meta.json": encode_json({"quality": i / num}),
+                **members,
+            },
+        )
         for i, (image, label) in enumerate(items)
     ]
     write_shard(folder / "000000.tar", samples[: num // 2])
@@ -55,3 +63,31 @@ def test_a_sample_without_a_label_and_an_image_that_is_none_are_named(tmp_path):
     write(tmp_path, num=4, **{"label.png": b"no image"})
     with pytest.raises(UserError, match=r"000001.tar: sample 's-000002', member 'label.png' holds an image that"):
         ShardSource(tmp_path)[2]
+
+
+def test_every_tenth_is_held_out_and_the_others_are_trained_on(tmp_path):
+    items = write(tmp_path, num=25, size=8)
+    held_out, training = (ShardSource(tmp_path, part=part) for part in ("held_out", "training"))
+    assert [len(held_out), len(training)] == [2, 23]
+    assert np.array_equal(held_out[1][0], items[19][0]) and np.array_equal(training[9][0], items[10][0])
+
+
+def test_too_few_to_hold_one_out_is_one_line(tmp_path):
+    write(tmp_path, num=9, size=8)
+    with pytest.raises(UserError, match="9 images are too few to hold out every 10th; raise"):
+        ShardSource(tmp_path, part="held_out")
+
+
+def test_samples_below_the_quality_are_left_out(tmp_path):
+    items = write(tmp_path, num=20, size=8)
+    source = ShardSource(tmp_path, min_quality=0.75)
+    assert (len(source), source.num_rejected) == (5, 15) and np.array_equal(source[0][0], items[15][0])
+    with pytest.raises(UserError, match=r"no sample has a quality of 1; lower segmenter\.min_quality"):
+        ShardSource(tmp_path, min_quality=1.0)
+
+
+def test_shards_without_quality_cannot_be_filtered_by_it(tmp_path):
+    write(tmp_path, num=4, size=8, **{"meta.json": encode_json({})})
+    assert len(ShardSource(tmp_path)) == 4
+    with pytest.raises(UserError, match="'quality' must be float, got None"):
+        ShardSource(tmp_path, min_quality=0.5)

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def clone(tmp_path):
     shutil.copytree(ROOT / "stages", tmp_path / "stages")
-    text = compose_params("smoke", conf=ROOT / "conf", overrides=["tracking.enabled=false", "vocabulary=pascal_split1"])
+    text = compose_params("smoke", conf=ROOT / "conf", overrides=["tracking.enabled=false", "split=pascal_split1"])
     (tmp_path / "params.yaml").write_text(text)
     return tmp_path
 
