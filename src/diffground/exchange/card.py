@@ -124,6 +124,8 @@ def _rules(overview: Overview, rules: Mapping[str, Any]) -> str:
             lines.append(f"- Categories with fewer than {limit} images: {fewer}.")
     if len(lines) == 1:
         lines.append("- No filter was applied.")
+    if rules["--polygons"]:
+        lines.append("- COCO's masks are polygons (`--polygons`).")
     return "\n".join(lines)
 
 

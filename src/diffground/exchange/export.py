@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -139,11 +139,10 @@ def _target(
 
 def _write(plan: Plan, formats: Mapping[str, Format], folder: ExportFolder, categories: Categories) -> Counts:
     """Write every shard that is not finished, then what needs all of them."""
-    found = [folder.shard(path.stem) for path in plan.shards]
-    num_done = sum(sum(facts["images"].values()) for facts in found if facts)
+    num_done = sum(sum(facts["images"].values()) for facts in _finished(plan, folder))
     with Progress(plan.overview.kept.total(), description="export", initial=num_done) as progress:
-        for i, path in enumerate(plan.shards):
-            if found[i] is not None:
+        for path in plan.shards:
+            if folder.shard(path.stem) is not None:
                 continue
             kept, tally = plan.kept(path.stem), _Tally()
             for sample in read_shard(path):
@@ -158,11 +157,15 @@ def _write(plan: Plan, formats: Mapping[str, Format], folder: ExportFolder, cate
                 progress.advance()
             for writer in formats.values():
                 writer.end_shard(path.stem)
-            found[i] = tally.to_json()
             folder.finish_shard(path.stem, tally.to_json())
     for writer in formats.values():
         writer.finish(plan)
-    return _sum([facts for facts in found if facts])
+    return _sum(_finished(plan, folder))
+
+
+def _finished(plan: Plan, folder: ExportFolder) -> Iterator[dict[str, Any]]:
+    """What is known of every finished shard."""
+    return (facts for path in plan.shards if (facts := folder.shard(path.stem)) is not None)
 
 
 class _Tally:
@@ -191,7 +194,7 @@ class _Tally:
         }
 
 
-def _sum(tallies: Sequence[Mapping[str, Any]]) -> Counts:
+def _sum(tallies: Iterable[Mapping[str, Any]]) -> Counts:
     images, objects, further = Counter[str](), Counter[str](), Counter[str]()
     with_category: dict[str, Counter[str]] = {}
     for tally in tallies:

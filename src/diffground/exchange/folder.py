@@ -57,6 +57,7 @@ class ExportFolder:
         return _read(self.state / _SUMMARY)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
+        os.sync()
         write_atomically(self.state / _SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
 
     def shard(self, name: str) -> dict[str, Any] | None:
@@ -64,7 +65,10 @@ class ExportFolder:
         return _read(self.state / _SHARDS / f"{name}.json")
 
     def finish_shard(self, name: str, facts: Mapping[str, Any]) -> None:
-        write_atomically(self.state / _SHARDS / f"{name}.json", json.dumps(facts, ensure_ascii=False) + "\n")
+        os.sync()  # once for all files of write_once
+        write_atomically(
+            self.state / _SHARDS / f"{name}.json", json.dumps(facts, sort_keys=True, ensure_ascii=False) + "\n"
+        )
 
     def drop_partial_files(self) -> None:
         """Delete what a killed process left half-written."""
@@ -74,10 +78,14 @@ class ExportFolder:
 
 
 def write_once(path: Path, content: Callable[[], bytes]) -> None:
-    """Write a file that is not there yet, whole or not at all: files of an export never change, so one is finished."""
-    if not path.exists():
-        with atomic_file(path) as partial:
-            partial.write_bytes(content())
+    """Write a file, whole or not at all, unless it is there with this content.
+
+    It is safe from power failures only after finish_shard or finish.
+    """
+    data = content()
+    if not (path.is_file() and path.read_bytes() == data):
+        with atomic_file(path, sync=False) as partial:
+            partial.write_bytes(data)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
