@@ -10,12 +10,15 @@ from pathlib import Path
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """The path to write instead of `path`: <name>.<process id>.partial next to it.
 
     At the end that file is on the disk and takes the place of `path`; after an exception it is gone, and what was at
     `path` before is still there. Folders above `path` are made. Who may read the file is decided by the umask, as for
     any new file, whoever wrote it.
+
+    sync: False: the file may still be lost or empty after a power failure, until os.sync is called; for many small
+        files, whose syncs would take most of the time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -25,8 +28,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
         yield partial
         # safetensors renames a private temporary file (mode 600) to `partial`
         partial.chmod(mode)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

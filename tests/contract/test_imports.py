@@ -19,7 +19,7 @@ FLOORS = (
     ("diffusion", "detection"),
     ("grounding", "segmentation", "baselines"),
     ("evaluation",),
-    ("grounded", "grounded_output"),
+    ("grounded", "grounded_output", "exchange"),
     ("reproduction",),
     ("tracking",),
     ("report",),

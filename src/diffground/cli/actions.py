@@ -273,3 +273,10 @@ def export_maskformer(args: argparse.Namespace) -> None:
 
     for path in export_maskformer(args.folder, args.file):
         print(f"{path}: written")
+
+
+def export_onnx(args: argparse.Namespace) -> None:
+    from diffground.segmentation.onnx_export import export_onnx
+
+    num_bytes = export_onnx(args.folder, args.file)
+    print(f"{args.file}: written, {num_bytes / 2**20:.1f} MiB")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffground.cli import actions
+from diffground.cli.export import add_export
 from diffground.entry_point import run_entry_point
 from diffground.reproduction import paths
 from diffground.reproduction.fetch import ARTIFACTS
@@ -140,12 +141,25 @@ def _parser() -> argparse.ArgumentParser:
     imported.add_argument("folder", type=Path, metavar="FOLDER", help=read_by)
     imported.set_defaults(run=actions.import_maskformer)
 
-    exported = commands.add_parser("export-maskformer", help="write a segmenter as weights of the official MaskFormer")
+    exported = commands.add_parser(
+        "export-maskformer",
+        help="write a segmenter's weights for the official MaskFormer; `export` writes data sets",
+    )
     exported.add_argument("folder", type=Path, metavar="FOLDER", help=f"a segmenter, e.g. {paths.SEGMENTERS}/synthetic")
     exported.add_argument(
         "file", type=Path, metavar="MODEL.pth", help="file to write; its settings are written to MODEL.yaml next to it"
     )
     exported.set_defaults(run=actions.export_maskformer)
+
+    onnx = commands.add_parser(
+        "export-onnx",
+        help="write a segmenter's weights as one ONNX file, for any batch size; `export` writes data sets",
+    )
+    onnx.add_argument("folder", type=Path, metavar="FOLDER", help=f"a segmenter, e.g. {paths.SEGMENTERS}/synthetic")
+    onnx.add_argument("file", type=Path, metavar="FILE.onnx", help="file to write")
+    onnx.set_defaults(run=actions.export_onnx)
+
+    add_export(commands)
     return parser
 
 

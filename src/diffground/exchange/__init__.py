@@ -1,0 +1,1 @@
+"""Synthetic data in the formats of other tools: `diffground export`."""
