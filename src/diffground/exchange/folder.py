@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from diffground.atomic import atomic_file, write_atomically
+from diffground.entry_point import is_full_disk
 from diffground.errors import UserError
 
 STATE = ".diffground-export"
@@ -31,7 +32,9 @@ class ExportFolder:
         self.out, self.state = out, out / STATE
         try:
             self._open({name: json.loads(json.dumps(value)) for name, value in settings.items()})
-        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        except OSError as error:
+            if is_full_disk(error):
+                raise
             raise UserError(
                 f"--out {out}: cannot be written ({error.strerror}: '{error.filename}'); name another"
             ) from None
