@@ -125,6 +125,13 @@ def recover(args: argparse.Namespace) -> None:
     print("\n".join(recover()) or "nothing is damaged")
 
 
+def doctor(args: argparse.Namespace) -> None:
+    from diffground.cli.doctor import doctor
+
+    if not doctor(as_json=args.json):
+        sys.exit(1)
+
+
 def verify(args: argparse.Namespace) -> None:
     from diffground.reproduction.config import load_params
     from diffground.reproduction.overview import COMMITTED_TIMES, record_times

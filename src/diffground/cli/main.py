@@ -60,6 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     recover = commands.add_parser("recover", help="repair DVC's files after it was killed while writing one")
     recover.set_defaults(run=actions.recover)
 
+    doctor = commands.add_parser("doctor", help="check this machine and this clone, and say how to fix what is missing")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
+    doctor.set_defaults(run=actions.doctor)
+
     verify = commands.add_parser("verify", help="compare all outputs here with those of the last commit")
     verify.add_argument(
         "--record",
