@@ -14,7 +14,7 @@ from diffground import __version__
 from diffground.cli.image_files import IMAGE_SUFFIXES
 from diffground.cli.results import check_out_folder
 from diffground.cli.samples import Samples
-from diffground.cli.words import gather_prompts, words_of_prompts
+from diffground.cli.words import check_length, gather_prompts, token_limit, words_of_prompts
 from diffground.errors import UserError
 from diffground.model_folders import check_grounding_folder, check_inversion_file, check_pipeline_folder
 from diffground.reproduction import paths
@@ -52,6 +52,8 @@ def run_ground(args: argparse.Namespace, *, grounding: Path, inversions: Sequenc
         phrases={category: PHRASES.get(category, category) for category in categories},
         has_inversions=bool(inversions),
     )
+    for prompt in prompts:
+        check_length(prompt, limit=token_limit(params.generator.checkpoint))
     threshold = _threshold(args, params)
     check_out_folder(out if is_folder else out.parent)
     for note in notes:

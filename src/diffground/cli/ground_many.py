@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from diffground.cli.results import describe_words, encode_index_mask, encode_rec
 from diffground.cli.samples import FILES, Samples
 from diffground.data.overlay import paint_masks
 from diffground.data.shards import encode_png
-from diffground.errors import in_one_line
+from diffground.errors import UserError, in_one_line
 from diffground.grounded import GroundedPipeline
 from diffground.reproduction.config import Params
 from diffground.runtime.device import setup
@@ -47,7 +46,7 @@ def ground_many(
         textual_inversions=textual_inversions,
         allow_other_generator=allow_other_generator,
     )
-    _report_cut_prompts(pipeline, samples.prompts)
+    _check_lengths(pipeline, samples.prompts)
     places = {prompt: place for place, prompt in enumerate(samples.prompts)}
     todo = (sample for i, sample in enumerate(samples) if not finished[i])
     used, shown_in = versions(), Counter[str]()
@@ -82,11 +81,11 @@ def ground_many(
     print(f"{samples.out}: {num_done} images done")
 
 
-def _report_cut_prompts(pipeline: GroundedPipeline, prompts: Sequence[str]) -> None:
+def _check_lengths(pipeline: GroundedPipeline, prompts: Sequence[str]) -> None:
+    """Raises: UserError for a prompt that is too long, before the first image instead of at its own."""
     tokenizer = pipeline.generator.tokenizer
     limit = tokenizer.model_max_length
     for prompt in prompts:
-        num = len(tokenizer(prompt, verbose=False).input_ids)
+        num = len(tokenizer(prompt, truncation=False, verbose=False).input_ids)
         if num > limit:
-            line = f"the prompt '{in_one_line(prompt)}' has {num} tokens; what follows the first {limit} is not read"
-            print(f"warning: {line}", file=sys.stderr)
+            raise UserError(f"prompt must fit into {limit} tokens, got {num}: '{in_one_line(prompt)}'; shorten it")

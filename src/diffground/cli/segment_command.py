@@ -10,7 +10,7 @@ from typing import Any
 
 from diffground import __version__
 from diffground.cli.segment import Finder, segment
-from diffground.cli.words import check_asked, check_length
+from diffground.cli.words import check_asked, check_length, token_limit
 from diffground.errors import UserError
 from diffground.model_folders import check_grounding_folder, check_pipeline_folder
 from diffground.prompts import check_words
@@ -41,9 +41,10 @@ def _with_grounding(args: argparse.Namespace, grounding: Path) -> _Plan:
         raise UserError(f"--threshold must be above 0 and at most 1, got {args.threshold:g}")
     prompt = photograph_of(*args.category) if args.prompt is None else args.prompt
     check_words(prompt, args.category)
-    check_length(prompt, args.category)
     params = load_params(paths.PARAMS)
     check_pipeline_folder(params.generator.checkpoint)
+    remedy = "shorten it" if args.prompt else "ask for fewer words at a time"
+    check_length(prompt, limit=token_limit(params.generator.checkpoint), remedy=remedy)
     check_grounding_folder(grounding)
     threshold = params.grounding.mask_threshold if args.threshold is None else args.threshold
     settings = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,8 +11,7 @@ from diffground.contexts.words import phrases_in
 from diffground.errors import UserError, in_one_line
 from diffground.prompts import check_words, words_in
 
-_LIMIT_TOKENS = 75
-"""Of CLIP's text encoders, without start and end. A word has one token or more."""
+_CLIP_TOKENS = 77
 
 
 def read_prompt_file(path: Path) -> list[str]:
@@ -58,21 +57,31 @@ def check_asked(words: Sequence[str]) -> None:
         raise UserError(f"at most {MAX_WORDS} words fit into one mask, got {len(words)}; ask for fewer at a time")
 
 
-def check_length(prompt: str, words: Sequence[str]) -> None:
-    """Raises: UserError where a word begins so far behind that the text encoder cannot read it. Only sure cases: the
-    tokenizer, which comes with the weights, decides the others."""
-    for word in words:
-        pattern = rf"(?<!\w){re.escape(word)}(?!\w)"
-        place = re.search(pattern, prompt, flags=re.IGNORECASE)
-        if place and len(prompt[: place.start()].split()) >= _LIMIT_TOKENS:
-            raise UserError(
-                f"the prompt '{in_one_line(prompt)}' is cut at {_LIMIT_TOKENS + 2} tokens, before the end of '{word}'; "
-                "shorten it"
-            )
+def token_limit(checkpoint: str) -> int:
+    """Tokens that the generator reads of a prompt, with start and end; of a hub id, those of CLIP."""
+    try:
+        path = Path(checkpoint) / "tokenizer" / "tokenizer_config.json"
+        limit = json.loads(path.read_text(encoding="utf-8"))["model_max_length"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return _CLIP_TOKENS
+    return limit if isinstance(limit, int) else _CLIP_TOKENS
+
+
+def check_length(prompt: str, *, limit: int, remedy: str = "shorten it") -> None:
+    """Raises: UserError for a prompt that surely does not fit: a word has one token or more. The tokenizer, which comes
+    with the weights, decides the other cases."""
+    num = len(prompt.split())
+    if num + 2 > limit:
+        line = in_one_line(prompt)
+        raise UserError(f"prompt must fit into {limit} tokens, got {num + 2} or more: '{line}'; {remedy}")
 
 
 def words_of_prompts(
-    prompts: Sequence[str], asked: Sequence[str], *, phrases: Mapping[str, str], has_inversions: bool
+    prompts: Sequence[str],
+    asked: Sequence[str],
+    *,
+    phrases: Mapping[str, str],
+    has_inversions: bool,
 ) -> list[list[str]]:
     """The words to find in each prompt: those of `asked` that it contains, or without any those that `phrases` has.
 
@@ -107,7 +116,4 @@ def words_of_prompts(
             raise UserError(
                 f"none of the {len(prompts)} prompts contains the words '{unused[0]}'; leave out -c {unused[0]}"
             )
-    if not has_inversions:
-        for prompt, words in zip(prompts, found, strict=True):
-            check_length(prompt, words)
     return found
