@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffground.cli.doctor import Check, Finding, is_clone, is_installed
+from diffground.cli.findings import Check, Finding, is_clone, is_installed
 from diffground.errors import UserError
 from diffground.model_folders import check_grounding_folder, check_pipeline_folder
 from diffground.reproduction import paths

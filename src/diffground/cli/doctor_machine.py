@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from diffground import __version__
-from diffground.cli.doctor import Check, Finding, is_clone, is_installed
+from diffground.cli.findings import Check, Finding, is_clone, is_installed
 from diffground.cli.results import check_out_folder
 from diffground.entry_point import PIPELINE_PACKAGES
 from diffground.errors import UserError

@@ -78,7 +78,7 @@ def ground_many(
     num_done = len(samples) - num_before
     for word, num in shown_in.items():
         print(f"{word}: in {num} of {num_done} images")
-    print(f"{samples.out}: {num_done} images done")
+    print(f"{samples.out}: {num_done} image{'' if num_done == 1 else 's'} done")
 
 
 def _check_lengths(pipeline: GroundedPipeline, prompts: Sequence[str]) -> None:

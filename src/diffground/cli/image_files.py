@@ -49,10 +49,14 @@ def find_images(arguments: Sequence[str], *, out: Path) -> FoundImages:
         elif path.is_dir():
             if path.resolve().is_relative_to(results):
                 raise UserError(f"{argument}: lies in the folder of results, {out}; give another one with -o")
-            candidates = _files_below(path)
+            candidates = _files_below(path, found.failures)
         elif glob.has_magic(argument):
             matches = [Path(name) for name in sorted(glob.glob(argument, recursive=True))]  # noqa: PTH207 - takes absolute ones
-            candidates = (file for match in matches for file in ([match] if match.is_file() else _files_below(match)))
+            candidates = (
+                file
+                for match in matches
+                for file in ([match] if match.is_file() else _files_below(match, found.failures))
+            )
         else:
             found.failures.append((argument, "no such file or folder"))
             continue
@@ -76,10 +80,10 @@ def find_images(arguments: Sequence[str], *, out: Path) -> FoundImages:
     for num, what in (
         (num_foreign, f"files without the suffix of an image ({', '.join(IMAGE_SUFFIXES)})"),
         (num_results, f"files in the folder of results, {out}"),
-        (num_repeated, "images that are named more than once"),
+        (num_repeated, "named more than once"),
     ):
         if num:
-            found.notes.append(f"passed over: {num} {what}")
+            found.notes.append(f"passed over, {what}: {num}")
     return found
 
 
@@ -118,8 +122,13 @@ def _owner(record: Path) -> str | None:
     return owner if isinstance(owner, str) else ""
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    """All files below `folder`, sorted; hidden ones and links to folders are left out."""
-    for parent, folders, files in os.walk(folder):
+def _files_below(folder: Path, failures: list[tuple[str, str]]) -> Iterator[Path]:
+    """All files below `folder`, sorted; hidden ones and links to folders are left out. Folders that cannot be listed
+    are added to `failures`."""
+
+    def report(error: OSError) -> None:
+        failures.append((str(error.filename), error.strerror or str(error)))
+
+    for parent, folders, files in os.walk(folder, onerror=report):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))

@@ -75,7 +75,12 @@ def add_ground(parser: argparse.ArgumentParser) -> None:
 
 
 def add_segment(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders (with all below), quoted patterns")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="files, folders (with all below, but no hidden files and no links to folders), or quoted patterns",
+    )
     parser.add_argument(
         "-c",
         "--category",

@@ -89,7 +89,7 @@ def segment(
         num_done = len(todo) - (len(failures) - len(found.failures))
         if num_done:
             print("\n".join(f"{word}: in {shown_in[word]} of {num_done} images" for word in words))
-        print(f"{out}: {num_done} images done")
+        print(f"{out}: {num_done} image{'' if num_done == 1 else 's'} done")
     if failures:
         print(f"not segmented: {len(failures)}", file=sys.stderr)
         for named_as, reason in failures:

@@ -43,7 +43,7 @@ def gather_prompts(given: Sequence[str], file: Path | None) -> tuple[list[str], 
         raise UserError("there is no prompt; write one or more, or give --prompts FILE")
     unique = list(dict.fromkeys(prompts))
     num_repeated = len(prompts) - len(unique)
-    return unique, [f"{num_repeated} prompts are named more than once; each is used once"] if num_repeated else []
+    return unique, [f"prompts that are named more than once: {num_repeated}; each is used once"] if num_repeated else []
 
 
 def check_asked(words: Sequence[str]) -> None:

@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from diffground.cli import doctor_clone, doctor_machine
-from diffground.cli.doctor import Finding, doctor
+from diffground.cli.doctor import doctor
+from diffground.cli.findings import Finding
 from tests.scratch import ScratchRepository
 
 ROOT = Path(__file__).parents[3]

@@ -102,6 +102,13 @@ def test_one_prompt_without_c_uses_its_words_and_writes_the_files_of_one_image(
     assert Path("found.png").read_bytes() == Path("asked.png").read_bytes()
 
 
+def test_a_name_without_an_ending_is_a_folder_for_one_image_too(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ground(capsys, PAIR, "-o", "out")[1].endswith("out: 1 image done\n")
+    assert {path.name for path in Path("out").rglob("*.*")} == {"image.png", "mask.png", "overlay.png", "meta.json"}
+
+
 def test_a_prompt_that_only_the_tokenizer_finds_too_long_ends_the_run_before_the_first_image(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,7 +169,7 @@ def test_prompts_of_a_file_follow_those_of_the_command_line_and_each_is_used_onc
     assert read_prompt_file(Path("prompts.txt")) == ["a photograph of a dog", "a red car"]
     prompts, notes = gather_prompts([PAIR, "a red car"], Path("prompts.txt"))
     assert prompts == [PAIR, "a red car", "a photograph of a dog"]
-    assert notes == ["1 prompts are named more than once; each is used once"]
+    assert notes == ["prompts that are named more than once: 1; each is used once"]
 
 
 @pytest.mark.parametrize(
