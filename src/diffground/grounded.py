@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -150,28 +151,58 @@ class GroundedPipeline:
             fit each other, settings out of range, and a pipeline without defaults that is called without settings.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        seeds = list(range(len(prompts))) if seeds is None else list(seeds)
+        if prompts and (len(seeds) != len(prompts) or min(seeds) < 0):
+            raise UserError(f"seeds must be one number per prompt, 0 or more; got {seeds} for {len(prompts)} prompts")
+        threshold = self._threshold(mask_threshold)
+        sampling = self._sampling(sampling, num_steps, guidance_scale, tapped_step)
+        samples = self.stream(
+            prompts,
+            words=words,
+            samples=enumerate(seeds),
+            sampling=sampling,
+            mask_threshold=threshold,
+            resolve_overlaps=resolve_overlaps,
+            batch_size=batch_size,
+        )
+        return GroundedOutput(tuple(samples))
+
+    def stream(
+        self,
+        prompts: Sequence[str],
+        *,
+        words: Sequence[str] | Sequence[Sequence[str]],
+        samples: Iterable[tuple[int, int]],
+        sampling: Sampling | None = None,
+        mask_threshold: float | None = None,
+        resolve_overlaps: bool = True,
+        batch_size: int = 8,
+    ) -> Iterator[GroundedSample]:
+        """The samples one by one, as they are ready: memory does not grow with their number.
+
+        Args:
+            samples: place of the prompt in `prompts`, and seed, of each sample; read as they are needed.
+            The others are those of a call.
+        Raises: UserError as a call does, before the first sample.
+        """
         if not prompts:
             raise UserError("prompts is empty; give at least one prompt")
         if batch_size < 1:
             raise UserError(f"batch_size must be at least 1, got {batch_size}")
         words_of = _words_of(words, num=len(prompts))
-        seeds = list(range(len(prompts))) if seeds is None else list(seeds)
-        if len(seeds) != len(prompts) or min(seeds) < 0:
-            raise UserError(f"seeds must be one number per prompt, 0 or more; got {seeds} for {len(prompts)} prompts")
         threshold = self._threshold(mask_threshold)
-        sampling = self._sampling(sampling, num_steps, guidance_scale, tapped_step)
+        sampling = self._sampling(sampling, None, None, None)
         self._check_inversions(prompts)
         spelt = [spell_out(prompt, self._phrases) for prompt in prompts]
         queries = [self._queries(full, of) for full, of in zip(spelt, words_of, strict=True)]
-        samples: list[GroundedSample] = []
-        for start in range(0, len(prompts), batch_size):
-            part = slice(start, start + batch_size)
-            images, found = self._sample(spelt[part], seeds[part], sampling, queries[part])
-            for i, (image, scores) in enumerate(zip(images, found, strict=True), start=start):
+        left = iter(samples)
+        while batch := list(islice(left, batch_size)):
+            places, seeds = [place for place, _ in batch], [seed for _, seed in batch]
+            images, found = self._sample([spelt[i] for i in places], seeds, sampling, [queries[i] for i in places])
+            for i, seed, image, scores in zip(places, seeds, images, found, strict=True):
                 probs = scores[: len(words_of[i])]
                 masks = _masks(probs, threshold, resolve=resolve_overlaps)
-                samples.append(GroundedSample(Image.fromarray(image), words_of[i], probs, masks, prompts[i], seeds[i]))
-        return GroundedOutput(tuple(samples))
+                yield GroundedSample(Image.fromarray(image), words_of[i], probs, masks, prompts[i], seed)
 
     def segment(
         self,

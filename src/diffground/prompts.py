@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from array import array
@@ -14,7 +15,7 @@ from typing import Any, overload
 import numpy as np
 
 from diffground.atomic import write_atomically
-from diffground.errors import UserError
+from diffground.errors import UserError, in_one_line
 from diffground.vocabulary import Vocabulary, photograph_of, whole_words
 
 GROUPS = ("one_seen", "one_unseen", "two_seen", "two_seen_unseen", "two_unseen")
@@ -22,6 +23,9 @@ GROUPS = ("one_seen", "one_unseen", "two_seen", "two_seen_unseen", "two_unseen")
 
 _SETS = ("train", "test", "synthesis")
 _SEEDS_PER_SET = 10_000_000
+_PUNCTUATION = ".,;:!?\"'()"
+_LIKENESS = 0.7
+"""Of two texts, 0..1, from which one is offered for the other: 'dog' and 'dogs' have 0.86."""
 _KINDS: dict[str, type] = {"categories": tuple, "seed": int}
 
 
@@ -183,7 +187,25 @@ def check_words(prompt: str, words: Sequence[str], *, others: Sequence[str] = ()
     """Raises: UserError for one of `words` that token_spans does not find in `prompt` among them and `others`."""
     for word, place in zip(words, _places(prompt, [*words, *others]), strict=False):
         if place is None:
-            raise UserError(f"the prompt '{prompt}' does not contain the words '{word}'; write them as in the prompt")
+            near = _closest_words(prompt, word)
+            raise UserError(
+                f"the prompt '{in_one_line(prompt)}' does not contain the words '{word}'; write them as in the prompt"
+                f"{f'; closest there: {near}' if near else ''}"
+            )
+
+
+def words_in(prompt: str, words: Sequence[str]) -> list[str]:
+    """Those of `words` that check_words finds in `prompt`, in their own order."""
+    return [word for word, place in zip(words, _places(prompt, words), strict=True) if place is not None]
+
+
+def _closest_words(prompt: str, phrase: str) -> str:
+    """Quoted words of the prompt that are most like `phrase`, as many words each; '' where none is like it."""
+    words, num = [word.strip(_PUNCTUATION) for word in prompt.split()], max(1, len(phrase.split()))
+    runs = (" ".join(words[i : i + num]) for i in range(len(words) - num + 1))
+    there = {run.lower(): run for run in runs if run and run.lower() != phrase.lower()}
+    near = difflib.get_close_matches(phrase.lower(), list(there), n=2, cutoff=_LIKENESS)
+    return ", ".join(f"'{there[run]}'" for run in near)
 
 
 def _places(prompt: str, phrases: Sequence[str]) -> list[tuple[int, int] | None]:
@@ -218,7 +240,9 @@ def _positions(tokenizer: Any, prompt: str, phrase: str, occurrence: tuple[int, 
     first, end = num_prepended + len(before), num_prepended + len(through)
     limit = tokenizer.model_max_length
     if end > limit - 1:  # the end token takes the last position
-        raise UserError(f"the prompt '{prompt}' is cut at {limit} tokens, before the end of '{phrase}'; shorten it")
+        raise UserError(
+            f"the prompt '{in_one_line(prompt)}' is cut at {limit} tokens, before the end of '{phrase}'; shorten it"
+        )
     return list(range(first, end))
 
 

@@ -85,10 +85,14 @@ def test_review_does_not_write_over_the_review(tmp_path, out):
     assert "must end in .html and lie outside of review" in result.stderr
 
 
-def test_ground_without_words_shows_the_usage(tmp_path):
-    result = call(tmp_path, "ground", "a photograph of a dog")
+def test_ground_asks_for_words_where_the_prompt_names_none_of_the_vocabulary(clone):
+    (clone / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    (clone / "models").symlink_to(ROOT / "models")
+    result = call(clone, "ground", "a photograph of a unicorn")
     assert result.returncode == 2
-    assert "-c/--category" in result.stderr
+    assert result.stderr == (
+        "error: the prompt 'a photograph of a unicorn' names no word of the vocabulary; give -c/--category WORDS\n"
+    )
 
 
 def test_experiments_are_listed_with_their_source(clone):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,15 @@ def test_each_prompt_has_its_words_and_does_not_depend_on_its_batch(pipe: Ground
         np.testing.assert_allclose(apart.probs, together.probs, atol=1e-5)
         for image, same in zip(apart.images, together.images, strict=True):
             assert np.abs(np.asarray(image, dtype=int) - np.asarray(same, dtype=int)).max() <= 1
+
+
+def test_a_stream_reads_its_samples_as_they_are_needed_and_gives_what_a_call_gives(pipe: GroundedPipeline) -> None:
+    endless = ((place, seed) for seed in count(4) for place in (2, 0))
+    found = list(islice(pipe.stream(PROMPTS, words=WORDS, samples=endless, batch_size=1), 3))
+    assert [(sample.prompt, sample.seed) for sample in found] == [(PROMPTS[2], 4), (PROMPTS[0], 4), (PROMPTS[2], 5)]
+    called = pipe([PROMPTS[2], PROMPTS[0]], words=[WORDS[2], WORDS[0]], seeds=[4, 4], batch_size=1)
+    for sample, same in zip(found, called, strict=False):
+        assert np.array_equal(sample.probs, same.probs) and np.array_equal(sample.masks, same.masks)
 
 
 def test_words_may_be_those_of_all_prompts(pipe: GroundedPipeline) -> None:

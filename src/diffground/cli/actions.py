@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 
 from diffground.errors import UserError
-from diffground.model_folders import check_grounding_folder, check_inversion_file, check_pipeline_folder
-from diffground.prompts import check_words
 from diffground.reproduction import paths
 from diffground.reproduction.fetch import plan_fetch
 from diffground.runtime.instruction_set import limit_instruction_set
@@ -82,42 +80,24 @@ def reproduce(args: argparse.Namespace) -> None:
 
 
 def ground(args: argparse.Namespace) -> None:
-    from diffground.reproduction.config import load_params
+    from diffground.cli.ground_command import run_ground
 
-    if args.seed < 0:
-        raise UserError(f"--seed must not be negative, got {args.seed}")
+    inversions = [parse_inversion(text) for text in args.word]
+    run_ground(args, grounding=_grounding_folder(args.grounding), inversions=inversions)
+
+
+def segment(args: argparse.Namespace) -> None:
+    from diffground.cli.segment_command import run_segment
+
+    if not run_segment(args, grounding=_grounding_folder(args.grounding)):
+        sys.exit(1)
+
+
+def _grounding_folder(given: Path | None) -> Path:
+    """The module that is given, else the one trained here, and before a reproduction the shipped one."""
     shipped = paths.SHIPPED / "grounding"
     use_shipped = not paths.GROUNDING_MODEL.is_dir() and shipped.is_dir()
-    grounding = args.grounding or (shipped if use_shipped else paths.GROUNDING_MODEL)
-    if args.out.suffix.lower() != ".png":
-        raise UserError(f"--out must end in .png, got '{args.out}'")
-    if args.threshold is not None and not 0 < args.threshold <= 1:
-        raise UserError(f"--threshold must be above 0 and at most 1, got {args.threshold:g}")
-    params = load_params(paths.PARAMS)
-    check_pipeline_folder(params.generator.checkpoint)
-    if args.method == "grounding":
-        check_grounding_folder(grounding)
-    inversions = [parse_inversion(text) for text in args.word]
-    for _, file in inversions:
-        check_inversion_file(file)
-    if not inversions:  # with one, the file decides how the prompt is read
-        check_words(args.prompt, args.category)
-    wait_briefly()
-    limit_instruction_set(params.runtime.instruction_set)
-    # imported after the checks: torch and diffusers take seconds
-    from diffground.cli.ground import ground
-
-    ground(
-        args.prompt,
-        args.category,
-        textual_inversions=inversions,
-        seed=args.seed,
-        grounding=grounding if args.method == "grounding" else None,
-        threshold=args.threshold,
-        out=args.out,
-        params=params,
-        allow_other_generator=args.allow_other_generator,
-    )
+    return given or (shipped if use_shipped else paths.GROUNDING_MODEL)
 
 
 def parse_inversion(text: str) -> tuple[str | None, Path]:
@@ -189,6 +169,13 @@ def recover(args: argparse.Namespace) -> None:
 
     check_dvc_is_idle(Path())
     print("\n".join(recover()) or "nothing is damaged")
+
+
+def doctor(args: argparse.Namespace) -> None:
+    from diffground.cli.doctor import doctor
+
+    if not doctor(as_json=args.json):
+        sys.exit(1)
 
 
 def verify(args: argparse.Namespace) -> None:

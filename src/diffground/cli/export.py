@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from diffground.cli.help import CommandGroups
 from diffground.errors import UserError
 from diffground.reproduction import paths
 
 
-def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_export(commands: CommandGroups) -> None:
     """Add the command to the parser."""
     command = commands.add_parser(
         "export",

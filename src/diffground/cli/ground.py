@@ -8,14 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from diffground.atomic import atomic_file
+from diffground.cli.results import write_results
 from diffground.data.overlay import draw_masks
 from diffground.data.shards import encode_mask, encode_png
-from diffground.errors import UserError
 from diffground.grounded import GroundedPipeline
 from diffground.reproduction.config import Params
-from diffground.reproduction.metrics import read_metrics
-from diffground.reproduction.paths import metrics_file
 from diffground.runtime.device import setup
 
 
@@ -26,7 +23,7 @@ def ground(
     textual_inversions: Sequence[tuple[str | None, Path]],
     seed: int,
     grounding: Path | None,
-    threshold: float | None,
+    threshold: float,
     out: Path,
     params: Params,
     allow_other_generator: bool = False,
@@ -35,13 +32,10 @@ def ground(
 
     textual_inversions: word, or None for the one in the file, and file.
     grounding: model folder; None: DAAM's heat maps.
-    threshold: score in 0..1 from which a pixel belongs to its likeliest word; None: that of params.yaml, for DAAM the
-        one that stage evaluate_grounding chose.
+    threshold: score in 0..1 from which a pixel belongs to its likeliest word.
     `out` "cow.png" gives cow.png, cow.image.png and cow.<word>.png for each word. Returns the files written.
-    Raises: UserError as GroundedPipeline does, and for a missing DAAM threshold.
+    Raises: UserError as GroundedPipeline does, and for a file that cannot be written.
     """
-    if threshold is None:
-        threshold = params.grounding.mask_threshold if grounding else _calibrated_daam_threshold()
     p = params.generator
     device = setup(params.runtime)
     pipeline = GroundedPipeline.from_pretrained(
@@ -64,25 +58,13 @@ def ground(
     contents = {out.with_name(f"{out.stem}.{_in_file_name(w)}.png"): encode_mask(masks[i]) for i, w in enumerate(words)}
     contents[out.with_suffix(".image.png")] = encode_png(image)
     contents[out] = encode_png(draw_masks(image, masks))
-    for path, content in contents.items():
-        with atomic_file(path) as partial:
-            partial.write_bytes(content)
+    write_results(contents)
     # DAAM's heat maps all have the highest value 1
     highest = [f", highest probability {probs.max():.2f}" if grounding else "" for probs in sample.probs]
     for i, word in enumerate(words):
         print(f"{word}: {masks[i].mean():.1%} of the image{highest[i]}")
     print(f"{out}: image and masks")
     return list(contents)
-
-
-def _calibrated_daam_threshold() -> float:
-    path = metrics_file("evaluate_grounding")
-    threshold = read_metrics("evaluate_grounding").get("daam_threshold") if path.is_file() else None
-    if not isinstance(threshold, float):
-        raise UserError(
-            f"{path}: no daam_threshold there; give --threshold, or run `dvc repro evaluate_grounding`, which fits it"
-        )
-    return threshold
 
 
 def _in_file_name(word: str) -> str:

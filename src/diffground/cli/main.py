@@ -8,8 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from diffground import __version__
 from diffground.cli import actions
 from diffground.cli.export import add_export
+from diffground.cli.help import CommandGroups
+from diffground.cli.options import add_ground, add_segment
 from diffground.entry_point import run_entry_point
 from diffground.reproduction import paths
 from diffground.reproduction.fetch import ARTIFACTS
@@ -24,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="diffground", description="Masks for any words from a text-to-image model.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser.add_argument("--version", action="version", version=f"diffground {__version__}")
+    commands = CommandGroups(parser)
 
     profile = commands.add_parser("profile", help="compose conf/ into params.yaml")
     profile.add_argument("name", help="a file of conf/profile: mini, smoke, paper_voc, paper_coco")
@@ -40,48 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     reproduce = commands.add_parser("reproduce", help="run all stages, then compare with the last commit")
     reproduce.set_defaults(run=actions.reproduce)
 
-    ground = commands.add_parser("ground", help="generate an image and segment words in it")
-    ground.add_argument("prompt", help='e.g. "a photograph of a unicorn and a dog"')
-    ground.add_argument(
-        "-c", "--category", action="append", required=True, metavar="WORDS", help="words of the prompt; may be repeated"
-    )
-    ground.add_argument(
-        "--word",
-        action="append",
-        default=[],
-        metavar="[WORD=]FILE",
-        help="textual inversion (safetensors) of a new word; WORD if the prompt writes it otherwise than the file; "
-        "may be repeated",
-    )
-    ground.add_argument("--seed", type=int, default=0, help="seed of the image's noise")
-    ground.add_argument(
-        "--method",
-        choices=("grounding", "daam"),
-        default="grounding",
-        help="method that finds the words: the grounding module (default), or the baseline DAAM",
-    )
-    ground.add_argument(
-        "--grounding",
-        type=Path,
-        metavar="FOLDER",
-        help=f"grounding module, e.g. of import-released; default: {paths.GROUNDING_MODEL}, or before a reproduction "
-        f"{paths.SHIPPED}/grounding",
-    )
-    ground.add_argument(
-        "--allow-other-generator",
-        action="store_true",
-        help="use a grounding module that was trained on another generator",
-    )
-    ground.add_argument(
-        "--threshold",
-        type=float,
-        metavar="SCORE",
-        help="score from which a pixel belongs to a word, 0..1; default: grounding.mask_threshold, for DAAM the one "
-        "that evaluate_grounding chose",
-    )
-    ground.add_argument("-o", "--out", type=Path, default=Path("ground.png"), help="overlay image (PNG)")
-    ground.set_defaults(run=actions.ground)
-
+    add_ground(commands.add_parser("ground", help="generate images and segment words in them"))
+    add_segment(commands.add_parser("segment", help="find words in your own images"))
     _add_experiments(commands.add_parser("experiments", help="rows of the paper's tables: list, run or collect them"))
     compare = commands.add_parser(
         "compare", help="a table of the scores of several runs, with differences to the first"
@@ -100,6 +64,10 @@ def _parser() -> argparse.ArgumentParser:
 
     recover = commands.add_parser("recover", help="repair DVC's files after it was killed while writing one")
     recover.set_defaults(run=actions.recover)
+
+    doctor = commands.add_parser("doctor", help="check this machine and this clone, and say how to fix what is missing")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
+    doctor.set_defaults(run=actions.doctor)
 
     verify = commands.add_parser("verify", help="compare all outputs here with those of the last commit")
     verify.add_argument(
@@ -160,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     onnx.set_defaults(run=actions.export_onnx)
 
     add_export(commands)
+    commands.finish()
     return parser
 
 

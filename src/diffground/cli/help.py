@@ -1,0 +1,93 @@
+"""The help of the commands: in groups, each command with examples."""
+
+from __future__ import annotations
+
+import argparse
+
+GROUPS = {
+    "use": ("ground", "segment"),
+    "data": ("new", "export", "fetch", "review"),
+    "pipeline": (
+        "profile",
+        "reproduce",
+        "experiments",
+        "compare",
+        "sync",
+        "recover",
+        "verify",
+        "doctor",
+    ),
+    "exchange": ("import-released", "import-maskformer", "export-maskformer", "export-onnx"),
+}
+"""Title in the main help -> commands. Commands that are in no group are listed as "other"."""
+
+EXAMPLES = {
+    "ground": (
+        'diffground ground "a photograph of a unicorn and a dog" -c unicorn -c dog -o unicorn.png',
+        'diffground ground "a photograph of a dog" "a photograph of a sofa" -n 4 -o pictures',
+        "diffground ground --prompts prompts.txt -c dog -c sofa -o pictures",
+    ),
+    "segment": (
+        "diffground segment photos/ -c dog -c sofa",
+        "diffground segment 'photos/*.jpg' -c dog --prompt \"a photograph of my dog\" -o masks",
+        "diffground segment photos/ --with models/mini/segmenter",
+    ),
+    "new": (
+        "diffground new snacks --seen dog,cat,person --unseen pizza,unicorn,rocket",
+        "diffground new yard --base paper_voc --from-list names.txt",
+    ),
+    "export": (
+        "diffground export data/synthetic --format coco -o exported",
+        "diffground export data/synthetic --format voc --format hf --split 0.8,0.1,0.1 --min-quality 0.9 -o exported",
+    ),
+    "export-onnx": ("diffground export-onnx models/segmenter/synthetic segmenter.onnx",),
+    "fetch": ("diffground fetch voc2012 --dry-run", "diffground fetch sd15"),
+    "review": ("diffground review", "diffground review -o pages/review.html"),
+    "profile": ("diffground profile mini", "diffground profile mini grounding.iterations=100 experiment=seen_05"),
+    "reproduce": ("diffground reproduce",),
+    "experiments": ("diffground experiments list", "diffground experiments run 'table1_*'"),
+    "compare": ("diffground compare here seen_05", "diffground compare here seen_05 --csv"),
+    "sync": ("diffground sync",),
+    "recover": ("diffground recover",),
+    "verify": ("diffground verify", "diffground verify --record"),
+    "doctor": ("diffground doctor", "diffground doctor --json"),
+    "import-released": ("diffground import-released grounding_module.pth -o models/released",),
+    "import-maskformer": ("diffground import-maskformer model_final.pth models/segmenter/synthetic",),
+    "export-maskformer": ("diffground export-maskformer models/segmenter/synthetic model.pth",),
+}
+"""Command -> what to type, at the end of its help."""
+
+
+class CommandGroups:
+    """The subcommands of a parser. `add_parser` is that of argparse, which cannot list commands in groups."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._parser = parser
+        self._commands = parser.add_subparsers(
+            dest="command",
+            required=True,
+            metavar="COMMAND",
+            help="one of the commands below; `COMMAND --help` explains it",
+        )
+        self._helps: dict[str, str] = {}
+
+    def add_parser(self, name: str, *, help: str) -> argparse.ArgumentParser:
+        self._helps[name] = help
+        examples = EXAMPLES.get(name, ())
+        return self._commands.add_parser(
+            name,
+            description=f"{help[0].upper()}{help[1:]}.",
+            epilog="\n  ".join([f"example{'s' if len(examples) > 1 else ''}:", *examples]) if examples else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def finish(self) -> None:
+        """List the commands in the help of the parser. Called after the last add_parser."""
+        grouped = {name for names in GROUPS.values() for name in names}
+        others = tuple(name for name in self._helps if name not in grouped)
+        lines = []
+        for title, names in {**GROUPS, "other": others}.items():
+            there = [name for name in names if name in self._helps]
+            lines += [f"{title}:", *(f"  {name:<18} {self._helps[name]}" for name in there), ""] if there else []
+        self._parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        self._parser.epilog = "\n".join(lines).rstrip()

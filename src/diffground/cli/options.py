@@ -1,0 +1,134 @@
+"""The options of `diffground ground` and `diffground segment`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from diffground.cli import actions
+from diffground.reproduction import paths
+
+
+def add_ground(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "prompts", nargs="*", metavar="PROMPT", help='one or more, e.g. "a photograph of a unicorn and a dog"'
+    )
+    parser.add_argument(
+        "--prompts",
+        dest="prompt_file",
+        type=Path,
+        metavar="FILE",
+        help="text file with one prompt per line; blank lines and lines that start with # do not count",
+    )
+    parser.add_argument(
+        "-c",
+        "--category",
+        action="append",
+        default=[],
+        metavar="WORDS",
+        help="words of the prompt; may be repeated. Of several prompts, each uses those that it contains. Default: the "
+        "words of the profile's vocabulary that the prompt names",
+    )
+    parser.add_argument(
+        "--word",
+        action="append",
+        default=[],
+        metavar="[WORD=]FILE",
+        help="textual inversion (safetensors) of a new word; WORD if the prompt writes it otherwise than the file; "
+        "may be repeated",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the (first) image's noise; default: %(default)s")
+    parser.add_argument(
+        "-n", "--num", type=int, default=1, metavar="N", help="images per prompt, with seeds SEED, SEED + 1, …"
+    )
+    parser.add_argument(
+        "--method",
+        choices=("grounding", "daam"),
+        default="grounding",
+        help="method that finds the words: the grounding module (default), or the baseline DAAM",
+    )
+    add_grounding(parser)
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="SCORE",
+        help="score from which a pixel belongs to a word, 0..1; default: grounding.mask_threshold, for DAAM the one "
+        "that evaluate_grounding chose",
+    )
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        help="of one image: overlay (PNG), default ground.png. Of several, or a name without an ending: folder, "
+        "default grounded, with image, mask, overlay and meta.json of each",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=8,
+        metavar="N",
+        help="images sampled at once where there are several; changes the speed, and the images by floating-point "
+        "error only; default: %(default)s",
+    )
+    add_overwrite(parser)
+    parser.set_defaults(run=actions.ground)
+
+
+def add_segment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="files, folders (with all below, but no hidden files and no links to folders), or quoted patterns",
+    )
+    parser.add_argument(
+        "-c",
+        "--category",
+        action="append",
+        default=[],
+        metavar="WORDS",
+        help="words to find; may be repeated. With --with: categories to keep, default all",
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("segmented"), metavar="DIR", help="folder to write; default: %(default)s"
+    )
+    parser.add_argument(
+        "--prompt", metavar="CAPTION", help='what the images show, with the words in it; default: "a photograph of …"'
+    )
+    parser.add_argument(
+        "--with",
+        dest="segmenter",
+        type=Path,
+        metavar="SEGMENTER_FOLDER",
+        help=f"use a trained segmenter, e.g. {paths.SHIPPED}/segmenter, instead of the grounding module",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="SCORE",
+        help="probability from which a pixel belongs to a word, 0..1; default: grounding.mask_threshold",
+    )
+    add_grounding(parser)
+    add_overwrite(parser)
+    parser.set_defaults(run=actions.segment)
+
+
+def add_grounding(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--grounding",
+        type=Path,
+        metavar="FOLDER",
+        help=f"grounding module, e.g. of import-released; default: {paths.GROUNDING_MODEL}, or before a reproduction "
+        f"{paths.SHIPPED}/grounding",
+    )
+    parser.add_argument(
+        "--allow-other-generator",
+        action="store_true",
+        help="use a grounding module that was trained on another generator",
+    )
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--overwrite", action="store_true", help="repeat what an earlier run finished with the same settings"
+    )

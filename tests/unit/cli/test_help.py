@@ -1,0 +1,42 @@
+"""The help: every command is in a group and has examples that its own parser takes."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from diffground import __version__
+from diffground.cli.help import EXAMPLES, GROUPS
+from diffground.cli.main import _parser, main
+
+COMMANDS = [name for names in GROUPS.values() for name in names]
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_the_main_help_lists_each_command_once_in_its_group(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = help_of(capsys, "--help").splitlines()
+    for title, names in GROUPS.items():
+        start = lines.index(f"{title}:") + 1
+        assert [line.split()[0] for line in lines[start : start + len(names)]] == list(names)
+    assert "other:" not in lines, "a command is in no group"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_has_one_to_three_examples_that_can_be_parsed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert 1 <= len(EXAMPLES[name]) <= 3
+    text = help_of(capsys, name, "--help")
+    for example in EXAMPLES[name]:
+        assert f"\n  {example}\n" in text
+        program, *arguments = shlex.split(example)
+        assert program == "diffground" and _parser().parse_args(arguments).command == name
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert help_of(capsys, "--version") == f"diffground {__version__}\n"
