@@ -1,11 +1,15 @@
-"""-> data/real: real images with masks in PASCAL VOC layout: composed (mini world), copied from a devkit, or COCO's."""
+"""-> data/real: real images with masks in PASCAL VOC layout: composed (mini world), copied from a devkit or a plain
+folder, or COCO's."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from _stage import run_stage
 
+from diffground.data.folder import prepare_folder
+from diffground.data.masks import binary_label_of
 from diffground.data.real import prepare_coco, prepare_voc
 from diffground.data.stickers.dataset import compose_dataset
 from diffground.reproduction import paths
@@ -40,8 +44,20 @@ def main(params: Params, run: TrackingRun) -> None:
             val_list=p.val_list,
             label_folder=p.label_folder,
             num_categories=len(categories),
+            binary_label=binary_label_of(p.binary_label, categories),
         )
         run.log_metrics({f"prepare_data/{name}/num_images": num for name, num in nums.items()})
+    elif p.source == "folder":
+        written = prepare_folder(
+            Path(p.root),
+            paths.REAL,
+            train_list=p.train_list,
+            val_list=p.val_list,
+            num_categories=len(categories),
+            binary_label=binary_label_of(p.binary_label, categories),
+        )
+        for name, count in written.items():
+            run.log_metrics({f"prepare_data/{name}/{key}": value for key, value in asdict(count).items()})
     else:
         summaries = prepare_coco(
             Path(p.root),

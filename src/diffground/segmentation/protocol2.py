@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,11 @@ from diffground.segmentation.train import train_segmenter
 from diffground.training.loop import Execution, LossCurve, OnPoint
 from diffground.training.resume import Unfinished
 from diffground.vocabulary import Vocabulary
+
+
+def needs_real_images(training_sets: Iterable[str]) -> bool:
+    """Whether one of these training sets has real images with their labels, see training_source."""
+    return not set(training_sets) <= {"synthetic", "text2mask"}
 
 
 def training_source(
