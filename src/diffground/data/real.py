@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from diffground.data.coco import CocoSummary, coco_labels, convert_coco
+from diffground.data.coco_export import ExportAnnotations, convert_export, export_labels
 from diffground.data.images import is_stored_upright, stored_and_upright_size
 from diffground.data.masks import is_binary, read_index_image
 from diffground.data.palette import IGNORE
-from diffground.data.voc import VocDataset, copy_voc, list_path
+from diffground.data.voc import VocDataset, copy_voc, list_path, write_voc
 from diffground.errors import UserError
 from diffground.runtime.progress import Progress
 
@@ -100,10 +101,15 @@ def prepare_coco(
 ) -> Mapping[str, CocoSummary]:
     """Convert both splits of COCO 2017; what was written, by list. 0 images: all of the split.
 
-    `vocabulary`: the table whose labels are written. The rest as in convert_coco.
-    Raises: UserError as convert_coco does, and for a folder or annotation file of either split that is missing, before
-    anything is written.
+    `vocabulary`: the table whose labels are written. `annotations`: as in convert_coco, or the path of a JSON file of
+    instances, in `source` or from here: its images are the validation list, and the training list is empty. Where the
+    path holds '{split}', there are two files, with 'train' and 'val' in its place.
+    Raises: UserError as convert_coco and convert_export do, and for a folder or annotation file of either split that is
+    missing, before anything is written.
     """
+    if annotations.endswith(".json"):
+        nums = {"val": (val_list, num_val), "train": (train_list, num_train)}
+        return _prepare_export(source, root, nums, seed=seed, annotations=annotations, vocabulary=vocabulary)
     _check_layout(source, annotations)
     labels = coco_labels(vocabulary)
     summaries = {}
@@ -119,6 +125,38 @@ def prepare_coco(
             seed=seed,
             annotations=annotations,
         )
+    return summaries
+
+
+def _prepare_export(
+    source: Path,
+    root: Path,
+    lists: Mapping[str, tuple[str, int]],
+    *,
+    seed: int,
+    annotations: str,
+    vocabulary: str,
+) -> Mapping[str, CocoSummary]:
+    """`lists`: split -> name of its list, and number of images."""
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder; set data.root to the folder of the images that {annotations} names")
+    splits = list(lists) if "{split}" in annotations else ["val"]
+    readers = {}
+    for split in splits:
+        named = annotations.replace("{split}", split)
+        path = source / named if (source / named).is_file() else Path(named)
+        readers[split] = ExportAnnotations(path, export_labels(vocabulary), source)
+    summaries = {}
+    for split, reader in readers.items():
+        name, num = lists[split]
+        summaries[name] = convert_export(reader, root, image_list=name, num_images=num or None, seed=seed)
+    if "train" not in splits:
+        name, num = lists["train"]
+        _LOGGER.info("%s: all images are for evaluation; list '%s' is empty", annotations, name)
+        if num:
+            _LOGGER.warning("data.num_train is not used, as %s has no training images", annotations)
+        write_voc(root, name, ())
+        summaries[name] = CocoSummary(num_images=0, num_empty=0, pairs={})
     return summaries
 
 
