@@ -62,7 +62,9 @@ def _rows(out: Path) -> Iterator[Row]:
     if out == paths.REAL:
         params = load_params(paths.PARAMS)
         num_categories = len(params.vocabulary.load().categories)
-        real = VocDataset(paths.REAL, params.data.train_list, num_categories=num_categories)
+        real = VocDataset(paths.REAL, params.data.train_list, num_categories=num_categories, may_be_empty=True)
+        if not len(real):
+            real = VocDataset(paths.REAL, params.data.val_list, num_categories=num_categories, may_be_empty=True)
         shown = [real[i] for i in range(min(_NUM_COLUMNS, len(real)))]
         yield Row(str(out), [Picture(overlay(image, label)) for image, label in shown])
     elif any(out.glob("*.tar")):

@@ -23,7 +23,7 @@ from diffground.tracking import TrackingRun, benchmark_of, segmenter_entry
 def main(params: Params, run: TrackingRun) -> None:
     device = setup(params.runtime)
     vocabulary = params.vocabulary.load()
-    real = VocDataset(paths.REAL, params.data.val_list, num_categories=len(vocabulary.categories))
+    real = VocDataset(paths.REAL, params.data.val_list, num_categories=len(vocabulary.categories), may_be_empty=True)
     data = real if len(real) else ShardSource(paths.SYNTHETIC, part="held_out")
     metrics: dict[str, Any] = {"with_background": {}, "per_category": {}, "absent": {}, "num_images": len(data)}
     if not len(real):

@@ -28,7 +28,12 @@ def main(params: Params, run: TrackingRun) -> None:
     with make_workers(params.runtime, device) as workers:
         for name, (image_list, num_images, named) in sets.items():
             summary = real_shards(
-                VocDataset(paths.REAL, image_list, num_categories=len(vocabulary.categories)),
+                VocDataset(
+                    paths.REAL,
+                    image_list,
+                    num_categories=len(vocabulary.categories),
+                    may_be_empty=num_images == 0,
+                ),
                 images_dir=paths.INVERTED[name],
                 oracle_dir=paths.INVERTED_ORACLE[name],
                 num_images=num_images,

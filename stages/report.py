@@ -43,7 +43,7 @@ def main(params: Params, run: TrackingRun) -> None:
         for name in params.segmenter.training_sets
     }
     num_categories = len(params.vocabulary.load().categories)
-    real = VocDataset(paths.REAL, params.data.val_list, num_categories=num_categories)
+    real = VocDataset(paths.REAL, params.data.val_list, num_categories=num_categories, may_be_empty=True)
     scored = real if len(real) else ShardSource(paths.SYNTHETIC, part="held_out")
     what = metrics["evaluate_zs3"].get("on", "real images")
     draw_gallery(paths.FIGURES / "real.png", scored_rows(scored, segmenters, num_columns=8, what=what))

@@ -37,7 +37,12 @@ def main(params: Params, run: TrackingRun) -> None:
         position_frac=p.crf_position_frac,
         colour_scale=p.crf_colour_scale,
     )
-    real = VocDataset(paths.REAL, params.data.train_list, num_categories=len(vocabulary.categories))
+    real = VocDataset(
+        paths.REAL,
+        params.data.train_list,
+        num_categories=len(vocabulary.categories),
+        may_be_empty=p.num_images == 0,
+    )
     images = plan_weak_images(real, vocabulary=vocabulary, tokenizer=generator.tokenizer, num_images=p.num_images)
     threshold = p.threshold
     with make_workers(params.runtime, device) as workers:

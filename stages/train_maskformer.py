@@ -17,7 +17,7 @@ from diffground.runtime.device import setup
 from diffground.runtime.processes import num_training_processes
 from diffground.runtime.rank import is_main_process, is_one_of_several
 from diffground.runtime.workers import Workers
-from diffground.segmentation.protocol2 import SegmenterTraining
+from diffground.segmentation.protocol2 import SegmenterTraining, needs_real_images
 from diffground.tracking import TrackingRun, segmenter_entry
 from diffground.training.resume import training_fingerprint
 
@@ -26,7 +26,14 @@ def main(params: Params, run: TrackingRun) -> None:
     p = params.segmenter
     device = setup(params.runtime)
     vocabulary = params.vocabulary.load()
-    real = VocDataset(paths.REAL, params.data.train_list, num_categories=len(vocabulary.categories))
+    num_categories = len(vocabulary.categories)
+    real = VocDataset(
+        paths.REAL,
+        params.data.train_list,
+        num_categories=num_categories,
+        may_be_empty=not needs_real_images(p.training_sets),
+    )
+    scored = VocDataset(paths.REAL, params.data.val_list, num_categories=num_categories, may_be_empty=True)
     fingerprint = training_fingerprint(
         code="diffground.segmentation.protocol2",
         parameters={"segmenter": replace(p, training_sets=()), "vocabulary": params.vocabulary, "data": params.data},
@@ -44,6 +51,7 @@ def main(params: Params, run: TrackingRun) -> None:
         synthetic=paths.SYNTHETIC,
         pseudo=paths.PSEUDO,
         real=real,
+        hold_out=not len(scored),
         device=device,
         models=paths.SEGMENTERS,
         states=states,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,8 @@ from PIL import Image
 from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO
 
+from diffground.data.coco_files import check_files, choose, labels_by_id, object_number, read_json
+from diffground.data.image_lists import id_of, sample_ids
 from diffground.data.palette import IGNORE
 from diffground.data.voc import VocItem, count_pairs, write_voc
 from diffground.errors import UserError
@@ -87,27 +88,48 @@ def convert_coco(
         source / "annotations" / f"{annotations}_{split}2017.json", coco_labels() if labels is None else labels
     )
     folder = source / f"{split}2017"
-    chosen = _choose(reader.images, num_images, seed)
+    chosen = choose(reader.images, num_images, seed)
     reader.check_files(chosen)
     names = [image["file_name"] for image in chosen]
-    _check_files(folder, names, what="images", remedy="run `diffground fetch coco2017` or complete the folder")
+    check_files(folder, names, what="images", remedy="run `diffground fetch coco2017` or complete the folder")
+    return write_annotated(reader, chosen, folder, root, image_list, description=f"COCO {split}2017")
+
+
+def write_annotated(
+    reader: AnnotationReader,
+    images: Sequence[Mapping[str, Any]],
+    folder: Path,
+    root: Path,
+    image_list: str,
+    *,
+    description: str,
+) -> CocoSummary:
+    """Write the image records `images` of `reader`, whose files lie in `folder`, as list `image_list` of devkit `root`.
+
+    Raises: UserError as reader.label_maps does, and, before the list is written, when no image has a labelled pixel.
+    """
     present: list[np.ndarray] = []  # labels of each image
+    names = sample_ids(id_of(Path(image["file_name"])) for image in images)
 
     def items() -> Iterator[VocItem]:
-        with Progress(len(chosen), description=f"COCO {split}2017") as progress:
-            for image in chosen:
+        with Progress(len(images), description=description) as progress:
+            for image in images:
                 label, objects = reader.label_maps(image)
                 present.append(np.unique(label))
                 path = folder / image["file_name"]
-                yield VocItem(id=path.stem, image=path, label=label, objects=objects)
+                yield VocItem(id=names[id_of(Path(image["file_name"]))], image=path, label=label, objects=objects)
                 progress.advance()
+        if num_empty() == len(images):
+            raise UserError(
+                f"list '{image_list}': none of its {len(images)} images has a pixel of a labelled category, the first "
+                f"is {folder / images[0]['file_name']}; check the annotations, or take more images"
+            )
+
+    def num_empty() -> int:
+        return sum(set(values.tolist()) <= {0, IGNORE} for values in present)
 
     num_written = write_voc(root, image_list, items())
-    return CocoSummary(
-        num_images=num_written,
-        num_empty=sum(set(values.tolist()) <= {0, IGNORE} for values in present),
-        pairs=count_pairs(present),
-    )
+    return CocoSummary(num_images=num_written, num_empty=num_empty(), pairs=count_pairs(present))
 
 
 class AnnotationReader(Protocol):
@@ -129,14 +151,20 @@ class InstanceAnnotations:
     """
 
     def __init__(self, path: Path, labels: Mapping[str, int]) -> None:
-        content = _read_json(path, ("images", "annotations", "categories"))
+        content = self._read(path)
         self._path = path
-        self._label_of = _labels_by_id(path, content["categories"], labels)
+        self._label_of = self._labels_by_id(content["categories"], labels)
         self._index = COCO()
         self._index.dataset = content
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
             self._index.createIndex()
-        self.images = [self._index.imgs[id_] for id_ in sorted(self._index.imgs)]
+        self.images: Sequence[Mapping[str, Any]] = [self._index.imgs[id_] for id_ in sorted(self._index.imgs)]
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        return read_json(path, ("images", "annotations", "categories"))
+
+    def _labels_by_id(self, categories: Sequence[Mapping[str, Any]], labels: Mapping[str, int]) -> dict[int, int]:
+        return labels_by_id(self._path, categories, labels)
 
     def check_files(self, images: Sequence[Mapping[str, Any]]) -> None:
         """There are none in addition to the annotation file."""
@@ -162,7 +190,7 @@ class InstanceAnnotations:
         for _, _, encoded, value in sorted(instances, key=lambda instance: instance[:2]):
             mask = run_lengths.decode(encoded).astype(bool)
             number += value > 0
-            label[mask], objects[mask] = value, (_object_number(self._path, image, number) if value else 0)
+            label[mask], objects[mask] = value, (object_number(self._path, image, number) if value else 0)
         return label, objects
 
     def _encoded(self, annotation: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[dict[str, Any], int]:
@@ -189,19 +217,19 @@ class PanopticAnnotations:
     """
 
     def __init__(self, path: Path, labels: Mapping[str, int]) -> None:
-        content = _read_json(path, ("images", "annotations", "categories"))
+        content = read_json(path, ("images", "annotations", "categories"))
         self._path, self._folder = path, path.with_suffix("")
         self._remedy = f"unpack {self._folder.name}.zip next to {path.name}"
-        self._label_of = _labels_by_id(path, content["categories"], labels)
+        self._label_of = labels_by_id(path, content["categories"], labels)
         self._annotations = {annotation["image_id"]: annotation for annotation in content["annotations"]}
-        self.images = sorted(
+        self.images: Sequence[Mapping[str, Any]] = sorted(
             (image for image in content["images"] if image["id"] in self._annotations), key=lambda image: image["id"]
         )
 
     def check_files(self, images: Sequence[Mapping[str, Any]]) -> None:
         """Raises: UserError for a missing PNG."""
         names = [self._annotations[image["id"]]["file_name"] for image in images]
-        _check_files(self._folder, names, what="segment maps", remedy=self._remedy)
+        check_files(self._folder, names, what="segment maps", remedy=self._remedy)
 
     def label_maps(self, image: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Label and object map, uint8 (H, W); objects are numbered in the file's order.
@@ -229,7 +257,7 @@ class PanopticAnnotations:
                 label[mask] = objects[mask] = 0
             elif not info.get("iscrowd"):
                 number += 1
-                label[mask], objects[mask] = value, _object_number(self._path, image, number)
+                label[mask], objects[mask] = value, object_number(self._path, image, number)
         if unknown.any():
             raise UserError(f"{path}: segment {segments[unknown][0]} is not in {self._path.name}; fetch both again")
         return label, objects
@@ -239,50 +267,3 @@ _READERS: dict[str, type[InstanceAnnotations] | type[PanopticAnnotations]] = {
     "instances": InstanceAnnotations,
     "panoptic": PanopticAnnotations,
 }
-
-
-def _read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run `diffground fetch coco2017` or unpack COCO's archives") from None
-    except ValueError as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); fetch the file again") from None
-    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
-    if missing:
-        raise UserError(f"{path}: is no COCO annotation file, has no '{missing[0]}'; fetch the file again")
-    return content
-
-
-def _labels_by_id(path: Path, categories: Sequence[Mapping[str, Any]], labels: Mapping[str, int]) -> dict[int, int]:
-    """The file's category id -> label, 0 for categories without one."""
-    missing = sorted(set(labels) - {category["name"] for category in categories})
-    if missing:
-        raise UserError(
-            f"{path}: lacks {len(missing)} of {len(labels)} categories, the first '{missing[0]}'; take COCO's own file"
-        )
-    return {category["id"]: labels.get(category["name"], 0) for category in categories}
-
-
-def _object_number(path: Path, image: Mapping[str, Any], number: int) -> int:
-    if number >= IGNORE:
-        raise UserError(f"{path}: image {image['id']} has more than {IGNORE - 1} objects; leave it out of the file")
-    return number
-
-
-def _choose(images: Sequence[Mapping[str, Any]], num_images: int | None, seed: int) -> list[Mapping[str, Any]]:
-    if num_images is None:
-        return list(images)
-    if not 1 <= num_images <= len(images):
-        raise UserError(
-            f"COCO: this split has {len(images)} images, {num_images} are asked for; lower data.num_train or num_val"
-        )
-    order = np.random.default_rng(seed).permutation(len(images))
-    return [images[i] for i in sorted(order[:num_images])]
-
-
-def _check_files(folder: Path, names: Sequence[str], *, what: str, remedy: str) -> None:
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    missing = [name for name in names if name not in there]
-    if missing:
-        raise UserError(f"{folder / missing[0]}: missing, and {len(missing) - 1} more of {len(names)} {what}; {remedy}")

@@ -1,12 +1,12 @@
 """Segmentation data in PASCAL VOC devkit layout.
 
-JPEGImages/<id>.jpg
+JPEGImages/<id>.jpg            or another suffix of IMAGE_SUFFIXES
 SegmentationClass/<id>.png     palette image: 0 background, 1..K categories, 255 ignored
 SegmentationObject/<id>.png    palette image: 0 background, 1..N instances, 255 ignored
 ImageSets/Segmentation/<list>.txt
 
 Labels may lie in another folder and be grey images (mode L) of the same numbers, as the augmented training set of
-10,582 images has them: SegmentationClassAug, list trainaug.
+10,582 images has them: SegmentationClassAug, list trainaug. They may also have another suffix of MASK_SUFFIXES.
 """
 
 from __future__ import annotations
@@ -21,6 +21,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from diffground.data.image_lists import (
+    IMAGE_SUFFIXES,
+    MASK_SUFFIXES,
+    Files,
+    read_list,
+    require_files,
+    sample_ids,
+)
+from diffground.data.images import open_image, rgb_pixels
+from diffground.data.masks import read_index_image, read_mask
 from diffground.data.palette import IGNORE
 from diffground.data.palette import VOC_PALETTE as VOC_PALETTE
 from diffground.data.shards import encode_label
@@ -28,12 +38,11 @@ from diffground.errors import UserError
 
 _IMAGES, _LABELS, _OBJECTS = "JPEGImages", "SegmentationClass", "SegmentationObject"
 _JPEG_QUALITY = 95
-_EMPTY = "NO_REAL_IMAGES.txt"
 
 
 @dataclass(frozen=True)
 class VocItem:
-    """`image` uint8 (H, W, 3), or a JPEG file that is copied unchanged; `label` and `objects` uint8 (H, W), as in
+    """`image` uint8 (H, W, 3), or a file that is copied unchanged; `label` and `objects` uint8 (H, W), as in
     SegmentationClass and SegmentationObject."""
 
     id: str
@@ -43,39 +52,53 @@ class VocItem:
 
 
 class VocDataset:
-    """The images of one list, with their labels of `label_folder`.
+    """The images of one list, with their labels of `label_folder`. `binary_label`: see read_mask.
 
-    A devkit that write_empty_voc made has none. Raises: UserError when the folder, the list, or a file that the list
-    names is missing, and when a label image holds other labels than 0..num_categories and 255.
+    A label belongs to the pixels as they are stored in the image file. Where only the upright image (EXIF orientation)
+    has the label's size, it belongs to that.
+
+    Raises: UserError when the folder, the list, or a file that the list names is missing, when the list names no image
+    unless it `may_be_empty`, and when a label image is none that read_mask takes.
     """
 
-    def __init__(self, root: Path, image_list: str, *, num_categories: int = 20, label_folder: str = _LABELS) -> None:
-        self.ids = [] if (root / _EMPTY).is_file() else _read_list(root, image_list)
-        _check_files(root, image_list, self.ids, folders=(_IMAGES, label_folder))
-        self._root, self._num_categories, self._label_folder = root, num_categories, label_folder
+    def __init__(
+        self,
+        root: Path,
+        image_list: str,
+        *,
+        num_categories: int = 20,
+        label_folder: str = _LABELS,
+        binary_label: int | None = IGNORE,
+        may_be_empty: bool = False,
+    ) -> None:
+        folders = _Folders(root, label_folder)
+        self.ids = folders.read(image_list, may_be_empty=may_be_empty)
+        self._images = [folders.images.path(id_) for id_ in self.ids]
+        self._labels = [folders.labels.path(id_) for id_ in self.ids]
+        self._objects = [
+            folders.objects.path(id_) if id_ in folders.objects else root / _OBJECTS / f"{id_}.png" for id_ in self.ids
+        ]
+        self._num_categories, self._binary_label = num_categories, binary_label
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Image uint8 (H, W, 3) and label uint8 (H, W): 0 background, 1..K, 255 ignored."""
-        image_path = self._path(_IMAGES, i)
-        image = np.array(_open(image_path).convert("RGB"))
-        label = self.label(i)
+        path, label = self._images[i], self.label(i)
+        stored = open_image(path)
+        image = rgb_pixels(stored, name=path, upright=(stored.height, stored.width) != label.shape)
         if label.shape != image.shape[:2]:
-            raise UserError(f"{self._path(self._label_folder, i)}: size {label.shape} differs from {image_path}")
+            raise UserError(f"{self._labels[i]}: size {label.shape} differs from {path}, which has {image.shape[:2]}")
         return image, label
 
     def label(self, i: int) -> np.ndarray:
         """Label uint8 (H, W) of image i, without reading the image."""
-        label = self._read_index_image(self._label_folder, i)
-        foreign = sorted({int(v) for v in np.unique(label)} - {*range(self._num_categories + 1), IGNORE})
-        if foreign:
-            raise UserError(
-                f"{self._path(self._label_folder, i)}: labels must be 0..{self._num_categories} or {IGNORE}, "
-                f"got {foreign}; take the palette images of the devkit"
-            )
-        return label
+        return read_mask(self._labels[i], num_categories=self._num_categories, binary_label=self._binary_label)
+
+    def files(self, i: int) -> tuple[Path, Path]:
+        """Image and label image i."""
+        return self._images[i], self._labels[i]
 
     def instances(self, i: int) -> list[tuple[int, np.ndarray]]:
         """(category index from 0, mask bool (H, W)) of every object of image i.
@@ -83,9 +106,12 @@ class VocDataset:
         Raises: UserError when SegmentationObject lacks the image.
         """
         label = self.label(i)
-        objects = self._read_index_image(_OBJECTS, i)
+        path = self._objects[i]
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; complete the folder")
+        objects = read_index_image(path)
         if objects.shape != label.shape:
-            raise UserError(f"{self._path(_OBJECTS, i)}: size {objects.shape} differs from {label.shape} of the label")
+            raise UserError(f"{path}: size {objects.shape} differs from {label.shape} of the label")
         found = []
         for number in np.unique(objects[(objects != 0) & (objects != IGNORE)]):
             mask = objects == number
@@ -93,15 +119,6 @@ class VocDataset:
             if labels.size:
                 found.append((int(np.bincount(labels).argmax()) - 1, mask))
         return found
-
-    def _path(self, folder: str, i: int) -> Path:
-        return self._root / folder / f"{self.ids[i]}{_suffix(folder)}"
-
-    def _read_index_image(self, folder: str, i: int) -> np.ndarray:
-        image = _open(self._path(folder, i))
-        if image.mode not in ("P", "L"):
-            raise UserError(f"{self._path(folder, i)}: must be a palette image, got mode {image.mode}")
-        return np.array(image, dtype=np.uint8)
 
 
 def coappearing_counts(dataset: VocDataset) -> dict[tuple[int, int], int]:
@@ -132,19 +149,23 @@ def write_voc(root: Path, image_list: str, items: Iterable[VocItem]) -> int:
         (root / folder).mkdir(parents=True, exist_ok=True)
     ids = []
     for item in items:
-        _write_image(root / _IMAGES / f"{item.id}.jpg", item.image)
+        suffix = item.image.suffix.lower() if isinstance(item.image, Path) else ".jpg"
+        _remove_others(root / _IMAGES, item.id, suffix)
+        _write_image(root / _IMAGES / f"{item.id}{suffix}", item.image)
         (root / _LABELS / f"{item.id}.png").write_bytes(encode_label(item.label))
         (root / _OBJECTS / f"{item.id}.png").write_bytes(encode_label(item.objects))
         ids.append(item.id)
-    _list_path(root, image_list).write_text("".join(f"{id_}\n" for id_ in ids))
+    _write_list(root, image_list, ids)
     return len(ids)
 
 
-def write_empty_voc(root: Path) -> None:
-    """Replace `root` by a devkit without images, of which every list is empty."""
+def write_empty_voc(root: Path, image_lists: Iterable[str]) -> None:
+    """Replace `root` by a devkit without images, of which these lists are empty."""
     shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(parents=True)
-    (root / _EMPTY).write_text("data.source is 'none': there are no real images.\n", encoding="utf-8")
+    for folder in (_IMAGES, _LABELS, _OBJECTS):
+        (root / folder).mkdir(parents=True)
+    for image_list in image_lists:
+        _write_list(root, image_list, [])
 
 
 def _write_image(path: Path, image: np.ndarray | Path) -> None:
@@ -155,68 +176,89 @@ def _write_image(path: Path, image: np.ndarray | Path) -> None:
         Image.fromarray(image).save(path, quality=_JPEG_QUALITY, subsampling=0)
 
 
-def copy_voc(source: Path, root: Path, image_lists: Iterable[str], *, label_folder: str = _LABELS) -> dict[str, int]:
+def copy_voc(
+    source: Path,
+    root: Path,
+    image_lists: Iterable[str],
+    *,
+    label_folder: str = _LABELS,
+    num_categories: int = 20,
+    binary_label: int | None = IGNORE,
+) -> dict[str, int]:
     """Copy the images of `image_lists` of a devkit, with the labels of `label_folder`, which become SegmentationClass.
 
-    Returns their number by list. Everything is checked before the first file is copied. Where lists take their labels
-    from different folders, call it once for each. Raises: UserError as VocDataset does.
+    Files are copied byte for byte; labels in other formats than PNG are written as PNG, and so are those of 0 and 255
+    only where `binary_label` is a category's label, with it in place of 255. Ids that no shard can have are changed
+    (sample_ids).
+
+    Returns their number by list. All files are there before the first one is copied. Where lists take their labels from
+    different folders, call it once for each. Raises: UserError as VocDataset does.
     """
-    ids = {name: _read_list(source, name) for name in image_lists}
+    folders = _Folders(source, label_folder)
+    ids = {name: folders.read(name) for name in image_lists}
+    names = sample_ids(sorted({id_ for members in ids.values() for id_ in members}))
+    copied = [(id_, folders.images.path(id_), folders.labels.path(id_)) for id_ in names]
+    for folder in (_IMAGES, _LABELS, _OBJECTS):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for id_, image, label in copied:
+        suffix = image.suffix.lower()
+        _remove_others(root / _IMAGES, names[id_], suffix)
+        shutil.copyfile(image, root / _IMAGES / f"{names[id_]}{suffix}")
+        target = root / _LABELS / f"{names[id_]}.png"
+        if binary_label in (None, IGNORE):
+            _copy_index_image(label, target)
+        else:
+            values = read_mask(label, num_categories=num_categories, binary_label=binary_label)
+            target.write_bytes(encode_label(values))
+        if id_ in folders.objects:  # SegmentationObject is optional
+            _copy_index_image(folders.objects.path(id_), root / _OBJECTS / f"{names[id_]}.png")
     for name, members in ids.items():
-        _check_files(source, name, members, folders=(_IMAGES, label_folder))
-    for folder, target in ((_IMAGES, _IMAGES), (label_folder, _LABELS), (_OBJECTS, _OBJECTS)):
-        (root / target).mkdir(parents=True, exist_ok=True)
-        for id_ in sorted({id_ for members in ids.values() for id_ in members}):
-            path = source / folder / f"{id_}{_suffix(folder)}"
-            if path.is_file():  # SegmentationObject is optional
-                shutil.copyfile(path, root / target / path.name)
-    for name, members in ids.items():
-        _list_path(root, name).parent.mkdir(parents=True, exist_ok=True)
-        _list_path(root, name).write_text("".join(f"{id_}\n" for id_ in members))
+        _write_list(root, name, [names[id_] for id_ in members])
     return {name: len(members) for name, members in ids.items()}
 
 
-def _suffix(folder: str) -> str:
-    return ".jpg" if folder == _IMAGES else ".png"
+def _copy_index_image(source: Path, target: Path) -> None:
+    if source.suffix.lower() == ".png":
+        shutil.copyfile(source, target)
+    else:
+        target.write_bytes(encode_label(read_index_image(source)))
 
 
-def _list_path(root: Path, image_list: str) -> Path:
+def _remove_others(folder: Path, id_: str, suffix: str) -> None:
+    """An image of this id with another suffix, which an earlier run left."""
+    for other in set(IMAGE_SUFFIXES) - {suffix}:
+        (folder / f"{id_}{other}").unlink(missing_ok=True)
+
+
+def list_path(root: Path, image_list: str) -> Path:
+    """The file of a list."""
     return root / "ImageSets" / "Segmentation" / f"{image_list}.txt"
 
 
-def _read_list(root: Path, image_list: str) -> list[str]:
-    if not root.is_dir():
-        raise UserError(f"{root}: no such data folder; set data.root, or run `dvc repro prepare_data`")
-    path = _list_path(root, image_list)
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
-        raise UserError(f"{path}: no such image list; lists there: {known}")
-    # one image per line: its id, or, as some lists of the augmented set have it, "/JPEGImages/<id>.jpg /Segm…/<id>.png"
-    first_columns = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
-    ids = [Path(column).stem if "/" in column else column for column in first_columns]
-    if not ids:
-        raise UserError(f"{path}: names no image; run `dvc repro prepare_data` or take another list")
-    return ids
+def _write_list(root: Path, image_list: str, ids: Iterable[str]) -> None:
+    path = list_path(root, image_list)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{id_}\n" for id_ in ids), encoding="utf-8")
 
 
-def _check_files(root: Path, image_list: str, ids: list[str], *, folders: Iterable[str]) -> None:
-    for folder in folders:
-        there = {path.name for path in (root / folder).iterdir()} if (root / folder).is_dir() else set()
-        missing = [id_ for id_ in ids if f"{id_}{_suffix(folder)}" not in there]
-        if missing:
-            raise UserError(
-                f"{root / folder / missing[0]}{_suffix(folder)}: missing, and {len(missing) - 1} more of the "
-                f"{len(ids)} images of list '{image_list}'; complete the folder"
-            )
+class _Folders:
+    """Images and labels of a devkit. Raises: UserError where there is no devkit."""
 
+    def __init__(self, root: Path, label_folder: str) -> None:
+        if not root.is_dir():
+            raise UserError(f"{root}: no such data folder; set data.root, or run `dvc repro prepare_data`")
+        self.root = root
+        self.images = Files(root / _IMAGES, suffixes=IMAGE_SUFFIXES)
+        self.labels = Files(root / label_folder, suffixes=MASK_SUFFIXES)
+        self.objects = Files(root / _OBJECTS, suffixes=MASK_SUFFIXES)
 
-def _open(path: Path) -> Image.Image:
-    """Raises: UserError for a missing or damaged file."""
-    try:
-        image = Image.open(path)
-        image.load()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; complete the folder") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read as an image ({error}); replace the file") from None
-    return image
+    def read(self, image_list: str, *, may_be_empty: bool = False) -> list[str]:
+        """The ids of a list, whose files are there. Raises: UserError as VocDataset does."""
+        path = list_path(self.root, image_list)
+        if not path.is_file():
+            known = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
+            raise UserError(f"{path}: no such image list; lists there: {known}")
+        ids = read_list(path, self.images, may_be_empty=may_be_empty)
+        require_files(self.images, ids, image_list=image_list, suffix=".jpg")
+        require_files(self.labels, ids, image_list=image_list, suffix=".png")
+        return ids

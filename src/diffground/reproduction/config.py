@@ -43,20 +43,24 @@ class VocabularyConfig:
 class DataConfig:
     """The real images; stage prepare_data puts them into data/real, in PASCAL VOC devkit layout."""
 
-    source: Literal["none", "stickers", "voc", "coco"]
-    """'stickers' composes the mini world, 'voc' copies two lists of a devkit, 'coco' converts COCO 2017; 'none': there
-    are no real images, and segmenters are scored on every tenth synthetic image."""
+    source: Literal["none", "stickers", "voc", "coco", "folder"]
+    """'stickers' composes the mini world, 'voc' copies two lists of a devkit, 'coco' converts COCO 2017 or a file in
+    its format, 'folder' copies images and masks of a plain folder; 'none': there are no real images. Without validation
+    images, segmenters are scored on every tenth synthetic image."""
     root: str
     """'voc': devkit folder with JPEGImages, SegmentationClass, ImageSets/Segmentation, its labels in the order of the
-    vocabulary; 'coco': folder with train2017, val2017, annotations."""
+    vocabulary; 'coco': folder with train2017, val2017, annotations, or that of the images that your file names;
+    'folder': folder with images and, optionally, masks, train.txt and val.txt, see diffground.data.folder."""
     train_list: NonEmptyStr
-    """Name of the image list for training, without .txt; 'voc' reads it, the others write it."""
+    """Name of the image list for training, without .txt; 'voc' and 'folder' read it, the others write it."""
     val_list: NonEmptyStr
-    """Name of the image list for evaluation, without .txt; 'voc' reads it, the others write it."""
+    """Name of the image list for evaluation, without .txt; 'voc' and 'folder' read it, the others write it."""
     label_folder: NonEmptyStr
     """Folder of the training list's labels: SegmentationClass, or SegmentationClassAug for trainaug ('voc' only)."""
-    annotations: Literal["instances", "panoptic"]
-    """'instances', objects that may overlap, or 'panoptic', segments that do not ('coco' only)."""
+    annotations: NonEmptyStr
+    """'instances', objects that may overlap, or 'panoptic', segments that do not; or a JSON file of instances with a
+    name of its own, in `root` or anywhere: its images are for evaluation. Where the name holds '{split}', there are two
+    files, with 'train' and 'val' in its place ('coco' only)."""
     image_size: PositiveInt
     """Side of a composed image, px ('stickers' only)."""
     num_train: NonNegativeInt
@@ -65,6 +69,9 @@ class DataConfig:
     """Validation images: composed ('stickers'), or a random subset of val2017, 0 for all ('coco')."""
     seed: NonNegativeInt
     """Seed of the composition ('stickers') or of the subsets ('coco')."""
+    binary_label: str = ""
+    """What 255 means in a mask that holds only 0 and 255 ('voc', 'folder'): a category, or 'ignored'. '': such a mask
+    is an error. In a mask with other values, 255 is always ignored."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from diffground.data.stickers.sprites import drawn_categories
 from diffground.errors import UserError, in_one_line
 from diffground.ranges import Fraction
+from diffground.vocabulary import closest
 
 P = TypeVar("P")
 
@@ -137,11 +138,23 @@ def _check_together(params: Any) -> None:
             f"{vocabulary.file}: data.source 'stickers' has no art of '{without_art[0]}'; take another source of real "
             f"images, or 'none'"
         )
-    if data.source in ("voc", "coco") and not data.root:
-        what = {"voc": "of the devkit", "coco": "of COCO 2017"}[data.source]
+    if data.source not in ("none", "stickers") and not data.root:
+        what = {"voc": "of the devkit", "coco": "of COCO 2017", "folder": "that has a folder 'images'"}[data.source]
         raise UserError(f"data.root must not be empty where data.source is '{data.source}'; name the folder {what}")
     if data.source == "none":
         _check_without_real_images(params)
+    if data.annotations not in ("instances", "panoptic") and not data.annotations.endswith(".json"):
+        near = closest(data.annotations, ("instances", "panoptic"))
+        advice = "" if near == "none" else f"; did you mean '{near}'?"
+        raise UserError(
+            f"data.annotations must be instances, panoptic or a path that ends in .json, "
+            f"got '{data.annotations}'{advice}"
+        )
+    if data.binary_label and data.source not in ("voc", "folder"):
+        raise UserError(
+            f"data.binary_label must be '' where data.source is '{data.source}', which has no masks of 0 and 255, "
+            f"got '{data.binary_label}'"
+        )
     if data.train_list == data.val_list:
         raise UserError(f"data.train_list and data.val_list must differ, got '{data.val_list}' for both")
     if generator.tapped_step > generator.num_steps:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -23,29 +23,46 @@ from diffground.training.resume import Unfinished
 from diffground.vocabulary import Vocabulary
 
 
+def needs_real_images(training_sets: Iterable[str]) -> bool:
+    """Whether one of these training sets has real images with their labels, see training_source."""
+    return not set(training_sets) <= {"synthetic", "text2mask"}
+
+
 def training_source(
-    name: str, *, synthetic: Path, pseudo: Path, real: VocDataset, vocabulary: Vocabulary, min_quality: float = 0.0
+    name: str,
+    *,
+    synthetic: Path,
+    pseudo: Path,
+    real: VocDataset,
+    vocabulary: Vocabulary,
+    min_quality: float = 0.0,
+    hold_out: bool = False,
 ) -> SegmentationSource:
     """The images of a training set, one of those of params.yaml, segmenter.training_sets.
 
-    'synthetic': this method, no real image; where there are none at all, without those held out to score on.
+    'synthetic': this method, no real image.
     'synthetic_and_real_seen': also real images, in which the pixels of unseen categories are ignored because nobody
     labelled them. 'real_seen_only': only these real images, the baseline without this method. 'text2mask': real images
     with label maps of the baseline, by their image-level labels. 'real_all': the upper bound, real images with all
     labels. Labels of categories that are not used are always ignored.
     Shards, `synthetic` and `pseudo`, are read only where they are part of it. Synthetic images below `min_quality` are
-    left out.
+    left out, and with `hold_out` those that segmenters are scored on (see ShardSource).
     """
     labels = {category: i + 1 for i, category in enumerate(vocabulary.categories)}
     unused = [labels[c] for c in labels if c not in vocabulary.seen and c not in vocabulary.unseen]
+    part: Literal["all", "training"] = "training" if hold_out else "all"
     if name == "synthetic":
-        return ShardSource(synthetic, part="all" if len(real) else "training", min_quality=min_quality)
+        return ShardSource(synthetic, part=part, min_quality=min_quality)
     if name == "text2mask":
         return ShardSource(pseudo)
     if name == "real_all":
         return WithoutLabels(real, hidden=unused)
     real_seen = WithoutLabels(real, hidden=[*unused, *(labels[c] for c in vocabulary.unseen)])
-    return real_seen if name == "real_seen_only" else Joined(ShardSource(synthetic, min_quality=min_quality), real_seen)
+    return (
+        real_seen
+        if name == "real_seen_only"
+        else Joined(ShardSource(synthetic, part=part, min_quality=min_quality), real_seen)
+    )
 
 
 @dataclass(frozen=True)
@@ -60,6 +77,8 @@ class SegmenterTraining:
     synthetic: Path
     pseudo: Path
     real: VocDataset
+    hold_out: bool
+    """Whether segmenters are scored on synthetic images, because there are no real validation images."""
     device: torch.device
     models: Path
     """The folder of the model folders."""
@@ -80,6 +99,7 @@ class SegmenterTraining:
             real=self.real,
             vocabulary=self.vocabulary,
             min_quality=self.config.min_quality,
+            hold_out=self.hold_out,
         )
         segmenter, curve = fit_segmenter(
             source,

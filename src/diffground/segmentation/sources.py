@@ -22,7 +22,7 @@ class SegmentationSource(Protocol):
 
 
 HELD_OUT_EVERY = 10
-"""Where there are no real images, every tenth synthetic one is held out to score segmenters on."""
+"""Where there are no real validation images, every tenth synthetic one is held out to score segmenters on."""
 
 
 class ShardSource:

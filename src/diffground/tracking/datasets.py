@@ -63,7 +63,8 @@ def _parts(path: Path, named: list[str], params: Params) -> Iterator[tuple[str, 
         if f"data.{key}" in named or "data" in named:
             image_list = getattr(params.data, key)
             file = path / "ImageSets" / "Segmentation" / f"{image_list}.txt"
-            num = len(file.read_text(encoding="utf-8").split()) if file.is_file() else 0
+            lines = file.read_text(encoding="utf-8").split("\n") if file.is_file() else []
+            num = sum(bool(line) for line in lines)  # an id may have spaces
             yield f"{name}/{image_list}", context, {"num_images": num}
 
 

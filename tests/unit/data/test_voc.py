@@ -97,7 +97,7 @@ def test_a_label_of_another_size_is_an_error(root):
 def test_a_damaged_image_is_an_error(root):
     path = root / "JPEGImages/2007_01.jpg"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"2007_01\.jpg: cannot be read as an image"):
+    with pytest.raises(UserError, match=r"2007_01\.jpg: not an image that can be read"):
         VocDataset(root, "val")[0]
 
 
