@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +24,6 @@ GROUPS = ("one_seen", "one_unseen", "two_seen", "two_seen_unseen", "two_unseen")
 
 _SETS = ("train", "test", "synthesis")
 _SEEDS_PER_SET = 10_000_000
-_PUNCTUATION = ".,;:!?\"'()"
 _LIKENESS = 0.7
 """Of two texts, 0..1, from which one is offered for the other: 'dog' and 'dogs' have 0.86."""
 _KINDS: dict[str, type] = {"categories": tuple, "seed": int}
@@ -172,46 +172,47 @@ def sample_synthesis_prompts(
 
 
 def token_spans(tokenizer: Any, prompt: str, phrases: Sequence[str]) -> list[list[int]]:
-    """For each phrase the positions of its tokens in the tokenized `prompt`, start token counted.
+    """For each phrase the positions of its tokens in the tokenized `prompt`, start token counted, rising.
 
-    The first occurrence counts that is not part of another of these phrases: with "dog" and "hot dog", the "dog" in
+    Every occurrence counts that is not part of another of these phrases: with "dog" and "hot dog", the "dog" in
     "hot dog" does not count; with "dog" only, it does. Empty for a phrase that is not in the prompt.
     `tokenizer`: a transformers tokenizer that splits at spaces. Raises: UserError when the prompt is cut off, at the
     tokenizer's maximal length, before the end of a phrase.
     """
     places = zip(phrases, _places(prompt, phrases), strict=True)
-    return [[] if place is None else _positions(tokenizer, prompt, phrase, place) for phrase, place in places]
+    return [
+        [position for place in own for position in _positions(tokenizer, prompt, phrase, place)]
+        for phrase, own in places
+    ]
 
 
 def check_words(prompt: str, words: Sequence[str], *, others: Sequence[str] = ()) -> None:
     """Raises: UserError for one of `words` that token_spans does not find in `prompt` among them and `others`."""
-    for word, place in zip(words, _places(prompt, [*words, *others]), strict=False):
-        if place is None:
+    for word, places in zip(words, _places(prompt, [*words, *others]), strict=False):
+        if not places:
             near = _closest_words(prompt, word)
-            raise UserError(
-                f"the prompt '{in_one_line(prompt)}' does not contain the words '{word}'; write them as in the prompt"
-                f"{f'; closest there: {near}' if near else ''}"
-            )
+            advice = f"; did you mean '{near}'?" if near else "; write them as in the prompt"
+            raise UserError(f"the prompt '{in_one_line(prompt)}' does not contain the words '{word}'{advice}")
 
 
 def words_in(prompt: str, words: Sequence[str]) -> list[str]:
     """Those of `words` that check_words finds in `prompt`, in their own order."""
-    return [word for word, place in zip(words, _places(prompt, words), strict=True) if place is not None]
+    return [word for word, places in zip(words, _places(prompt, words), strict=True) if places]
 
 
-def _closest_words(prompt: str, phrase: str) -> str:
-    """Quoted words of the prompt that are most like `phrase`, as many words each; '' where none is like it."""
-    words, num = [word.strip(_PUNCTUATION) for word in prompt.split()], max(1, len(phrase.split()))
-    runs = (" ".join(words[i : i + num]) for i in range(len(words) - num + 1))
-    there = {run.lower(): run for run in runs if run and run.lower() != phrase.lower()}
-    near = difflib.get_close_matches(phrase.lower(), list(there), n=2, cutoff=_LIKENESS)
-    return ", ".join(f"'{there[run]}'" for run in near)
+def _closest_words(prompt: str, phrase: str) -> str | None:
+    """What the prompt says that is most like `phrase`, of one word more or less: "dogs" for "dog"."""
+    words, num = re.findall(r"\w[\w'-]*", prompt), len(phrase.split())
+    said = {" ".join(words[i : i + n]): None for n in (num, num - 1, num + 1) if n for i in range(len(words) - n + 1)}
+    lower = {candidate.lower(): candidate for candidate in said if candidate.lower() != phrase.lower()}
+    near = difflib.get_close_matches(phrase.lower(), lower, n=1, cutoff=_LIKENESS)
+    return lower[near[0]] if near else None
 
 
-def _places(prompt: str, phrases: Sequence[str]) -> list[tuple[int, int] | None]:
-    """For each phrase the first character of its place in the prompt and the one after the last; None without one."""
+def _places(prompt: str, phrases: Sequence[str]) -> list[list[tuple[int, int]]]:
+    """For each phrase its places in the prompt: the first character, and the one after the last."""
     occurrences = [_occurrences(prompt, phrase) for phrase in phrases]
-    return [next((here for here in own if not _is_part_of_another(here, occurrences)), None) for own in occurrences]
+    return [[here for here in own if not _is_part_of_another(here, occurrences)] for own in occurrences]
 
 
 def _occurrences(prompt: str, phrase: str) -> list[tuple[int, int]]:

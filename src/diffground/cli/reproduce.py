@@ -14,15 +14,17 @@ from diffground.reproduction.commands import DVC, check_dvc_is_idle
 from diffground.reproduction.metrics import read_metrics
 from diffground.reproduction.overview import COMMITTED_TIMES, begin, read_times, stage_names
 from diffground.reproduction.recovery import recover
+from diffground.reproduction.without_git import let_dvc_work_without_git
 
 
 def reproduce() -> None:
     """Run `dvc repro`, then print where the results are.
 
+    Works in a folder without git too, see let_dvc_work_without_git.
     Raises: UserError when a stage failed, and while another DVC command is running.
     """
     check_dvc_is_idle(Path())
-    for line in recover():
+    for line in [*let_dvc_work_without_git(), *recover()]:
         print(line)
     print("\n".join(_plan()), flush=True)
     code = subprocess.run([*DVC, "repro"], env={**os.environ, **begin()}, check=False).returncode

@@ -52,8 +52,10 @@ def open_image(path: Path) -> Image.Image:
     if not path.is_file():
         raise UserError(f"{path}: no such image")
     try:
-        image = Image.open(path)
-        image.load()
+        with path.open("rb") as file:  # PIL would leave the file of an animation or a damaged image open
+            image = Image.open(file)
+            image.load()
+            image.getexif()  # kept in the image from here on
     except Image.DecompressionBombError as error:
         raise UserError(
             f"{path}: too large ({in_one_line(error, limit=100).rstrip('.')}); scale it down, or raise "

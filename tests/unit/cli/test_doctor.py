@@ -109,7 +109,7 @@ def test_lock_files_that_were_left_and_a_damaged_dvc_lock_are_found(clone: Path)
     Path(".git/index.lock").touch()
     Path("dvc.lock").write_text(Path("dvc.lock").read_text()[:-30])
     Path(".dvc/tmp").mkdir(exist_ok=True)
-    Path(".dvc/tmp/rwlock").write_text('{"read": ')
+    (Path(".dvc") / "tmp" / "rwlock").write_text('{"read": ')
     found = of_clone()
     assert found["git lock"].status == "warn" and found["git lock"].fix.endswith("rm .git/index.lock")
     assert found["dvc lock"].fix == found["dvc"].fix == "run `diffground recover`"

@@ -193,7 +193,7 @@ BAD = [
     (["photos", "-c", "dog", "--threshold", "0"], "--threshold must be above 0 and at most 1, got 0"),
     (
         ["photos", "-c", "dog", "--prompt", "two dogs"],
-        "does not contain the words 'dog'; write them as in the prompt; ",
+        "does not contain the words 'dog'; did you mean 'dogs'?",
     ),
     (["photos", "-c", "dog", "--prompt", "very " * 2000 + "dog"], "prompt must fit into 32 tokens, got 2003 or more"),
     (["photos", *(f"-cw{i}" for i in range(20))], "ask for fewer words at a time"),
