@@ -34,7 +34,14 @@ def main(params: Params, run: TrackingRun) -> None:
     p = params.generator
     device = setup(params.runtime)
     vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
-    generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
+    generator = Generator.load(
+        p.checkpoint,
+        device=device,
+        dtype=pick_dtype(p.dtype, device),
+        image_size=p.image_size,
+        config_from=p.config_from,
+        loras=p.loras,
+    )
     grounder = Grounder.load(paths.GROUNDING_MODEL, generator=generator, device=device)
     training = read_labelled_samples(generated=paths.GENERATED["train"], oracle=paths.ORACLE["train"])
     maps = DaamMaps(generator=generator, phrases=vocabulary.phrases, sampling=p.sampling)

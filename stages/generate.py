@@ -19,7 +19,14 @@ from diffground.tracking import TrackingRun
 def main(params: Params, run: TrackingRun) -> None:
     p = params.generator
     device = setup(params.runtime)
-    generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
+    generator = Generator.load(
+        p.checkpoint,
+        device=device,
+        dtype=pick_dtype(p.dtype, device),
+        image_size=p.image_size,
+        config_from=p.config_from,
+        loras=p.loras,
+    )
     with make_workers(params.runtime, device) as workers:
         for name, out_dir in paths.GENERATED.items():
             records = PromptFile(paths.PROMPTS[name])

@@ -20,7 +20,14 @@ def main(params: Params, run: TrackingRun) -> None:
     p, inversion = params.generator, params.inversion
     device = setup(params.runtime)
     vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
-    generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
+    generator = Generator.load(
+        p.checkpoint,
+        device=device,
+        dtype=pick_dtype(p.dtype, device),
+        image_size=p.image_size,
+        config_from=p.config_from,
+        loras=p.loras,
+    )
     sets = {
         "train": (params.data.train_list, inversion.num_train, vocabulary.seen),
         "val": (params.data.val_list, inversion.num_val, (*vocabulary.seen, *vocabulary.unseen)),

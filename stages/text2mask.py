@@ -23,7 +23,14 @@ def main(params: Params, run: TrackingRun) -> None:
     g, p = params.generator, params.text2mask
     device = setup(params.runtime)
     vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
-    generator = Generator.load(g.checkpoint, device=device, dtype=pick_dtype(g.dtype, device), image_size=g.image_size)
+    generator = Generator.load(
+        g.checkpoint,
+        device=device,
+        dtype=pick_dtype(g.dtype, device),
+        image_size=g.image_size,
+        config_from=g.config_from,
+        loras=g.loras,
+    )
     method = Text2Mask(
         generator=generator,
         noise_frac=p.noise_frac,

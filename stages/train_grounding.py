@@ -25,7 +25,14 @@ def main(params: Params, run: TrackingRun) -> None:
     p = params.generator
     device = setup(params.runtime)
     vocabulary = load_vocabulary(params.vocabulary.name, unseen=params.vocabulary.unseen, seen=params.vocabulary.seen)
-    generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
+    generator = Generator.load(
+        p.checkpoint,
+        device=device,
+        dtype=pick_dtype(p.dtype, device),
+        image_size=p.image_size,
+        config_from=p.config_from,
+        loras=p.loras,
+    )
     sources = paths.GROUNDING_SOURCES[params.grounding.training_data]
     unfinished = Unfinished(
         paths.UNFINISHED / "train_grounding",

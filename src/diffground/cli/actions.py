@@ -49,7 +49,8 @@ def ground(args: argparse.Namespace) -> None:
     if args.threshold is not None and not 0 < args.threshold <= 1:
         raise UserError(f"--threshold must be above 0 and at most 1, got {args.threshold:g}")
     params = load_params(paths.PARAMS)
-    check_pipeline_folder(params.generator.checkpoint)
+    generator = params.generator
+    check_pipeline_folder(generator.checkpoint, config_from=generator.config_from, loras=generator.loras)
     if args.method == "grounding":
         check_grounding_folder(grounding)
     inversions = [parse_inversion(text) for text in args.word]
