@@ -40,10 +40,9 @@ def root_config(profile: str, overrides: Sequence[str], *, conf: Path) -> str:
             groups[parsed.key_or_group] = parsed.value()
         else:
             OmegaConf.update(values, parsed.key_or_group, parsed.value())
-    # a defaults list cannot set a group to null; where that is not the default, `choose` finds and reports it
-    chosen = [{f"override {group}": choice} for group, choice in groups.items() if choice is not None]
-    defaults = ["config", *chosen, "_self_"]
-    head = f"# Written by `diffground profile {' '.join([profile, *overrides])}`, read by `dvc exp run`.\n"
+    defaults = ["config", *({f"override {group}": choice} for group, choice in groups.items()), "_self_"]
+    command = in_one_line(" ".join(["diffground profile", profile, *overrides]), limit=None)
+    head = f"# Written by `{command}`, read by `dvc exp run`.\n"
     return (
         head
         + OmegaConf.to_yaml(OmegaConf.create({"defaults": defaults}))

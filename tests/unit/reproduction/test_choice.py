@@ -111,7 +111,7 @@ def test_profile_says_what_it_replaces_and_keeps_it(repository):
         [],
         ["experiment=timestep_03"],
         ["vocabulary=pascal_split2", "vocabulary.unseen=[cat,dog]", "grounding.iterations=7"],
-        ["generator.loras=['a b.safetensors:0.5']", "tracking.uri='sqlite:///a b.db'", "experiment=null"],
+        ["generator.loras=['a b.safetensors:0.5']", "tracking.uri='sqlite:///a b.db'"],
     ],
 )
 def test_the_root_config_composes_to_the_same_parameters(conf, overrides):
