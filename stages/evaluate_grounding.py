@@ -8,7 +8,7 @@ from _stage import run_stage
 
 from diffground.data.labelled import read_labelled_samples
 from diffground.detection.load import load_detector
-from diffground.diffusion.generator import Generator
+from diffground.diffusion.load import load_generator
 from diffground.evaluation.methods import (
     DaamMaps,
     GroundingMethod,
@@ -25,7 +25,7 @@ from diffground.reproduction import paths
 from diffground.reproduction.config import Params
 from diffground.reproduction.metrics import flatten, write_metrics
 from diffground.runtime.backend import make_workers
-from diffground.runtime.device import pick_dtype, setup
+from diffground.runtime.device import setup
 from diffground.tracking import TrackingRun, benchmark_of, grounding_entry
 
 
@@ -33,7 +33,7 @@ def main(params: Params, run: TrackingRun) -> None:
     p = params.generator
     device = setup(params.runtime)
     vocabulary = params.vocabulary.load()
-    generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
+    generator = load_generator(p, device)
     grounder = Grounder.load(paths.GROUNDING_MODEL, generator=generator, device=device)
     training = read_labelled_samples(generated=paths.GENERATED["train"], oracle=paths.ORACLE["train"])
     maps = DaamMaps(generator=generator, vocabulary=vocabulary, sampling=p.sampling)

@@ -7,19 +7,19 @@ import time
 from _stage import run_stage
 
 from diffground.diffusion.generate import generate_shards
-from diffground.diffusion.generator import Generator
+from diffground.diffusion.load import load_generator
 from diffground.prompts import PromptFile
 from diffground.reproduction import paths
 from diffground.reproduction.config import Params
 from diffground.runtime.backend import make_workers
-from diffground.runtime.device import pick_dtype, setup
+from diffground.runtime.device import setup
 from diffground.tracking import TrackingRun
 
 
 def main(params: Params, run: TrackingRun) -> None:
     p = params.generator
     device = setup(params.runtime)
-    generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
+    generator = load_generator(p, device)
     with make_workers(params.runtime, device) as workers:
         for name, out_dir in paths.GENERATED.items():
             records = PromptFile(paths.PROMPTS[name])

@@ -5,13 +5,13 @@ from __future__ import annotations
 from _stage import run_stage
 
 from diffground.data.voc import VocDataset
-from diffground.diffusion.generator import Generator
+from diffground.diffusion.load import load_generator
 from diffground.grounding.real_images import real_shards
 from diffground.reproduction import paths
 from diffground.reproduction.config import Params
 from diffground.reproduction.metrics import flatten, write_metrics
 from diffground.runtime.backend import make_workers
-from diffground.runtime.device import pick_dtype, setup
+from diffground.runtime.device import setup
 from diffground.tracking import TrackingRun
 
 
@@ -19,7 +19,7 @@ def main(params: Params, run: TrackingRun) -> None:
     p, inversion = params.generator, params.inversion
     device = setup(params.runtime)
     vocabulary = params.vocabulary.load()
-    generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
+    generator = load_generator(p, device)
     sets = {
         "train": (params.data.train_list, inversion.num_train, vocabulary.seen),
         "val": (params.data.val_list, inversion.num_val, (*vocabulary.seen, *vocabulary.unseen)),

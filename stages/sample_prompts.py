@@ -58,7 +58,7 @@ def main(params: Params, run: TrackingRun) -> None:
             contexts=p.contexts,
             frac=p.context_frac,
             seed=p.seed,
-            generator=params.generator.checkpoint,
+            generator=params.generator.config_from or params.generator.checkpoint,
             device=setup(params.runtime),
         )
         sets["synthesis"], bank, contexts = longer.records, longer.bank, longer.metrics

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from _stage import run_stage
 
-from diffground.diffusion.generator import Generator
+from diffground.diffusion.load import load_generator
 from diffground.grounding.prediction import Grounder
 from diffground.grounding.synthesize import synthesize_shards
 from diffground.prompts import PromptFile
 from diffground.reproduction import paths
 from diffground.reproduction.config import Params
 from diffground.runtime.backend import make_workers
-from diffground.runtime.device import pick_dtype, setup
+from diffground.runtime.device import setup
 from diffground.runtime.fingerprint import checkpoint_fingerprint
 from diffground.tracking import TrackingRun
 
@@ -20,7 +20,7 @@ def main(params: Params, run: TrackingRun) -> None:
     p = params.generator
     device = setup(params.runtime)
     vocabulary = params.vocabulary.load()
-    generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
+    generator = load_generator(p, device)
     records = PromptFile(paths.PROMPTS["synthesis"])
     with make_workers(params.runtime, device) as workers:
         num_shards = synthesize_shards(

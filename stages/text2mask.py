@@ -9,12 +9,12 @@ from diffground.baselines.pseudo_labels import LabelRule, calibrate_threshold, p
 from diffground.baselines.text2mask import Text2Mask
 from diffground.data.labelled import read_labelled_samples
 from diffground.data.voc import VocDataset
-from diffground.diffusion.generator import Generator
+from diffground.diffusion.load import load_generator
 from diffground.reproduction import paths
 from diffground.reproduction.config import Params
 from diffground.reproduction.metrics import flatten, write_metrics
 from diffground.runtime.backend import make_workers
-from diffground.runtime.device import pick_dtype, setup
+from diffground.runtime.device import setup
 from diffground.tracking import TrackingRun
 
 
@@ -22,7 +22,7 @@ def main(params: Params, run: TrackingRun) -> None:
     g, p = params.generator, params.text2mask
     device = setup(params.runtime)
     vocabulary = params.vocabulary.load()
-    generator = Generator.load(g.checkpoint, device=device, dtype=pick_dtype(g.dtype, device), image_size=g.image_size)
+    generator = load_generator(g, device)
     method = Text2Mask(
         generator=generator,
         noise_frac=p.noise_frac,

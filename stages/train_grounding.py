@@ -6,14 +6,14 @@ from dataclasses import asdict
 
 from _stage import run_stage
 
-from diffground.diffusion.generator import Generator
+from diffground.diffusion.load import load_generator
 from diffground.grounding.card import grounding_card
 from diffground.grounding.checkpoint import save_grounding
 from diffground.grounding.fit import fit_grounding
 from diffground.reproduction import paths
 from diffground.reproduction.config import Params
 from diffground.reproduction.metrics import flatten, write_metrics
-from diffground.runtime.device import pick_dtype, setup
+from diffground.runtime.device import setup
 from diffground.runtime.processes import num_training_processes
 from diffground.runtime.rank import is_main_process
 from diffground.tracking import TrackingRun, grounding_entry
@@ -24,7 +24,7 @@ def main(params: Params, run: TrackingRun) -> None:
     p = params.generator
     device = setup(params.runtime)
     vocabulary = params.vocabulary.load()
-    generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
+    generator = load_generator(p, device)
     sources = paths.GROUNDING_SOURCES[params.grounding.training_data]
     unfinished = Unfinished(
         paths.UNFINISHED / "train_grounding",

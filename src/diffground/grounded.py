@@ -65,18 +65,23 @@ class GroundedPipeline:
         dtype: str = "float32",
         image_size: int | None = None,
         textual_inversions: TextualInversions = (),
+        config_from: str | Path | None = None,
+        loras: Sequence[str | Path] = (),
         allow_other_generator: bool = False,
     ) -> GroundedPipeline:
         """Load a diffusers pipeline (Stable Diffusion 1.x, 2.x or XL) and a grounding module. Only safetensors is read.
 
         Args:
-            generator: folder or hub id.
+            generator: folder or hub id, or a single file in the original layout, with `config_from`.
             grounding: model folder; None: words are found by DAAM's cross-attention maps (arXiv 2210.04885), which
                 need no training and no model folder.
             device: 'auto' (a GPU where there is one), 'cpu', 'cuda', 'cuda:1'.
             dtype: of the generator: 'float32', 'bfloat16', 'float16' or 'auto'.
             image_size: side of the images, px; None: what the module was trained on, or the UNet's own size.
             textual_inversions: words of your own, safetensors files of embeddings for this generator.
+            config_from: for a single file, a diffusers pipeline folder of the same kind: its configs, tokenizer and
+                scheduler are used.
+            loras: files, or 'FILE:SCALE', that are added to the weights of UNet and text encoders.
             allow_other_generator: take a module that was trained on another generator.
         Raises: UserError, one line, for a missing, pickled or unfit checkpoint or file, and for a module of another
             generator.
@@ -86,13 +91,9 @@ class GroundedPipeline:
         if grounding is not None:
             module, spec = load_grounding(Path(grounding))  # before the generator, which takes seconds
         picked = pick_device(device)
-        pipeline = load_pipeline(checkpoint, dtype=pick_dtype(dtype, picked))
+        configs, added = str(config_from or ""), [str(lora) for lora in loras]
+        pipeline = load_pipeline(checkpoint, dtype=pick_dtype(dtype, picked), config_from=configs, loras=added)
         phrases = {}
-        if textual_inversions and getattr(pipeline, "text_encoder_2", None) is not None:
-            raise UserError(
-                f"generator '{checkpoint}' has two text encoders, textual inversions need one; take a Stable Diffusion "
-                "1.x or 2.x pipeline"
-            )
         for token, file in _inversions(textual_inversions):
             try:
                 phrase = add_textual_inversion(pipeline, file, token=token)
@@ -104,7 +105,8 @@ class GroundedPipeline:
         if image_size is None:
             factor = 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
             image_size = spec.image_size if spec else pipeline.unet.config.sample_size * factor
-        loaded = Generator(pipeline.to(picked), image_size=image_size, generator_id=generator_id(checkpoint))
+        loaded_id = generator_id(checkpoint, config_from=configs, loras=added)
+        loaded = Generator(pipeline.to(picked), image_size=image_size, generator_id=loaded_id)
         if grounding is None or module is None or spec is None:
             return cls(loaded, None, _phrases=phrases)
         grounder = Grounder.of(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from diffground.errors import UserError
-from diffground.runtime.fingerprint import is_hub_id
+from diffground.runtime.fingerprint import is_hub_id, parse_lora
 
 PIPELINE_PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 """Folders of a diffusers pipeline that hold weights; the last one only for Stable Diffusion XL."""
@@ -16,11 +17,20 @@ _CONVERT = "load it where you trust it with diffusers and write it with save_pre
 _PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
 
-def check_pipeline_folder(checkpoint: str) -> None:
-    """Raises: UserError unless `checkpoint` is a hub id or a diffusers pipeline folder with safetensors."""
+def check_pipeline_folder(checkpoint: str, *, config_from: str = "", loras: Sequence[str] = ()) -> None:
+    """Raises: UserError unless `checkpoint` is a hub id, a diffusers pipeline folder with safetensors, or a single
+    .safetensors file with `config_from`, a pipeline folder; and for `loras` that parse_lora refuses.
+    """
     name, folder = f"generator.checkpoint '{checkpoint}'", Path(checkpoint)
+    for lora in loras:
+        parse_lora(lora)
     if folder.is_file():
-        raise UserError(f"{name} is a file, must be a diffusers pipeline folder or hub id; {_CONVERT}")
+        _check_single_file(name, folder, config_from=config_from)
+        return
+    if config_from:
+        raise UserError(
+            f"generator.config_from '{config_from}' is only for a single file, and {name} is none; set it to ''"
+        )
     if not folder.exists():
         if is_hub_id(checkpoint):
             return
@@ -34,6 +44,20 @@ def check_pipeline_folder(checkpoint: str) -> None:
             raise UserError(
                 f"{name}: {part} has pickled weights only ({', '.join(pickled)}), must have safetensors; {_CONVERT}"
             )
+
+
+def _check_single_file(name: str, file: Path, *, config_from: str) -> None:
+    if file.suffix != ".safetensors":
+        raise UserError(f"{name} is a file, must be a diffusers pipeline folder, hub id or .safetensors; {_CONVERT}")
+    if not config_from:
+        raise UserError(
+            f"{name} is a single file, which has no configs and no tokenizer; set generator.config_from to a diffusers "
+            "pipeline folder of the same kind (its weights are not needed)"
+        )
+    if not (Path(config_from) / "model_index.json").is_file():
+        raise UserError(
+            f"generator.config_from '{config_from}' has no model_index.json; give a diffusers pipeline folder"
+        )
 
 
 def check_grounding_folder(folder: Path) -> None:

@@ -14,6 +14,7 @@ from diffground.runtime.openmp import wait_briefly
 
 
 def profile(args: argparse.Namespace) -> None:
+    from diffground.reproduction.choice import choose, keep_edited
     from diffground.reproduction.composition import compose_params, write_params
 
     text = compose_params(args.name, conf=Path("conf"), overrides=args.overrides)
@@ -21,7 +22,11 @@ def profile(args: argparse.Namespace) -> None:
         from diffground.reproduction.smoke import build_components
 
         build_components(Path("models/smoke"))
+    notices = [keep_edited(paths.PARAMS, conf=Path("conf"), replaced_by=text)]
     write_params(text, paths.PARAMS)
+    notices.append(choose(args.name, args.overrides, composed=text, root=Path()))
+    for notice in filter(None, notices):
+        print(notice, file=sys.stderr)
     print(f"{paths.PARAMS}: profile '{args.name}'")
 
 

@@ -13,12 +13,13 @@ import torch
 
 from diffground.data.labelled import LabelledSample, oracle_sample
 from diffground.diffusion.generator import Generator
+from diffground.diffusion.load import load_generator
 from diffground.grounding.features import CachedFeatures
 from diffground.grounding.fit import spec_for
 from diffground.grounding.train import TrainingSet, train_module
 from diffground.prompts import PromptRecord
 from diffground.reproduction.config import Params
-from diffground.runtime.device import pick_dtype, setup
+from diffground.runtime.device import setup
 from diffground.segmentation.protocol2 import fit_segmenter
 from diffground.vocabulary import Vocabulary, photograph_of
 
@@ -85,7 +86,7 @@ def measure(params: Params, vocabulary: Vocabulary) -> Rates:
     """Time the parts on this machine; it takes about ten seconds after the checkpoints are loaded."""
     device = setup(params.runtime)
     p = params.generator
-    generator = Generator.load(p.checkpoint, device=device, dtype=pick_dtype(p.dtype, device), image_size=p.image_size)
+    generator = load_generator(p, device)
     num = min(p.batch_size, 8)
     prompts = [photograph_of(vocabulary.phrases[vocabulary.used[0]])] * num
     noise, predict = generator.noise(list(range(num))), generator.predictor(prompts)

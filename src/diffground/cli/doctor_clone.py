@@ -90,7 +90,7 @@ def weights() -> Iterator[Finding]:
     yield Finding("ok", "profile", params.profile)
     generator = params.generator.checkpoint
     try:
-        check_pipeline_folder(generator)
+        check_pipeline_folder(generator, config_from=params.generator.config_from, loras=params.generator.loras)
     except UserError as error:
         yield Finding("fail", "generator", str(error), _RESTORE)
     else:

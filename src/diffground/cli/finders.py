@@ -33,6 +33,8 @@ def grounding_finder(
         device=str(device),
         dtype=p.dtype,
         image_size=p.image_size,
+        config_from=p.config_from or None,
+        loras=p.loras,
         allow_other_generator=allow_other_generator,
     )
 

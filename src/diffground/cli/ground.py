@@ -45,6 +45,8 @@ def ground(
         dtype=p.dtype,
         image_size=p.image_size,
         textual_inversions=textual_inversions,
+        config_from=p.config_from or None,
+        loras=p.loras,
         allow_other_generator=allow_other_generator,
     )
     [sample] = pipeline(

@@ -20,7 +20,7 @@ from diffground.model_folders import check_grounding_folder, check_inversion_fil
 from diffground.reproduction import paths
 from diffground.reproduction.config import Params, load_params
 from diffground.reproduction.metrics import read_metrics
-from diffground.runtime.fingerprint import checkpoint_fingerprint
+from diffground.runtime.fingerprint import checkpoint_fingerprint, generator_fingerprint
 from diffground.runtime.instruction_set import limit_instruction_set
 from diffground.runtime.openmp import wait_briefly
 
@@ -40,7 +40,8 @@ def run_ground(args: argparse.Namespace, *, grounding: Path, inversions: Sequenc
     out = args.out or (_SEVERAL if is_several else _ONE)
     _check_out_name(out, is_folder=is_folder)
     params = load_params(paths.PARAMS)
-    check_pipeline_folder(params.generator.checkpoint)
+    g = params.generator
+    check_pipeline_folder(g.checkpoint, config_from=g.config_from, loras=g.loras)
     if args.method == "grounding":
         check_grounding_folder(grounding)
     for _, file in inversions:
@@ -149,7 +150,7 @@ def _settings(
     p = params.generator
     return {
         "diffground": __version__,
-        "generator": checkpoint_fingerprint(p.checkpoint),
+        "generator": generator_fingerprint(p.checkpoint, config_from=p.config_from, loras=p.loras),
         "image_size": p.image_size,
         "dtype": p.dtype,
         "sampling": asdict(p.sampling),

@@ -43,6 +43,8 @@ def ground_many(
         device=str(device),
         dtype=p.dtype,
         image_size=p.image_size,
+        config_from=p.config_from or None,
+        loras=p.loras,
         textual_inversions=textual_inversions,
         allow_other_generator=allow_other_generator,
     )

@@ -16,7 +16,7 @@ from diffground.model_folders import check_grounding_folder, check_pipeline_fold
 from diffground.prompts import check_words
 from diffground.reproduction import paths
 from diffground.reproduction.config import load_params
-from diffground.runtime.fingerprint import checkpoint_fingerprint
+from diffground.runtime.fingerprint import checkpoint_fingerprint, generator_fingerprint
 from diffground.runtime.instruction_set import limit_instruction_set
 from diffground.runtime.openmp import wait_briefly
 from diffground.vocabulary import closest, load_vocabulary, photograph_of
@@ -43,7 +43,8 @@ def _with_grounding(args: argparse.Namespace, grounding: Path) -> _Plan:
     prompt = photograph_of(*args.category) if args.prompt is None else args.prompt
     check_words(prompt, args.category)
     params = load_params(paths.PARAMS)
-    check_pipeline_folder(params.generator.checkpoint)
+    g = params.generator
+    check_pipeline_folder(g.checkpoint, config_from=g.config_from, loras=g.loras)
     remedy = "shorten it" if args.prompt else "ask for fewer words at a time"
     check_length(prompt, limit=token_limit(params.generator.checkpoint), remedy=remedy)
     check_grounding_folder(grounding)
@@ -54,7 +55,7 @@ def _with_grounding(args: argparse.Namespace, grounding: Path) -> _Plan:
         "words": args.category,
         "prompt": prompt,
         "mask_threshold": threshold,
-        "generator": checkpoint_fingerprint(params.generator.checkpoint),
+        "generator": generator_fingerprint(g.checkpoint, config_from=g.config_from, loras=g.loras),
         "grounding": checkpoint_fingerprint(grounding),
         "image_size": params.generator.image_size,
         "dtype": params.generator.dtype,

@@ -100,13 +100,24 @@ class Generator:
         self._feature_channels: dict[int, int] = {}
 
     @classmethod
-    def load(cls, checkpoint: str, *, device: torch.device, dtype: torch.dtype, image_size: int) -> Generator:
-        """Read a diffusers pipeline folder or hub id (safetensors only).
+    def load(
+        cls,
+        checkpoint: str,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        image_size: int,
+        config_from: str = "",
+        loras: Sequence[str] = (),
+    ) -> Generator:
+        """Read a diffusers pipeline folder, hub id or single file (safetensors only).
 
+        config_from, loras: as load_pipeline takes them.
         Raises: UserError when it is missing, pickled or no Stable Diffusion (1.x, 2.x, XL) pipeline.
         """
-        pipeline = load_pipeline(checkpoint, dtype=dtype).to(device)
-        return cls(pipeline, image_size=image_size, generator_id=generator_id(checkpoint))
+        pipeline = load_pipeline(checkpoint, dtype=dtype, config_from=config_from, loras=loras).to(device)
+        loaded_id = generator_id(checkpoint, config_from=config_from, loras=loras)
+        return cls(pipeline, image_size=image_size, generator_id=loaded_id)
 
     @property
     def device(self) -> torch.device:

@@ -5,10 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, SchedulerMixin
 
 from diffground.diffusion.sampling import SAMPLERS, Sampling
 from diffground.errors import UserError
+
+_PREDICTIONS = ("epsilon", "v_prediction", "sample")
+
+
+def check_scheduler(scheduler: SchedulerMixin) -> None:
+    """Raises: UserError for a scheduler that has no noise schedule of diffusion (flow matching, EDM, consistency …):
+    its UNet would be sampled as if it predicted noise.
+    """
+    config = scheduler.config
+    prediction = config.get("prediction_type", "epsilon")
+    is_flow = bool(config.get("use_flow_sigmas")) or prediction not in _PREDICTIONS
+    if is_flow or not hasattr(scheduler, "alphas_cumprod"):
+        what = f", which predicts {prediction}" if is_flow else ""
+        raise UserError(
+            f"generator.checkpoint: its scheduler is {type(scheduler).__name__}{what}; must be one with a noise "
+            "schedule of diffusion, as DDIMScheduler; take a Stable Diffusion 1.x, 2.x or XL pipeline"
+        )
 
 
 def sampling_scheduler(config: Mapping[str, Any], sampling: Sampling) -> DDIMScheduler | DPMSolverMultistepScheduler:

@@ -104,7 +104,7 @@ class GeneratorConfig:
     """The frozen text-to-image model and its sampler."""
 
     checkpoint: NonEmptyStr
-    """A diffusers pipeline folder or hub id."""
+    """A diffusers pipeline folder or hub id, or a single .safetensors file in the original layout."""
     image_size: PositiveInt
     """Side of a generated image, px."""
     sampler: Literal["ddim", "dpmsolver++"]
@@ -125,6 +125,10 @@ class GeneratorConfig:
     """Samples per shard."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
     """'float32', 'bfloat16', 'float16'; 'auto' is bfloat16 where the device has instructions for it, else float32."""
+    config_from: str = ""
+    """For a single file: a diffusers pipeline folder of the same kind, which gives configs, tokenizer and scheduler."""
+    loras: tuple[NonEmptyStr, ...] = ()
+    """LoRA files (.safetensors) that are added to the weights: 'FILE', or 'FILE:SCALE' (default 1)."""
 
     @property
     def sampling(self) -> Sampling:

@@ -6,13 +6,14 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from diffground.data.stickers.sprites import drawn_categories
 from diffground.errors import UserError, in_one_line
 from diffground.ranges import Fraction
 from diffground.vocabulary import closest
@@ -132,7 +133,7 @@ def _check_together(params: Any) -> None:
     """Rules that concern more than one key."""
     vocabulary, data, generator, grounding = params.vocabulary, params.data, params.generator, params.grounding
     categories = vocabulary.load().categories
-    without_art = [c for c in categories if c not in drawn_categories()] if data.source == "stickers" else []
+    without_art = [c for c in categories if c not in _drawn_categories()] if data.source == "stickers" else []
     if without_art:
         raise UserError(
             f"{vocabulary.file}: data.source 'stickers' has no art of '{without_art[0]}'; take another source of real "
@@ -176,6 +177,12 @@ def _check_together(params: Any) -> None:
         raise UserError(
             "text2mask.num_images must be at least 1 where 'text2mask' is one of segmenter.training_sets, got 0"
         )
+
+
+def _drawn_categories() -> set[str]:
+    """Every concept that the mini world has artwork of. Its module is not imported: stages would depend on it."""
+    table = yaml.safe_load(files("diffground.data.stickers").joinpath("art.yaml").read_text(encoding="utf-8"))
+    return {*table["voc"], *table["further"]}
 
 
 def _check_without_real_images(params: Any) -> None:

@@ -16,7 +16,7 @@ from diffground.errors import UserError
 from diffground.reproduction.commands import git
 from diffground.reproduction.config import Params
 from diffground.reproduction.params import flat_params
-from diffground.runtime.fingerprint import checkpoint_fingerprint
+from diffground.runtime.fingerprint import generator_fingerprint
 from diffground.tracking.models import COMMIT, DVC_EXPERIMENT, PROFILE, STAGE
 
 # files that DVC and `diffground profile` write while the pipeline runs; they are not changes of the code
@@ -29,7 +29,8 @@ def describe_reproduction(params: Params) -> dict[str, Any]:
     settings = {key: value for key, value in asdict(params).items() if key not in ("runtime", "tracking")}
     commit, experiment = _git("rev-parse", "--verify", "HEAD"), os.environ.get("DVC_EXP_NAME", "")
     identity = json.dumps([commit, experiment, settings], sort_keys=True)
-    checkpoint = params.generator.checkpoint
+    p = params.generator
+    fingerprint = generator_fingerprint(p.checkpoint, config_from=p.config_from, loras=p.loras)
     tags = {
         "mlflow.user": _user(),
         "mlflow.source.type": "LOCAL",
@@ -38,8 +39,8 @@ def describe_reproduction(params: Params) -> dict[str, Any]:
         COMMIT: commit,
         PROFILE: params.profile,
         "diffground.dirty": str(_is_dirty()).lower(),
-        "diffground.generator": checkpoint,
-        "diffground.generator.sha256": checkpoint_fingerprint(checkpoint),
+        "diffground.generator": p.checkpoint,
+        "diffground.generator.sha256": fingerprint,
         DVC_EXPERIMENT: experiment,
     }
     return {

@@ -1,4 +1,4 @@
-"""Pipelines in the structure of Stable Diffusion 2.x and XL with few channels and random weights."""
+"""Pipelines in the structure of Stable Diffusion 1.x, 2.x and XL with few channels and random weights."""
 
 from __future__ import annotations
 
@@ -18,6 +18,32 @@ IMAGE_SIZE = 128
 """px; the autoencoder's factor is 8, as that of every Stable Diffusion."""
 CHANNELS = 20
 """Of the UNet's finest blocks, which have 320 in the published models."""
+
+
+def build_sd1() -> StableDiffusionPipeline:
+    """Four sizes, eight heads at every size, projections by convolution, predicts noise: as stable-diffusion-v1-5."""
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer()
+    unet = UNet2DConditionModel(
+        sample_size=IMAGE_SIZE // 8,
+        in_channels=4,
+        out_channels=4,
+        norm_num_groups=4,
+        layers_per_block=2,
+        block_out_channels=(16, 32, 64, 64),
+        attention_head_dim=8,
+        cross_attention_dim=16,
+    )
+    return StableDiffusionPipeline(
+        vae=_vae(scaling_factor=0.18215),
+        unet=unet,
+        text_encoder=_text_encoder(tokenizer, dim=16, projection=0),
+        tokenizer=tokenizer,
+        scheduler=_scheduler("epsilon"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
 
 
 def build_sd2(*, prediction_type: str = "v_prediction") -> StableDiffusionPipeline:

@@ -9,10 +9,12 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 
+from diffground import GroundedPipeline
 from diffground.diffusion.generator import Generator
 from diffground.diffusion.textual_inversion import add_textual_inversion
 from diffground.errors import UserError
 from diffground.prompts import token_spans
+from tests.unit.diffusion.architectures import build_sdxl
 from tests.unit.diffusion.conftest import IMAGE_SIZE, build_pipeline
 
 EMBEDDING = torch.linspace(-20, 20, 16)
@@ -126,3 +128,53 @@ def test_files_that_are_missing_pickled_or_damaged_are_refused(
     ):
         with pytest.raises(UserError, match=message):
             add_textual_inversion(pipeline, tmp_path / name)
+
+
+def test_the_two_encoders_of_xl_get_a_vector_each(tmp_path: Path) -> None:
+    pipeline = build_sdxl()
+    first, second = torch.linspace(-20, 20, 2 * 16).reshape(2, 16), torch.linspace(-20, 20, 2 * 24).reshape(2, 24)
+    path = saved(tmp_path, {"clip_g": second, "clip_l": first}, name="rex.safetensors")
+    phrase = add_textual_inversion(pipeline, path)
+    assert phrase == "rex rex_1"
+    for tokenizer, encoder, vectors in (
+        (pipeline.tokenizer, pipeline.text_encoder, first),
+        (pipeline.tokenizer_2, pipeline.text_encoder_2, second),
+    ):
+        rows = encoder.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids(phrase.split())]
+        torch.testing.assert_close(rows.detach(), vectors)
+    before = Generator(build_sdxl(), image_size=128, generator_id="").embed(["a dog"])
+    generator = Generator(pipeline, image_size=128, generator_id="")
+    assert torch.equal(generator.embed(["a dog"]), before)
+    assert not torch.allclose(generator.embed([f"a {phrase}"]), generator.embed(["a dog"]))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        (
+            {"clip_l": torch.zeros(16)},
+            "must hold clip_l and clip_g, as this generator has two .* got clip_l;",
+        ),
+        ({"<rex>": torch.zeros(16)}, "got <rex>; give a textual inversion for Stable Diffusion XL"),
+        ({"clip_l": torch.zeros(16), "clip_g": torch.zeros(16)}, "have 16 numbers, those of this text encoder 24"),
+        ({"clip_l": torch.zeros(1, 16), "clip_g": torch.zeros(2, 24)}, "same number of vectors"),
+    ],
+)
+def test_what_does_not_fit_xl_is_refused_and_nothing_is_added(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], message: str
+) -> None:
+    pipeline = build_sdxl()
+    num_tokens = len(pipeline.tokenizer)
+    with pytest.raises(UserError, match=message):
+        add_textual_inversion(pipeline, saved(tmp_path, tensors), token="<rex>")
+    assert len(pipeline.tokenizer) == len(pipeline.tokenizer_2) == num_tokens
+
+
+def test_the_public_pipeline_of_xl_takes_an_inversion(tmp_path: Path) -> None:
+    build_sdxl().save_pretrained(tmp_path / "pipeline")
+    path = saved(tmp_path, {"clip_l": torch.linspace(-20, 20, 16), "clip_g": torch.linspace(-20, 20, 24)})
+    pipe = GroundedPipeline.from_pretrained(
+        tmp_path / "pipeline", grounding=None, device="cpu", textual_inversions={"<rex>": path}
+    )
+    out = pipe("a <rex> and a dog", words=["<rex>"], num_steps=1, guidance_scale=3, mask_threshold=0.5)
+    assert out[0].masks.shape == (1, 128, 128)

@@ -216,7 +216,7 @@ def test_every_parameter_has_a_range_unless_it_is_a_switch_or_a_text_that_may_be
     kinds = leaves(Params)
     assert len(kinds) > 100
     without = {key for key, kind in kinds.items() if kind is not bool and get_origin(kind) not in (Annotated, Literal)}
-    assert without == {"data.root", "prompts.contexts", "runtime.ray_address"}
+    assert without == {"data.root", "generator.config_from", "prompts.contexts", "runtime.ray_address"}
 
 
 def test_a_number_in_quotes_is_text_and_a_choice_is_no_number(tmp_path, values):
@@ -243,3 +243,10 @@ def test_flat_parameters_keep_values_order_and_what_is_no_section():
     sections = {"profile": "mini", "b": {"y": (1, 2), "x": None}, "a": {}, "c": {"z": 0.5}}
     expected = [("profile", "mini"), ("b.y", (1, 2)), ("b.x", None), ("c.z", 0.5)]
     assert list(flat_params(sections).items()) == expected
+
+
+def test_a_file_from_before_single_files_and_loras_is_read(tmp_path, values):
+    del values["generator"]["config_from"], values["generator"]["loras"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    generator = load_params(tmp_path / "params.yaml").generator
+    assert (generator.config_from, generator.loras) == ("", ())

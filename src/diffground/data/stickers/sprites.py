@@ -50,18 +50,12 @@ class SpriteBook:
         return {c: [s.name for s in self.val[c] if s.name not in {t.name for t in self.train[c]}] for c in self.val}
 
 
-def drawn_categories() -> set[str]:
-    """Every concept that art.yaml has artwork of."""
-    table = _read_art()
-    return {*table["voc"], *table["further"]}
-
-
 def load_sprites() -> SpriteBook:
     """Rasterise every artwork of art.yaml.
 
     Raises: UserError when an emoji package or one of its files is missing.
     """
-    table = _read_art()
+    table = yaml.safe_load(files(__package__).joinpath("art.yaml").read_text())
 
     def rasterised(category: str, specs: list[ArtSpec]) -> list[Sprite]:
         return [rasterise(category, spec, read_svg=_read_svg) for spec in specs]
@@ -70,11 +64,6 @@ def load_sprites() -> SpriteBook:
     val = {c: rasterised(c, arts.get("val", arts["train"])) for c, arts in table["voc"].items()}
     further = {c: rasterised(c, arts["train"]) for c, arts in table["further"].items()}
     return SpriteBook(train=train, val=val, further=further)
-
-
-def _read_art() -> dict[str, dict[str, Any]]:
-    table: dict[str, dict[str, Any]] = yaml.safe_load(files(__package__).joinpath("art.yaml").read_text())
-    return table
 
 
 def rasterise(category: str, spec: ArtSpec, *, read_svg: Callable[[str], str]) -> Sprite:
