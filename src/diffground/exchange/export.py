@@ -234,10 +234,11 @@ def _summary(out: Path, counts: Counts, overview: Overview, options: ExportOptio
         lines.append(f"no image in {', '.join(missing)}: there are too few different prompts; another --seed may help")
     if counts.empty or counts.not_found:
         lines.append(
-            f"{counts.empty} images have no object; {counts.not_found} named categories have no pixel in their image"
+            f"images without an object: {counts.empty}; "
+            f"named categories without a pixel in their image: {counts.not_found}"
         )
     if counts.ignored and "yolo" in options.formats:
-        lines.append(f"{counts.ignored} images have ignored pixels (255), which are background in yolo")
+        lines.append(f"images with ignored pixels (255), which are background in yolo: {counts.ignored}")
     return lines
 
 

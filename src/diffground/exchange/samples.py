@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from diffground.data.labelled import LabelledSample
+from diffground.data.labelled import CATEGORIES_FILE, LabelledSample
 from diffground.data.palette import IGNORE
 from diffground.data.shards import REMEDY, Sample, decode_json
 from diffground.errors import UserError
 from diffground.exchange.objects import Object, find_objects
 
-CATEGORIES_FILE = "categories.json"
 IMAGE, LABEL, META = "image.png", "label.png", "meta.json"
 
 

@@ -133,12 +133,14 @@ def test_images_without_objects_and_named_categories_without_pixels_are_counted(
     sample = image_sample(id="a", prompt="a dog", categories=["dog"], settings={}, image=image, label=label)
     write_shard(tmp_path / "shards/000000.tar", [sample])
     lines = export(tmp_path / "shards", tmp_path / "out", "voc", "coco", "yolo", "hf", "png")
-    assert lines[1] == "1 images have no object; 1 named categories have no pixel in their image"
+    assert lines[1] == "images without an object: 1; named categories without a pixel in their image: 1"
     assert (tmp_path / "out/yolo/labels/train/a.txt").read_text() == ""
 
 
 def test_ignored_pixels_that_yolo_cannot_say_are_reported(shards: Path, tmp_path: Path) -> None:
-    assert export(shards, tmp_path / "out", "yolo")[-1].startswith("6 images have ignored pixels (255)")
+    assert export(shards, tmp_path / "out", "yolo")[-1] == (
+        "images with ignored pixels (255), which are background in yolo: 6"
+    )
 
 
 KILLED = """
