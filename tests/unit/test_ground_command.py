@@ -132,6 +132,17 @@ def test_a_word_of_several_vectors_is_written_as_one(place: Path, capsys: pytest
     assert Path("u.<my-cat>.png").read_bytes() == Path("u.<my-cat>_<my-cat>_1_<my-cat>_2.png").read_bytes()
 
 
+def test_of_several_prompts_some_may_have_a_word_of_one_s_own(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [PROMPT, "a photograph of a dog", "--word", "my-cat.safetensors", "-c", "<my-cat>", "-c", "dog"]
+    code, out, errors = ground(capsys, *asked, "-o", "out", "--batch-size", "1")
+    assert (code, errors[:-1], out.splitlines()[-1]) == (0, [], "out: 2 images done")
+    words = {}
+    for path in Path("out").rglob("meta.json"):
+        record = json.loads(path.read_text())
+        words[record["prompt"]] = [entry["word"] for entry in record["words"]]
+    assert words == {PROMPT: ["<my-cat>", "dog"], "a photograph of a dog": ["dog"]}
+
+
 def test_spelling_out_gives_the_tokens_that_diffusers_does(checkpoint: Path, tmp_path: Path) -> None:
     save_file({"emb_params": torch.stack([VECTOR, -VECTOR])}, tmp_path / "two.safetensors")
     pipeline = StableDiffusionPipeline.from_pretrained(checkpoint, safety_checker=None)

@@ -16,6 +16,7 @@ import yaml
 from diffground.cli import doctor_clone, doctor_machine
 from diffground.cli.doctor import doctor
 from diffground.cli.findings import Finding
+from diffground.reproduction.commands import DVC_TEMPORARY
 from tests.scratch import ScratchRepository
 
 ROOT = Path(__file__).parents[3]
@@ -108,8 +109,8 @@ def test_lock_files_that_were_left_and_a_damaged_dvc_lock_are_found(clone: Path)
     assert of_clone()["dvc"].status == "ok"
     Path(".git/index.lock").touch()
     Path("dvc.lock").write_text(Path("dvc.lock").read_text()[:-30])
-    Path(".dvc/tmp").mkdir(exist_ok=True)
-    (Path(".dvc") / "tmp" / "rwlock").write_text('{"read": ')
+    DVC_TEMPORARY.mkdir(exist_ok=True)
+    (DVC_TEMPORARY / "rwlock").write_text('{"read": ')
     found = of_clone()
     assert found["git lock"].status == "warn" and found["git lock"].fix.endswith("rm .git/index.lock")
     assert found["dvc lock"].fix == found["dvc"].fix == "run `diffground recover`"
