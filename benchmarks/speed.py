@@ -80,7 +80,14 @@ def measure(params: Params, *, batch_size: int, repeats: int) -> dict[str, float
     """Seconds of each case, for one batch where its name says nothing else."""
     p = params.generator
     sampling = replace(p.sampling, guidance_interval=())  # plain diffusers has guidance in all steps
-    generator = Generator.load(p.checkpoint, device=torch.device("cpu"), dtype=torch.float32, image_size=p.image_size)
+    generator = Generator.load(
+        p.checkpoint,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        image_size=p.image_size,
+        config_from=p.config_from,
+        loras=p.loras,
+    )
     plain = plain_pipeline(p.checkpoint, sampling)
     words = [WORDS[i % len(WORDS)] for i in range(batch_size)]
     prompts, seeds = [photograph_of(*of) for of in words], list(range(batch_size))

@@ -231,14 +231,16 @@ def test_what_does_not_fit_is_one_line(
     assert not list(place.glob("*.png"))
 
 
-def test_two_text_encoders_take_no_word(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_text_encoders_take_no_word_of_one(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     build_sdxl().save_pretrained(place / "xl")
     params = yaml.safe_load(Path("params.yaml").read_text())
     params["generator"] |= {"checkpoint": "xl", "image_size": 128}
     Path("params.yaml").write_text(yaml.safe_dump(params))
     code, _, errors = ground(capsys, PROMPT, "-c", "dog", "--word", "my-cat.safetensors")
     assert code == 2
-    assert errors[-1].startswith("error: generator 'xl' has two text encoders, textual inversions need one;")
+    assert errors[-1].startswith(
+        "error: my-cat.safetensors: must hold clip_l and clip_g, as this generator has two text encoders,"
+    )
 
 
 def test_a_file_named_with_an_equals_sign_is_a_file(tmp_path: Path) -> None:
