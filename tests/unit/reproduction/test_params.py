@@ -125,8 +125,11 @@ def test_a_wrong_type_is_named_with_the_right_one_and_the_value(tmp_path, values
             "coco",
             "data.root must not be empty where data.source is 'coco'; name the folder of COCO 2017",
         ),
-        ("data", "source", "web", "data.source must be one of stickers, voc, coco, got 'web'"),
-        ("data", "annotations", "keypoints", "data.annotations must be one of instances, panoptic, got 'keypoints'"),
+        ("data", "source", "web", "data.source must be one of stickers, voc, coco, folder, got 'web'"),
+        ("data", "source", "folder", "data.root must not be empty where data.source is 'folder'; name the folder that"),
+        ("data", "annotations", "keypoints", "data.annotations must be instances, panoptic or a path that ends in .json"),
+        ("data", "annotations", "instance", "got 'instance'; did you mean 'instances'?"),
+        ("data", "binary_label", "dog", "data.binary_label must be '' where data.source is 'stickers', which has no"),
         ("data", "train_list", "val", "data.train_list and data.val_list must differ, got 'val' for both"),
         ("vocabulary", "name", "coco", "vocabulary.pairs must be 'data' or 'data_val' for 'coco'"),
         ("vocabulary", "name", "sticker_coco", "vocabulary.pairs must be 'data' or 'data_val' for 'sticker_coco'"),
@@ -205,7 +208,7 @@ def test_every_parameter_has_a_range_unless_it_is_a_switch_or_a_text_that_may_be
     kinds = leaves(Params)
     assert len(kinds) > 100
     without = {key for key, kind in kinds.items() if kind is not bool and get_origin(kind) not in (Annotated, Literal)}
-    assert without == {"data.root", "prompts.contexts", "runtime.ray_address"}
+    assert without == {"data.root", "data.binary_label", "prompts.contexts", "runtime.ray_address"}
 
 
 def test_a_number_in_quotes_is_text_and_a_choice_is_no_number(tmp_path, values):
