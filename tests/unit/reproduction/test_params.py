@@ -127,7 +127,12 @@ def test_a_wrong_type_is_named_with_the_right_one_and_the_value(tmp_path, values
         ),
         ("data", "source", "web", "data.source must be one of stickers, voc, coco, folder, got 'web'"),
         ("data", "source", "folder", "data.root must not be empty where data.source is 'folder'; name the folder that"),
-        ("data", "annotations", "keypoints", "data.annotations must be instances, panoptic or a path that ends in .json"),
+        (
+            "data",
+            "annotations",
+            "keypoints",
+            "data.annotations must be instances, panoptic or a path that ends in .json",
+        ),
         ("data", "annotations", "instance", "got 'instance'; did you mean 'instances'?"),
         ("data", "binary_label", "dog", "data.binary_label must be '' where data.source is 'stickers', which has no"),
         ("data", "train_list", "val", "data.train_list and data.val_list must differ, got 'val' for both"),
