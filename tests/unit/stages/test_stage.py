@@ -147,7 +147,11 @@ def test_prepare_data_copies_a_plain_folder(clone):
     assert VocDataset(clone / "data/real", "val").ids == ["my dog"]
     (clone / "mine/masks").mkdir()
     Image.new("L", (8, 6), 255).save(clone / "mine/masks/my dog.png")
-    assert_one_line(call(clone, "prepare_data"), "mine/masks/my dog.png: holds only 0 and 255, and 255 means ignored")
+    refused = call(clone, "prepare_data")
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].startswith(
+        "error: mine/masks/my dog.png: holds only 0 and 255, and 255 means"
+    )
     change(clone, data={"binary_label": "dog"})
     assert call(clone, "prepare_data").returncode == 0
     assert (VocDataset(clone / "data/real", "val").label(0) == 12).all()
