@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from diffground.errors import UserError, in_one_line
 
@@ -121,7 +121,10 @@ def _in_8_bits(image: Image.Image, name: str | Path) -> Image.Image:
 
 
 def _unreadable(name: str | Path, error: Exception) -> UserError:
-    return UserError(f"{name}: not an image that can be read ({in_one_line(error, limit=100) or type(error).__name__})")
+    reason = in_one_line(error, limit=100) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        reason = "of no format that is known"
+    return UserError(f"{name}: not an image that can be read ({reason})")
 
 
 def _from_array(array: np.ndarray[Any, Any]) -> np.ndarray:

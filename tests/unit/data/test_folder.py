@@ -87,7 +87,7 @@ def test_a_turned_photograph_is_written_as_its_mask_is(source, tmp_path, mask_si
     prepare(source, tmp_path / "real")
     found, label = VocDataset(tmp_path / "real", "val")[0]
     assert label.shape == mask_size[::-1] == found.shape[:2]
-    assert found[1, 8 if not is_turned else 7, 0] < 60 if not is_turned else found[1, 7, 0] > 200
+    assert (found[1, 7 if is_turned else 8, 0] > 150) == is_turned  # red
 
 
 def test_masks_of_0_and_255_need_a_label(source, tmp_path):

@@ -125,9 +125,17 @@ def test_a_wrong_type_is_named_with_the_right_one_and_the_value(tmp_path, values
             "coco",
             "data.root must not be empty where data.source is 'coco'; name the folder of COCO 2017",
         ),
-        ("data", "source", "web", "data.source must be one of none, stickers, voc, coco, got 'web'"),
+        ("data", "source", "web", "data.source must be one of none, stickers, voc, coco, folder, got 'web'"),
+        ("data", "source", "folder", "data.root must not be empty where data.source is 'folder'; name the folder that"),
+        (
+            "data",
+            "annotations",
+            "keypoints",
+            "data.annotations must be instances, panoptic or a path that ends in .json",
+        ),
+        ("data", "annotations", "instance", "got 'instance'; did you mean 'instances'?"),
+        ("data", "binary_label", "dog", "data.binary_label must be '' where data.source is 'stickers', which has no"),
         ("data", "source", "none", "inversion.num_val must be 0 where data.source is 'none': there are no real images"),
-        ("data", "annotations", "keypoints", "data.annotations must be one of instances, panoptic, got 'keypoints'"),
         ("data", "train_list", "val", "data.train_list and data.val_list must differ, got 'val' for both"),
         ("vocabulary", "file", "coco", "data.source 'stickers' has no art of 'fire hydrant'; take another source"),
         (
@@ -216,7 +224,9 @@ def test_every_parameter_has_a_range_unless_it_is_a_switch_or_a_text_that_may_be
     kinds = leaves(Params)
     assert len(kinds) > 100
     without = {key for key, kind in kinds.items() if kind is not bool and get_origin(kind) not in (Annotated, Literal)}
-    assert without == {"data.root", "generator.config_from", "prompts.contexts", "runtime.ray_address"}
+    assert without == {
+        "data.root", "data.binary_label", "generator.config_from", "prompts.contexts", "runtime.ray_address",
+    }  # fmt: skip
 
 
 def test_a_number_in_quotes_is_text_and_a_choice_is_no_number(tmp_path, values):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 import diffground
 from diffground.data.shards import list_shards, read_samples
@@ -134,6 +135,28 @@ def test_prepare_data_copies_a_devkit(clone):
     change(clone, data={"source": "voc", "root": "devkit"})
     assert call(clone, "prepare_data").returncode == 0
     assert len(VocDataset(clone / "data/real", "val")) == 2
+
+
+def test_prepare_data_copies_a_plain_folder(clone):
+    (clone / "mine/images").mkdir(parents=True)
+    Image.new("RGB", (8, 6)).save(clone / "mine/images/my dog.jpeg")
+    change(clone, data={"source": "folder", "root": "mine"})
+    result = call(clone, "prepare_data")
+    assert result.returncode == 0
+    assert "warning: mine: 1 of 1 images of list 'val' have no mask" in result.stderr
+    assert VocDataset(clone / "data/real", "val").ids == ["my dog"]
+    (clone / "mine/masks").mkdir()
+    Image.new("L", (8, 6), 255).save(clone / "mine/masks/my dog.png")
+    refused = call(clone, "prepare_data")
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].startswith(
+        "error: mine/masks/my dog.png: holds only 0 and 255, and 255 means"
+    )
+    change(clone, data={"binary_label": "dog"})
+    assert call(clone, "prepare_data").returncode == 0
+    assert (VocDataset(clone / "data/real", "val").label(0) == 12).all()
+    change(clone, data={"binary_label": "hound"})
+    assert_one_line(call(clone, "prepare_data"), "data.binary_label must be 'ignored' or one of the 20 categories")
 
 
 def test_a_missing_devkit(clone):
