@@ -106,6 +106,7 @@ def test_categories_of_a_coco_file_a_devkit_and_a_list(clone):
         (["new", "x", "--unseen", "dog"], "all 1 categories in use are unseen; at least one must be seen"),
         (["new", "x", "--seen", "dog", "--base", "mni"], "profile must be one of mini, paper_coco, paper_voc, smoke"),
         (["new", "x", "--seen", "dog", "--on", "h100"], "--on h100: not measured"),
+        (["new", "x", "--seen", "dog", "--real", "conf"], "--real conf: must be a VOC devkit (JPEGImages …) or have"),
         (["new", "x", "--from-coco", "none.json"], "none.json: no such file; give a COCO annotation file"),
         (["new", "x", "--from-list", "none.txt"], "none.txt: cannot be read; give a text file"),
         (["new", "x", "--from-voc", "none"], "none: has neither labelmap.txt nor Annotations/*.xml"),
@@ -121,6 +122,15 @@ def test_what_cannot_be_is_one_line_and_writes_nothing(clone, capsys, arguments,
     error = capsys.readouterr().err
     assert expected in error and error.startswith("error: ") and error.count("\n") == 1
     assert sorted(clone.rglob("*.yaml")) == before
+
+
+def test_real_images_are_those_of_a_folder_or_a_devkit(clone):
+    Path("photos/images").mkdir(parents=True)
+    Path("devkit/JPEGImages").mkdir(parents=True)
+    for source, folder in (("folder", "photos"), ("voc", "devkit")):
+        assert run("new", folder, "--seen", "dog,cat", "--real", folder, "--no-estimate") == 0
+        data = composed(folder).data
+        assert (data.source, data.root, data.val_list) == (source, folder, "val")
 
 
 def test_a_second_run_keeps_what_was_edited(clone, capsys):

@@ -55,7 +55,7 @@ def new(args: argparse.Namespace) -> None:
             wishes += [by_name[name] for name in by_name if name not in names]
     if not wishes:
         raise UserError("no category is given; give --seen and --unseen, or --from-coco, --from-voc or --from-list")
-    written = write_new(args.name, wishes, base=args.base, pairs=args.pairs)
+    written = write_new(args.name, wishes, base=args.base, pairs=args.pairs, real=args.real)
     vocabulary = written.params.vocabulary.load()
     print(f"{written.vocabulary_file}: {len(vocabulary.seen)} seen, {len(vocabulary.unseen)} unseen categories")
     print(f"{written.profile_file}: profile '{args.name}', all else as in '{args.base}'")
@@ -70,7 +70,8 @@ def new(args: argparse.Namespace) -> None:
 
         rates = measure(written.params, vocabulary)
         print("\n".join(as_lines(estimate(written.params, written.prompts, rates), rates)))
-    print("There are no real images: segmenters are scored on held-out synthetic ones, which is no substitute.")
+    if args.real is None:
+        print("There are no real images: segmenters are scored on held-out synthetic ones, which is no substitute.")
     print(f"Next: diffground profile {args.name} && dvc repro")
 
 

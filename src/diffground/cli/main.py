@@ -149,6 +149,12 @@ def _add_new(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pairs", choices=("all", "none"), default="all", help="which categories share a prompt (default: all)"
     )
+    parser.add_argument(
+        "--real",
+        type=Path,
+        metavar="DIR",
+        help="real images with masks to score segmenters on: a VOC devkit, or folders images and masks",
+    )
     parser.add_argument("--no-estimate", action="store_true", help="do not measure what a run costs")
     parser.add_argument("--on", metavar="DEVICE", help="estimate for another device, from the benchmark table")
     parser.set_defaults(run=actions.new)

@@ -111,12 +111,15 @@ def names_from_list(path: Path) -> list[str]:
     return names
 
 
-def write_new(name: str, wishes: Sequence[Wish], *, base: str, pairs: str, conf: Path = Path("conf")) -> NewProfile:
+def write_new(
+    name: str, wishes: Sequence[Wish], *, base: str, pairs: str, real: Path | None = None, conf: Path = Path("conf")
+) -> NewProfile:
     """Write conf/vocabulary/NAME.yaml and conf/profile/NAME.yaml, and check that they compose.
 
     Args:
         base: the profile whose checkpoints and settings are taken.
         pairs: 'all' or 'none': whether any two categories may appear together in a prompt.
+        real: folder of real images to score segmenters on: a VOC devkit, or as diffground.data.folder describes.
     Raises: UserError, and nothing is written, for a name that is in use or unfit, a base that does not exist, no seen
         category, one named twice, seen ones that the detector does not know, and words that do not fit into a prompt.
     """
@@ -134,7 +137,7 @@ def write_new(name: str, wishes: Sequence[Wish], *, base: str, pairs: str, conf:
         write_atomically(vocabulary_file, _vocabulary_text(entries, pairs=pairs))
         vocabulary = load_vocabulary(vocabulary_file)
         notes += _word_notes(vocabulary, base_params)
-        settings = _settings(base_params, vocabulary, vocabulary_file)
+        settings = _settings(base_params, vocabulary, vocabulary_file, real)
         write_atomically(profile_file, _profile_text(name, base, conf, settings))
         params = build_params(yaml.safe_load(compose_params(name, conf=conf)), Params, source=f"profile '{name}'")
     except UserError:
@@ -249,7 +252,7 @@ def _words(vocabulary: Vocabulary) -> list[str]:
     return [word for category in vocabulary.used for word in vocabulary.words[category]]
 
 
-def _settings(base: Params, vocabulary: Vocabulary, file: Path) -> dict[str, Any]:
+def _settings(base: Params, vocabulary: Vocabulary, file: Path, real: Path | None) -> dict[str, Any]:
     """What the profile changes of its base: about as many images in all, whatever the number of categories."""
     p, of_base = base.prompts, base.vocabulary.load()
     num_pairs = len(vocabulary.pairs)
@@ -262,7 +265,7 @@ def _settings(base: Params, vocabulary: Vocabulary, file: Path) -> dict[str, Any
     num_train = p.num_train_one + p.num_train_two
     return {
         "vocabulary": {"file": file.as_posix(), "pairs": "file", "unseen": [], "seen": []},
-        "data": {"source": "none"},
+        "data": _data(real),
         "inversion": {"num_train": 0, "num_val": 0},
         "text2mask": {"num_images": 0},
         "prompts": {
@@ -275,6 +278,19 @@ def _settings(base: Params, vocabulary: Vocabulary, file: Path) -> dict[str, Any
         },
         "segmenter": {"training_sets": ["synthetic"]},
     }
+
+
+def _data(real: Path | None) -> dict[str, Any]:
+    """Where real images are. Raises: UserError for a folder of neither layout."""
+    if real is None:
+        return {"source": "none"}
+    if (real / "JPEGImages").is_dir():
+        return {"source": "voc", "root": real.as_posix()}
+    if (real / "images").is_dir():
+        return {"source": "folder", "root": real.as_posix()}
+    raise UserError(
+        f"--real {real}: must be a VOC devkit (JPEGImages …) or have a folder 'images', and masks in 'masks'"
+    )
 
 
 def _profile_text(name: str, base: str, conf: Path, settings: dict[str, Any]) -> str:

@@ -45,7 +45,7 @@ from diffground.errors import UserError
 
 CATEGORIES_FILE = "categories.json"
 """Next to shards of label maps: the names of their labels, a JSON list in label order from label 1."""
-_IMAGE, _LABEL, _LATENT, _IGNORED, _META = "image.png", "label.png", "latent.npy", "ignored.png", "meta.json"
+IMAGE, LABEL, _LATENT, _IGNORED, META = "image.png", "label.png", "latent.npy", "ignored.png", "meta.json"
 _T = TypeVar("_T")
 
 
@@ -93,11 +93,11 @@ def image_sample(
         **{key: value for key, value in optional.items() if value is not None},
         **settings,
     }
-    members = {_IMAGE: encode_png(image), _META: encode_json(meta)}
+    members = {IMAGE: encode_png(image), META: encode_json(meta)}
     if latent is not None:
         members[_LATENT] = encode_array(latent)
     if label is not None:
-        members[_LABEL] = encode_label(label)
+        members[LABEL] = encode_label(label)
     return Sample(key=id, members=members)
 
 
@@ -128,7 +128,7 @@ def oracle_sample(
     members = {_mask_name(category): encode_mask(mask) for category, mask in masks.items()}
     if ignored is not None:
         members[_IGNORED] = encode_mask(ignored)
-    return Sample(key=key, members={**members, _META: encode_json(meta)})
+    return Sample(key=key, members={**members, META: encode_json(meta)})
 
 
 @dataclass(frozen=True)
@@ -197,15 +197,15 @@ class LabelledSample:
 
     def image(self) -> np.ndarray:
         """uint8 (H, W, 3)."""
-        return decode_png(_member(self.sample, _IMAGE), place=_place(self.sample, _IMAGE))
+        return decode_png(_member(self.sample, IMAGE), place=_place(self.sample, IMAGE))
 
     @property
     def has_label(self) -> bool:
-        return _LABEL in self.sample.members
+        return LABEL in self.sample.members
 
     def label(self) -> np.ndarray:
         """uint8 (H, W), 0 background, category i as i + 1, 255 ignored."""
-        return decode_label(_member(self.sample, _LABEL), place=_place(self.sample, _LABEL))
+        return decode_label(_member(self.sample, LABEL), place=_place(self.sample, LABEL))
 
     @property
     def found(self) -> tuple[str, ...]:
@@ -223,23 +223,17 @@ class LabelledSample:
 
     def without_image(self) -> LabelledSample:
         """The same without image and label map, to hold many in memory."""
-        members = {name: content for name, content in self.sample.members.items() if name not in (_IMAGE, _LABEL)}
+        members = {name: content for name, content in self.sample.members.items() if name not in (IMAGE, LABEL)}
         return replace(self, sample=replace(self.sample, members=members))
 
     @cached_property
     def _meta(self) -> dict[str, Any]:
-        try:
-            meta = decode_json(_member(self.sample, _META))
-        except ValueError:
-            meta = None
-        if not isinstance(meta, dict):
-            raise UserError(f"{_place(self.sample, _META)} is no JSON object; {REMEDY}")
-        return meta
+        return decode_record(_member(self.sample, META), place=self.sample.place)
 
     def _value(self, key: str, kind: type[_T]) -> _T:
         value = self._meta.get(key)
         if not isinstance(value, kind):
-            raise UserError(f"{_place(self.sample, _META)}: '{key}' must be {kind.__name__}, got {value!r}; {REMEDY}")
+            raise UserError(f"{_place(self.sample, META)}: '{key}' must be {kind.__name__}, got {value!r}; {REMEDY}")
         return value
 
     def _mask(self, name: str) -> np.ndarray:
@@ -277,12 +271,12 @@ class StoredLabelMap:
 
     def quality(self) -> float:
         """See LabelledSample.quality. Raises: UserError where the sample has none."""
-        members = {} if self.meta is None else {_META: read_member(self.path, self.meta)}
+        members = {} if self.meta is None else {META: read_member(self.path, self.meta)}
         return LabelledSample(Sample(self.image.key, members, self.path)).quality
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """Image uint8 (H, W, 3), label uint8 (H, W). Raises: UserError as LabelledSample and read_member do."""
-        members = {_IMAGE: read_member(self.path, self.image), _LABEL: read_member(self.path, self.label)}
+        members = {IMAGE: read_member(self.path, self.image), LABEL: read_member(self.path, self.label)}
         sample = LabelledSample(Sample(self.image.key, members, self.path))
         return sample.image(), sample.label()
 
@@ -294,10 +288,21 @@ def list_label_maps(path: Path) -> Iterator[StoredLabelMap]:
     """
     for key, group in groupby(list_members(path), key=lambda member: member.key):
         members = {member.name: member for member in group}
-        for name in (_IMAGE, _LABEL):
+        for name in (IMAGE, LABEL):
             if name not in members:
                 raise _missing(Sample(key, {}, path), name)
-        yield StoredLabelMap(path, members[_IMAGE], members[_LABEL], members.get(_META))
+        yield StoredLabelMap(path, members[IMAGE], members[LABEL], members.get(META))
+
+
+def decode_record(content: bytes, *, place: str) -> dict[str, Any]:
+    """Member META of a sample. Raises: UserError, which names `place`, where it is no JSON object."""
+    try:
+        record = decode_json(content)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise UserError(f"{place}, member '{META}' is no JSON object; {REMEDY}")
+    return record
 
 
 def _mask_name(category: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from diffground.data.labelled import META
 from diffground.data.palette import IGNORE
 from diffground.data.shards import read_shard
 from diffground.errors import UserError
@@ -149,7 +150,7 @@ def _write(plan: Plan, formats: Mapping[str, Format], folder: ExportFolder, cate
                 if sample.key not in kept:
                     continue
                 number, split = kept[sample.key]
-                facts = read_facts(sample.members["meta.json"], place=sample.place)
+                facts = read_facts(sample.members[META], place=sample.place)
                 exported = ExportSample(sample.key, number, split, facts, sample, categories)
                 for writer in formats.values():
                     writer.add(exported)

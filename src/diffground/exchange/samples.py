@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from diffground.data.labelled import CATEGORIES_FILE, LabelledSample
+from diffground.data.labelled import CATEGORIES_FILE, IMAGE, LABEL, META, LabelledSample, decode_record
 from diffground.data.palette import IGNORE
-from diffground.data.shards import REMEDY, Sample, decode_json
+from diffground.data.shards import REMEDY, Sample
 from diffground.errors import UserError
 from diffground.exchange.objects import Object, find_objects
-
-IMAGE, LABEL, META = "image.png", "label.png", "meta.json"
 
 
 @dataclass(frozen=True)
@@ -76,12 +74,7 @@ _OF_ONE_SAMPLE |= {"quality"}
 
 def read_facts(content: bytes, *, place: str) -> Facts:
     """meta.json -> facts. Raises: UserError, which names `place`, for a key that is missing or has another type."""
-    try:
-        meta = decode_json(content)
-    except ValueError:
-        meta = None
-    if not isinstance(meta, dict):
-        raise UserError(f"{place}, member '{META}' is no JSON object; {REMEDY}")
+    meta = decode_record(content, place=place)
     names, seed, quality = meta.get("categories"), meta.get("seed"), meta.get("quality")
     for key, right in (
         ("prompt", isinstance(meta.get("prompt"), str)),
