@@ -106,7 +106,10 @@ def test_categories_of_a_coco_file_a_devkit_and_a_list(clone):
         (["new", "x", "--unseen", "dog"], "all 1 categories in use are unseen; at least one must be seen"),
         (["new", "x", "--seen", "dog", "--base", "mni"], "profile must be one of mini, paper_coco, paper_voc, smoke"),
         (["new", "x", "--seen", "dog", "--on", "h100"], "--on h100: not measured"),
-        (["new", "x", "--seen", "dog", "--real", "conf"], "--real conf: must be a VOC devkit (JPEGImages …) or have"),
+        (
+            ["new", "x", "--seen", "dog", "--real", "conf"],
+            "--real conf: must be a VOC devkit (JPEGImages …) or have the folders",
+        ),
         (["new", "x", "--from-coco", "none.json"], "none.json: no such file; give a COCO annotation file"),
         (["new", "x", "--from-list", "none.txt"], "none.txt: cannot be read; give a text file"),
         (["new", "x", "--from-voc", "none"], "none: has neither labelmap.txt nor Annotations/*.xml"),

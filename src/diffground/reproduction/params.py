@@ -163,6 +163,12 @@ def _check_together(params: Any) -> None:
             f"generator.tapped_step must be at most generator.num_steps ({generator.num_steps}), "
             f"got {generator.tapped_step}"
         )
+    interval = generator.guidance_interval
+    if interval and generator.timesteps and not any(interval[-1] <= t <= interval[0] for t in generator.timesteps):
+        raise UserError(
+            f"generator.guidance_interval {list(interval)} contains none of generator.timesteps, so there would be no "
+            f"guidance; set it to [] for guidance at all steps, or generator.guidance_scale to 1 for none"
+        )
     if grounding.training_data != "sim" and not params.inversion.num_train:
         raise UserError(
             f"inversion.num_train must be at least 1 where grounding.training_data is '{grounding.training_data}', "

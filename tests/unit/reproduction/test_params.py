@@ -100,6 +100,12 @@ def test_a_wrong_type_is_named_with_the_right_one_and_the_value(tmp_path, values
         ("grounding", "learning_rate", 0.0, "grounding.learning_rate must be greater than 0, got 0.0"),
         ("grounding", "reduced_channels", [32, 0, 96], "grounding.reduced_channels[1] must be at least 1, got 0"),
         ("grounding", "gain_timesteps", [5, -1], "grounding.gain_timesteps[1] must not be negative, got -1"),
+        (
+            "generator",
+            "guidance_interval",
+            [700, 690],
+            "[700, 690] contains none of generator.timesteps, so there would",
+        ),
         ("grounding", "num_heads", 7, "grounding.embed_dim must be a multiple of grounding.num_heads (7), got 128"),
         ("inversion", "num_train", -1, "inversion.num_train must not be negative, got -1"),
         ("inversion", "fixed_point_iterations", -1, "inversion.fixed_point_iterations must not be negative, got -1"),
