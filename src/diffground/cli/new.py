@@ -288,9 +288,7 @@ def _data(real: Path | None) -> dict[str, Any]:
         return {"source": "voc", "root": real.as_posix()}
     if (real / "images").is_dir():
         return {"source": "folder", "root": real.as_posix()}
-    raise UserError(
-        f"--real {real}: must be a VOC devkit (JPEGImages …) or have a folder 'images', and masks in 'masks'"
-    )
+    raise UserError(f"--real {real}: must be a VOC devkit (JPEGImages …) or have the folders images and masks")
 
 
 def _profile_text(name: str, base: str, conf: Path, settings: dict[str, Any]) -> str:
