@@ -2,8 +2,8 @@
 
     python benchmarks/quality.py               # after a reproduction of profile mini, about ten minutes
 
-For each threshold of `segmenter.min_quality`, a segmenter per seed is trained with the settings of params.yaml and scored
-on the real validation images. A second series leaves out as many images at random. Writes
+For each threshold of `segmenter.min_quality`, a segmenter per seed is trained with the settings of params.yaml and
+scored on the real validation images. A second series leaves out as many images at random. Writes
 reports/benchmarks/quality.json and quality.md.
 """
 
