@@ -9,7 +9,7 @@ setup: $(VENV)/installed
 
 # uv, of the version in the lock, installs in seconds what takes pip minutes; pip is the fallback.
 $(VENV)/installed: requirements.lock pyproject.toml
-	@echo "Setting up $(VENV): downloads 3.6 GB, takes 7.2 GB on disk, 4 GB of them CUDA libraries of PyTorch"
+	@echo "Setting up $(VENV): downloads 3.7 GB, takes 7.5 GB on disk, 4 GB of them CUDA libraries of PyTorch"
 	$(PYTHON) -m venv $(VENV)
 	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.txt
 	$(IN_VENV) python -m pip install --quiet --require-hashes -r $(VENV)/uv.txt \
