@@ -2,6 +2,8 @@
 
 import json
 
+from pycocotools.coco import COCO
+
 from tests.pipeline.conftest import smoke_repository
 
 
@@ -22,3 +24,11 @@ def test_from_words_to_a_segmenter_without_real_images(tmp_path, components):
     page = (repository.root / "reports/index.html").read_text()
     assert "They are no substitute for scores on real images" in page and "Table 1 of the paper" not in page
     assert "Data and pipelines are up to date" in repository.run("dvc", "repro")
+    formats = ("--format", "coco", "--format", "hf", "--split", "0.8,0.1,0.1")
+    repository.run("diffground", "export", "data/synthetic", *formats, "-o", "exported")
+    splits = [COCO(path) for path in sorted((repository.root / "exported/coco/annotations").glob("instances_*.json"))]
+    assert sum(len(split.imgs) for split in splits) == num_synthetic
+    assert {entry["name"] for entry in splits[0].loadCats(splits[0].getCatIds())} == {"dog", "cat", "bird", "moon base"}
+    picture = next((repository.root / "exported/coco/images").rglob("*.png"))
+    repository.run("diffground", "segment", str(picture), "--with", "models/segmenter/synthetic", "-o", "masks")
+    assert len(list((repository.root / "masks").glob("*.mask.png"))) == 1

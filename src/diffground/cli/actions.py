@@ -9,7 +9,6 @@ from pathlib import Path
 from diffground.errors import UserError
 from diffground.reproduction import paths
 from diffground.reproduction.fetch import plan_fetch
-from diffground.runtime.instruction_set import limit_instruction_set
 from diffground.runtime.openmp import wait_briefly
 
 
@@ -65,7 +64,6 @@ def new(args: argparse.Namespace) -> None:
     print(f"prompts: {counts}")
     if not args.no_estimate:
         wait_briefly()
-        limit_instruction_set(written.params.runtime.instruction_set)
         from diffground.cli.cost import as_lines, estimate, measure
 
         rates = measure(written.params, vocabulary)

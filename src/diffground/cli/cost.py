@@ -84,7 +84,8 @@ def estimate(params: Params, prompts: Mapping[str, Sequence[PromptRecord]], rate
 
 def measure(params: Params, vocabulary: Vocabulary) -> Rates:
     """Time the parts on this machine; it takes about ten seconds after the checkpoints are loaded."""
-    device = setup(params.runtime)
+    # the tokenizer may have imported torch, after which no instruction set can be chosen
+    device = setup(replace(params.runtime, instruction_set="native"))
     p = params.generator
     generator = load_generator(p, device)
     num = min(p.batch_size, 8)
