@@ -24,7 +24,7 @@ reproduce: setup
 
 # A worker per core; each computes on one thread, and threads of what it starts do not spin while they wait for a core.
 test: setup
-	$(IN_VENV) OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(IN_VENV) OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # What the pre-commit hooks look at.
 check: setup

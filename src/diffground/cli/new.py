@@ -267,6 +267,7 @@ def _settings(base: Params, vocabulary: Vocabulary, file: Path, real: Path | Non
         "vocabulary": {"file": file.as_posix(), "pairs": "file", "unseen": [], "seen": []},
         "data": _data(real),
         "inversion": {"num_train": 0, "num_val": 0},
+        "grounding": {"training_data": "sim"},
         "text2mask": {"num_images": 0},
         "prompts": {
             "num_train_one": p.num_train_one if seen_pairs else num_train,

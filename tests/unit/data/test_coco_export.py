@@ -11,6 +11,7 @@ from diffground.data.coco_export import ExportAnnotations, convert_export
 from diffground.data.real import prepare_coco
 from diffground.data.voc import VocDataset
 from diffground.errors import UserError
+from diffground.vocabulary import load_vocabulary
 
 WIDTH, HEIGHT = 120, 90
 LABELS = {"forklift": 1, "pallet jack": 2}
@@ -140,7 +141,7 @@ def test_no_labelled_pixel_is_an_error_that_names_list_and_image(content, tmp_pa
 def prepare(tmp_path, annotations):
     return prepare_coco(
         tmp_path / "coco", tmp_path / "real", train_list="train", val_list="val", num_train=0, num_val=0, seed=0,
-        annotations=annotations, vocabulary="pascal",
+        annotations=annotations, vocabulary=load_vocabulary("pascal"),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from diffground.data.masks import binary_label_of
 from diffground.data.real import prepare_voc
 from diffground.data.voc import VocDataset
 from diffground.errors import UserError
-from diffground.vocabulary import PASCAL_CATEGORIES
+from diffground.vocabulary import load_vocabulary
 
 SIZE = (12, 9)  # width, height
 
@@ -129,7 +129,11 @@ def test_masks_of_0_and_255_need_a_label(tmp_path):
 def test_255_becomes_the_label_that_is_given(tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="diffground")
     write(tmp_path / "devkit", IDS, value=255)
-    prepare(tmp_path / "devkit", tmp_path / "real", binary_label=binary_label_of("dog", PASCAL_CATEGORIES))
+    prepare(
+        tmp_path / "devkit",
+        tmp_path / "real",
+        binary_label=binary_label_of("dog", load_vocabulary("pascal").categories),
+    )
     label = VocDataset(tmp_path / "real", "val").label(0)
     assert (label == 12).sum() == 20 and (label == 0).sum() == 12 * 9 - 20
     assert "3 of 3 masks hold only 0 and 255, which is read as label 12" in caplog.text
@@ -154,7 +158,7 @@ def test_what_255_means_is_decided_for_each_mask(tmp_path):
     with pytest.raises(UserError, match=r"im5\.png: holds only 0 and 255"):
         prepare(devkit, tmp_path / "real")
     for meaning, expected in (("dog", {0, 12}), ("ignored", {0, 255})):
-        prepare(devkit, tmp_path / "real", binary_label=binary_label_of(meaning, PASCAL_CATEGORIES))
+        prepare(devkit, tmp_path / "real", binary_label=binary_label_of(meaning, load_vocabulary("pascal").categories))
         found = [set(np.unique(VocDataset(tmp_path / "real", "val").label(i))) for i in range(3)]
         assert found == [{0, 12}, {0, 3, 255}, expected]
 
@@ -174,7 +178,7 @@ def test_a_binary_label_that_is_not_used_is_reported(tmp_path, caplog):
 
 def test_a_binary_label_that_is_no_category_is_one_line():
     with pytest.raises(UserError, match=r"binary_label must be 'ignored' or one of the 20 .*got 'dogs'; closest: dog"):
-        binary_label_of("dogs", PASCAL_CATEGORIES)
+        binary_label_of("dogs", load_vocabulary("pascal").categories)
 
 
 @pytest.mark.parametrize(("height", "width"), [(9, 12), (12, 9)])

@@ -7,6 +7,7 @@ from PIL import Image
 from diffground.data.real import prepare_coco, prepare_voc
 from diffground.data.voc import VocDataset, VocItem, write_voc
 from diffground.errors import UserError
+from diffground.vocabulary import load_vocabulary
 from tests.unit.data.coco_folder import NAMES, SIZE, write_split
 
 
@@ -25,7 +26,7 @@ def prepare(coco, root, **changes):
         "num_val": 0,
         "seed": 0,
         "annotations": "instances",
-        "vocabulary": "coco",
+        "vocabulary": load_vocabulary("coco"),
         **changes,
     }
     return prepare_coco(coco, root, **settings)
@@ -51,7 +52,7 @@ def test_zero_is_all_and_a_number_a_random_subset(coco, tmp_path):
 
 
 def test_pascals_labels_on_coco_images(coco, tmp_path):
-    prepare(coco, tmp_path / "real", vocabulary="pascal")
+    prepare(coco, tmp_path / "real", vocabulary=load_vocabulary("pascal"))
     dataset = VocDataset(tmp_path / "real", "val", num_categories=20)
     # image 5: person is 15 and bus 6 in the devkit; image 2: car, 7
     assert set(np.unique(dataset.label(4))) == {0, 15, 6}

@@ -70,7 +70,7 @@ def conf(tmp_path):
 
 
 def test_dvc_exp_run_keeps_the_chosen_profile_and_its_overrides(repository):
-    repository.profile("smoke", "generator.num_steps=4", "vocabulary=pascal_split2", "vocabulary.pairs=data")
+    repository.profile("smoke", "generator.num_steps=4", "split=pascal_split2", "vocabulary.pairs=data")
     chosen = repository.params()
     repository.exp_run()
     assert repository.params() == chosen
@@ -110,7 +110,7 @@ def test_profile_says_what_it_replaces_and_keeps_it(repository):
     [
         [],
         ["experiment=timestep_03"],
-        ["vocabulary=pascal_split2", "vocabulary.unseen=[cat,dog]", "grounding.iterations=7"],
+        ["split=pascal_split2", "vocabulary.unseen=[cat,dog]", "grounding.iterations=7"],
         ["generator.loras=['a b.safetensors:0.5']", "tracking.uri='sqlite:///a b.db'"],
     ],
 )

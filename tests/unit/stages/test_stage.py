@@ -63,7 +63,7 @@ def test_sample_prompts_writes_the_three_sets(clone):
 
 @pytest.mark.parametrize(("table", "num", "paper"), [("pascal", 20, 142), ("sticker_coco", 64, None)])
 def test_pairs_of_the_real_images_stand_beside_the_papers(clone, table, num, paper):
-    change(clone, data={"num_train": 3, "num_val": 9}, vocabulary={"name": table, "pairs": "data_val"})
+    change(clone, data={"num_train": 3, "num_val": 9}, vocabulary={"file": table, "pairs": "data_val"})
     assert call(clone, "prepare_data").returncode == 0
     result = call(clone, "sample_prompts")
     train, val = (VocDataset(clone / "data/real", name, num_categories=num) for name in ("train", "val"))
@@ -81,7 +81,7 @@ def test_pairs_of_coco_images_stand_beside_the_papers(clone):
     change(
         clone,
         data={"source": "coco", "root": "coco", "num_train": 0, "num_val": 0},
-        vocabulary={"name": "coco", "pairs": "data_val", "unseen": ["bus"]},
+        vocabulary={"file": "coco", "pairs": "data_val", "unseen": ["bus"]},
     )
     prepared = call(clone, "prepare_data")
     # a person and another category in each image
@@ -117,7 +117,7 @@ def test_contexts_change_the_synthesis_prompts_alone(clone):
 
 
 def test_prepare_data_says_what_is_missing_of_coco(clone):
-    change(clone, data={"source": "coco", "root": "data/coco2017"}, vocabulary={"name": "coco", "pairs": "data_val"})
+    change(clone, data={"source": "coco", "root": "data/coco2017"}, vocabulary={"file": "coco", "pairs": "data_val"})
     change(clone, vocabulary={"unseen": ["cat"]})
     assert_one_line(call(clone, "prepare_data"), "data/coco2017: no such COCO folder; set data.root, or run")
 
