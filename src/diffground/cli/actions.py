@@ -30,14 +30,8 @@ def profile(args: argparse.Namespace) -> None:
 
 
 def new(args: argparse.Namespace) -> None:
-    from diffground.cli.new import (
-        Wish,
-        names_from_coco,
-        names_from_list,
-        names_from_voc,
-        parse_wishes,
-        write_new,
-    )
+    from diffground.cli.category_sources import names_from_coco, names_from_list, names_from_voc
+    from diffground.cli.new import Wish, parse_wishes, write_new
 
     if args.on:
         raise UserError(f"--on {args.on}: not measured: reports/benchmarks has no row of a GPU; leave it out")

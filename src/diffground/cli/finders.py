@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from diffground.cli.pipeline import load_pipeline
 from diffground.cli.segment import Finder
-from diffground.grounded import GroundedPipeline
 from diffground.reproduction.config import Params
 from diffground.runtime.config import RuntimeConfig
 from diffground.runtime.device import setup
@@ -25,16 +25,9 @@ def grounding_finder(
     allow_other_generator: bool,
 ) -> Finder:
     """DDIM inversion and the grounding module. Arguments and errors as those of GroundedPipeline.segment."""
-    p = params.generator
-    device = setup(params.runtime)
-    pipeline = GroundedPipeline.from_pretrained(
-        p.checkpoint,
+    pipeline = load_pipeline(
+        params,
         grounding=grounding,
-        device=str(device),
-        dtype=p.dtype,
-        image_size=p.image_size,
-        config_from=p.config_from or None,
-        loras=p.loras,
         allow_other_generator=allow_other_generator,
     )
 

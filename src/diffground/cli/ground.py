@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from diffground.cli.pipeline import load_pipeline
 from diffground.cli.results import write_results
 from diffground.data.overlay import draw_masks
 from diffground.data.shards import encode_mask, encode_png
-from diffground.grounded import GroundedPipeline
 from diffground.reproduction.config import Params
-from diffground.runtime.device import setup
 
 
 def ground(
@@ -36,24 +35,17 @@ def ground(
     `out` "cow.png" gives cow.png, cow.image.png and cow.<word>.png for each word. Returns the files written.
     Raises: UserError as GroundedPipeline does, and for a file that cannot be written.
     """
-    p = params.generator
-    device = setup(params.runtime)
-    pipeline = GroundedPipeline.from_pretrained(
-        p.checkpoint,
+    pipeline = load_pipeline(
+        params,
         grounding=grounding,
-        device=str(device),
-        dtype=p.dtype,
-        image_size=p.image_size,
         textual_inversions=textual_inversions,
-        config_from=p.config_from or None,
-        loras=p.loras,
         allow_other_generator=allow_other_generator,
     )
     [sample] = pipeline(
         prompt,
         words=list(words),
         seeds=[seed],
-        sampling=p.sampling,
+        sampling=params.generator.sampling,
         mask_threshold=threshold,
     )
     image, masks = np.asarray(sample.image), sample.masks

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from diffground.cli.pipeline import load_pipeline
 from diffground.cli.results import describe_words, encode_index_mask, encode_record, versions, write_results
 from diffground.cli.samples import FILES, Samples
 from diffground.data.overlay import paint_masks
@@ -15,7 +16,6 @@ from diffground.data.shards import encode_png
 from diffground.errors import UserError, in_one_line
 from diffground.grounded import GroundedPipeline
 from diffground.reproduction.config import Params
-from diffground.runtime.device import setup
 from diffground.runtime.progress import Progress
 
 
@@ -35,16 +35,9 @@ def ground_many(
     Arguments as those of cli.ground.ground. Raises: UserError as GroundedPipeline does, and for a folder that cannot
     be written.
     """
-    p = params.generator
-    device = setup(params.runtime)
-    pipeline = GroundedPipeline.from_pretrained(
-        p.checkpoint,
+    pipeline = load_pipeline(
+        params,
         grounding=grounding,
-        device=str(device),
-        dtype=p.dtype,
-        image_size=p.image_size,
-        config_from=p.config_from or None,
-        loras=p.loras,
         textual_inversions=textual_inversions,
         allow_other_generator=allow_other_generator,
     )
@@ -58,7 +51,7 @@ def ground_many(
             samples.prompts,
             words=samples.words,
             samples=todo,
-            sampling=p.sampling,
+            sampling=params.generator.sampling,
             mask_threshold=threshold,
             batch_size=batch_size,
         ):

@@ -1,4 +1,4 @@
-"""Which samples an export keeps, and in which split: decided from meta.json alone, before anything is written.
+"""Which samples an export keeps, and in which split: decided only from meta.json, before anything is written.
 
 The decisions are rows of a temporary SQLite file, so memory does not grow with the number of samples.
 """

@@ -25,7 +25,7 @@ def parse_split(text: str) -> tuple[float, ...]:
 
 
 def split_of(prompt: str, shares: Sequence[float], *, seed: int) -> str:
-    """One of SPLITS, decided by the prompt's text and the seed alone. A share of 0 gets no prompt."""
+    """One of SPLITS, it depends only on the prompt's text and the seed. A share of 0 gets no prompt."""
     place = draw(prompt, seed=seed)
     for name, share, end in zip(SPLITS, shares, accumulate(shares), strict=False):
         if share > 0 and place < end:
