@@ -3,7 +3,7 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python
 VENV := .venv
 IN_VENV := . $(VENV)/bin/activate &&
 
-.PHONY: setup reproduce test check deps ship readme lock clean
+.PHONY: setup reproduce test check docs deps ship readme lock clean
 
 setup: $(VENV)/installed
 
@@ -29,6 +29,10 @@ test: setup
 # What the pre-commit hooks look at.
 check: setup
 	$(IN_VENV) ruff check . && ruff format --check . && mypy
+
+# The documentation as HTML in docs/_build/html; needs no network, and a warning is an error.
+docs: setup
+	$(IN_VENV) python -m sphinx -W --keep-going --quiet -b html docs docs/_build/html
 
 # Writes into dvc.yaml which code each stage depends on, as its imports say.
 deps: setup
@@ -56,4 +60,4 @@ lock:
 	rm .lock-all-extras
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) docs/_build docs/_generated .pytest_cache .mypy_cache .ruff_cache
