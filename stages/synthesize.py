@@ -34,6 +34,8 @@ def main(params: Params, run: TrackingRun) -> None:
             mask_threshold=params.grounding.mask_threshold,
             batch_size=p.batch_size,
             shard_size=p.shard_size,
+            redraw_below=params.synthesis.redraw_below,
+            max_draws=params.synthesis.max_draws,
             workers=workers,
         )
     run.log_metrics({"synthesize/num_images": len(records), "synthesize/num_shards_written": num_shards})

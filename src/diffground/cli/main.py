@@ -10,9 +10,11 @@ from pathlib import Path
 
 from diffground import __version__
 from diffground.cli import actions
+from diffground.cli.completion import add_completion
 from diffground.cli.export import add_export
 from diffground.cli.help import CommandGroups
 from diffground.cli.options import add_ground, add_segment
+from diffground.cli.quality import add_quality
 from diffground.entry_point import run_entry_point
 from diffground.reproduction import paths
 from diffground.reproduction.fetch import ARTIFACTS
@@ -90,7 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     review.set_defaults(run=actions.review)
 
     fetch = commands.add_parser("fetch", help="download what the paper's profiles need; resumes broken downloads")
-    fetch.add_argument("name", choices=ARTIFACTS, help="; ".join(f"{name}: {what}" for name, what in ARTIFACTS.items()))
+    fetch.add_argument(
+        "name", choices=tuple(ARTIFACTS), help="; ".join(f"{name}: {what}" for name, what in ARTIFACTS.items())
+    )
     fetch.add_argument(
         "--root", type=Path, metavar="DIR", help="where to: 'data' for data sets, their libraries' caches for weights"
     )
@@ -128,6 +132,8 @@ def _parser() -> argparse.ArgumentParser:
     onnx.set_defaults(run=actions.export_onnx)
 
     add_export(commands)
+    add_quality(commands)
+    add_completion(commands, parser)
     commands.finish()
     return parser
 

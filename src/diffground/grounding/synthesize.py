@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ def synthesize_shards(
     mask_threshold: float,
     batch_size: int,
     shard_size: int,
+    redraw_below: float = 0.0,
+    max_draws: int = 2,
     workers: Workers | None = None,
 ) -> int:
     """Sample every record and ground its categories. Returns the number of shards written now.
@@ -43,6 +45,8 @@ def synthesize_shards(
     A sample has image and label map, the prompt record, sampler settings and module, for each category its largest
     probability and its share of the image, and its quality (see data.labelled, grounding.quality). Existing complete
     shards are kept. CATEGORIES_FILE next to them lists the names of the labels.
+    redraw_below: a sample of lower quality, 0..1, is drawn again from the noise of redraw_seed, up to `max_draws`
+    draws; the best one is kept, with its own seed. 0: each sample is drawn once.
     workers: None: use only this process.
     Raises: UserError for settings out of range.
     """
@@ -51,11 +55,12 @@ def synthesize_shards(
         "grounding": grounder_id,
         "mask_threshold": mask_threshold,
     }
+    redraw = {"redraw_below": redraw_below, "max_draws": max_draws} if redraw_below else {}
 
     num_written = map_shards(
         shard_jobs(records, shard_size=shard_size),
         out_dir=out_dir,
-        fingerprint={**settings, "shard_size": shard_size, "prompts": prompts_digest(records)},
+        fingerprint={**settings, **redraw, "shard_size": shard_size, "prompts": prompts_digest(records)},
         process=_SynthesizeShard(
             generator=generator,
             grounder=grounder,
@@ -63,6 +68,8 @@ def synthesize_shards(
             sampling=sampling,
             settings=settings,
             batch_size=batch_size,
+            redraw_below=redraw_below,
+            max_draws=max_draws,
         ),
         description="synthesize",
         num_samples=len(records),
@@ -71,6 +78,19 @@ def synthesize_shards(
     names = json.dumps(vocabulary.categories, ensure_ascii=False, indent=0)
     write_atomically(out_dir / CATEGORIES_FILE, f"{names}\n")
     return num_written
+
+
+def redraw_seed(seed: int, draw: int) -> int:
+    """The seed of draw 2, 3, … of the sample whose first draw has `seed`: 0..2**52, as if it were random."""
+    return int(np.random.SeedSequence([seed, draw]).generate_state(1, np.uint64)[0] >> np.uint64(12))
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A sample, ready to write."""
+
+    sample: Sample
+    quality: float
 
 
 @dataclass(frozen=True)
@@ -84,8 +104,24 @@ class _SynthesizeShard:
     settings: dict[str, Any]
     """Those of sampler_settings, and mask_threshold."""
     batch_size: int
+    redraw_below: float
+    max_draws: int
 
     def __call__(self, shard: Sequence[PromptRecord]) -> Iterator[Sample]:
+        if not self.redraw_below:
+            for drawn in self._draw(shard):
+                yield drawn.sample
+            return
+        best = list(self._draw(shard))
+        for draw in range(2, self.max_draws + 1):
+            low = [i for i, drawn in enumerate(best) if drawn.quality < self.redraw_below]
+            again = [replace(shard[i], seed=redraw_seed(shard[i].seed, draw)) for i in low]
+            for i, drawn in zip(low, self._draw(again), strict=True):
+                best[i] = max(best[i], drawn, key=lambda one: one.quality)
+        for drawn in best:
+            yield drawn.sample
+
+    def _draw(self, shard: Sequence[PromptRecord]) -> Iterator[_Drawn]:
         for start in range(0, len(shard), self.batch_size):
             batch = shard[start : start + self.batch_size]
             images, probs = self.grounder.sample(
@@ -99,14 +135,16 @@ class _SynthesizeShard:
                 label = label_map(
                     by_category, vocabulary=self.vocabulary, mask_threshold=self.settings["mask_threshold"]
                 )
-                yield image_sample(
+                quality = sample_quality(by_category, _masks(by_category, label, self.vocabulary))
+                sample = image_sample(
                     **record.to_json(),
                     settings=self.settings,
                     image=image,
                     label=label,
                     mask_summary=_summary(by_category, label, self.vocabulary),
-                    quality=sample_quality(by_category, _masks(by_category, label, self.vocabulary)),
+                    quality=quality,
                 )
+                yield _Drawn(sample, quality)
 
 
 def label_map(probs: Mapping[str, np.ndarray], *, vocabulary: Vocabulary, mask_threshold: float) -> np.ndarray:

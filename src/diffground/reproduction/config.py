@@ -173,6 +173,17 @@ class InversionConfig:
 
 
 @dataclass(frozen=True)
+class SynthesisConfig:
+    """The synthetic segmentation set."""
+
+    redraw_below: Fraction
+    """Images whose quality is lower, 0..1, are drawn again from other noise, and the best draw of each prompt is kept
+    (see diffground.grounding.quality); 0: each image is drawn once."""
+    max_draws: Annotated[int, Interval(ge=2, le=100)]
+    """Draws per prompt at most."""
+
+
+@dataclass(frozen=True)
 class DaamConfig:
     """Baseline: cross-attention maps aggregated over steps, layers and heads."""
 
@@ -246,6 +257,7 @@ class Params:
     detector: DetectorConfig
     inversion: InversionConfig
     grounding: GroundingConfig
+    synthesis: SynthesisConfig
     daam: DaamConfig
     text2mask: Text2MaskConfig
     segmenter: SegmenterConfig

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -40,3 +42,25 @@ def test_a_command_has_one_to_three_examples_that_can_be_parsed(name: str, capsy
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert help_of(capsys, "--version") == f"diffground {__version__}\n"
+
+
+@pytest.mark.parametrize(("typed", "offered"), [(["expo"], "export"), (["quality", "--min"], "--min-quality")])
+def test_bash_completes_commands_and_options(
+    typed: list[str], offered: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["completion", "bash"])
+    script = capsys.readouterr().out
+    words = f"COMP_WORDS=({shlex.join(['diffground', *typed])}); COMP_CWORD={len(typed)}"
+    ask = f"{words}; _shtab_diffground diffground {typed[-1]}; echo ${{COMPREPLY[@]}}"
+    found = subprocess.run(["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True)
+    assert offered in found.stdout.split()
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    command = [sys.executable, "-m", "diffground", "completion", "bash"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from diffground.data.labelled import LabelledSample
 from diffground.data.overlay import draw_masks
 from diffground.data.shards import (
     Sample,
@@ -30,7 +32,7 @@ from diffground.grounding.checkpoint import save_grounding
 from diffground.grounding.config import GroundingConfig
 from diffground.grounding.fit import FittedGrounding, fit_grounding
 from diffground.grounding.prediction import Grounder, likeliest_word
-from diffground.grounding.synthesize import label_map, synthesize_shards
+from diffground.grounding.synthesize import label_map, redraw_seed, synthesize_shards
 from diffground.prompts import PromptRecord
 from diffground.vocabulary import load_vocabulary, photograph_of
 
@@ -251,6 +253,43 @@ def test_synthesize_writes_images_and_labels_that_do_not_depend_on_the_batch(
         assert quality == 0 or 0.5 <= quality <= min(entry["max_prob"] for entry in summary.values())
     names = json.loads((tmp_path / "1/categories.json").read_text(encoding="utf-8"))
     assert tuple(names) == VOCABULARY.categories
+
+
+def test_images_of_low_quality_are_drawn_again_and_the_best_draw_is_kept(
+    model_folder: Path, generator: Generator, tmp_path: Path
+) -> None:
+    def synthesize(name: str, of: list[PromptRecord], **options: Any) -> list[LabelledSample]:
+        grounder = Grounder.load(model_folder, generator=generator, device=CPU)
+        synthesize_shards(
+            of,
+            out_dir=tmp_path / name,
+            generator=generator,
+            grounder=grounder,
+            grounder_id="g",
+            vocabulary=VOCABULARY,
+            mask_threshold=0.0,
+            batch_size=1,
+            shard_size=3,
+            sampling=SAMPLING,
+            **options,
+        )
+        return [LabelledSample(sample) for sample in read_samples(tmp_path / name)]
+
+    once = synthesize("once", records())
+    limit = sorted(sample.quality for sample in once)[2] + 1e-4  # three of five are below
+    best = synthesize("best", records(), redraw_below=limit, max_draws=3)
+    assert [sample.key for sample in best] == [sample.key for sample in once]
+    for record, first, kept in zip(records(), once, best, strict=True):
+        seeds = [record.seed, redraw_seed(record.seed, 2), redraw_seed(record.seed, 3)]
+        assert len(set(seeds)) == 3
+        if first.quality >= limit:
+            assert kept.sample == first.sample
+            continue
+        draws = [synthesize(f"{record.id}-{seed}", [replace(record, seed=seed)])[0] for seed in seeds]
+        if draws[1].quality >= limit:
+            draws.pop()
+        assert kept.sample == max(draws, key=lambda sample: sample.quality).sample
+    assert sum(kept.seed != first.seed for first, kept in zip(once, best, strict=True)) > 0
 
 
 def test_label_map_worked_by_hand() -> None:
