@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from flows.__main__ import _parser as flows_parser
 from plain_text import escape
 
 from diffground.cli.help import EXAMPLES, GROUPS
 from diffground.cli.main import _parser as diffground_parser
+from flows.__main__ import _parser as flows_parser
 
 
 def command_reference() -> str:

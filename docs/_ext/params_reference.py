@@ -6,7 +6,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -16,6 +16,7 @@ from plain_text import as_code, escape
 
 from diffground.reproduction.composition import compose_params
 from diffground.reproduction.config import Params
+from diffground.reproduction.params import build_params
 
 PROFILES = ("mini", "smoke", "paper_voc", "paper_coco")
 _WORDS = {bool: "true or false", int: "whole number", float: "number", str: "text"}
@@ -23,13 +24,17 @@ _WORDS = {bool: "true or false", int: "whole number", float: "number", str: "tex
 
 def params_reference(root: Path) -> str:
     """Markdown: a section per section of params.yaml, an entry per key with its type, range, meaning and values."""
-    values = {name: yaml.safe_load(compose_params(name, conf=root / "conf")) for name in PROFILES}
+    values = {name: asdict(_params(name, conf=root / "conf")) for name in PROFILES}
     hints = get_type_hints(Params, include_extras=True)
     blocks = []
     for section in (field.name for field in fields(Params)):
         if is_dataclass(hints[section]):
             blocks += _section(section, hints[section], {name: of[section] for name, of in values.items()})
     return "\n".join(blocks)
+
+
+def _params(profile: str, *, conf: Path) -> Params:
+    return build_params(yaml.safe_load(compose_params(profile, conf=conf)), Params, source=profile)
 
 
 def _section(name: str, kind: type, values: dict[str, dict[str, Any]]) -> Iterator[str]:
@@ -58,7 +63,7 @@ def in_words(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(map(str, get_args(hint)))
     if get_origin(hint) is tuple:
-        return f"list of {in_words(get_args(hint)[0])}"
+        return f"list; each entry: {in_words(get_args(hint)[0])}"
     if get_origin(hint) is Annotated:
         plain, limit = get_args(hint)
         return f"{_WORDS[plain]}, {_range(limit)}"
