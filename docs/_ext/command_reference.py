@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 
 from plain_text import escape
 
@@ -39,11 +40,11 @@ def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentP
 
 
 def _command(title: str, parser: argparse.ArgumentParser) -> Iterator[str]:
-    parser.formatter_class = argparse.HelpFormatter
+    parser.formatter_class = partial(argparse.HelpFormatter, width=96)
     yield f"### {title}\n"
     if parser.description:
         yield f"{escape(parser.description)}\n"
-    yield f"```text\n{' '.join(parser.format_usage().split())}\n```\n"
+    yield f"```text\n{parser.format_usage().strip()}\n```\n"
     for action in parser._actions:
         if isinstance(action, (argparse._HelpAction, argparse._SubParsersAction)):
             continue
