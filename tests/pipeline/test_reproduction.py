@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import time
@@ -14,7 +15,9 @@ import yaml
 from PIL import Image
 
 from tests.pipeline.conftest import HAS_PREFECT, smoke_repository
+from tests.pipeline.documented_runs import BLOCKS, COMMANDS, need_a_reproduction, results_of
 from tests.pipeline.flow_runs import artifacts, final_states, log_lines
+from tests.scratch import ScratchRepository
 
 METHODS = ("grounding", "daam")
 GROUPS = ("one_seen", "one_unseen", "two_seen", "two_seen_unseen", "two_unseen")
@@ -222,3 +225,18 @@ def test_a_second_run_of_the_flow_reports_every_stage_up_to_date(reproduced, sta
     assert final_states(output) == dict.fromkeys(stages, "UpToDate")
     assert "Running stage" not in output
     assert (reproduced.root / "dvc.lock").read_bytes() == lock
+
+
+@pytest.fixture(scope="module")
+def documented(reproduced, tmp_path_factory):
+    """Results of the documented commands and Python blocks, in a copy whose last commit is the reproduction."""
+    root = tmp_path_factory.mktemp("documented") / "copy"
+    shutil.copytree(reproduced.root, root, symlinks=True)
+    repository = ScratchRepository(root, python_path=root / "src")
+    repository.commit("reproduced")
+    return results_of(repository, reproduced=True)
+
+
+@pytest.mark.parametrize("text", need_a_reproduction([*COMMANDS, *BLOCKS.values()], needed=True))
+def test_what_the_documentation_shows_runs_after_a_reproduction(documented, text):
+    assert documented[text] == ""
