@@ -116,18 +116,19 @@ def list_experiments(args: argparse.Namespace) -> None:
 
 def run_experiments(args: argparse.Namespace) -> None:
     from diffground.experiments.run import run_experiments
-    from diffground.reproduction.catalogue import read_catalogue, select
+    from diffground.reproduction.catalogue import read_catalogue, repeat, select
 
     profile = _profile_of(args)
-    run_experiments(select(read_catalogue(), args.globs, profile=profile), profile=profile, root=Path())
+    chosen = repeat(select(read_catalogue(), args.globs, profile=profile), args.seeds)
+    run_experiments(chosen, profile=profile, root=Path())
 
 
 def collect_experiments(args: argparse.Namespace) -> None:
     from diffground.experiments.collect import collect_experiments
-    from diffground.reproduction.catalogue import read_catalogue, select
+    from diffground.reproduction.catalogue import read_catalogue, repeat, select
 
     profile = _profile_of(args)
-    chosen = select(read_catalogue(), args.globs, profile=profile)
+    chosen = repeat(select(read_catalogue(), args.globs, profile=profile), args.seeds)
     written = collect_experiments(chosen, profile=profile, root=Path())
     for name, path in written.items():
         print(f"{name}: {path or 'not run'}")

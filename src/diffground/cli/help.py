@@ -48,7 +48,11 @@ EXAMPLES = {
     "review": ("diffground review", "diffground review -o pages/review.html"),
     "profile": ("diffground profile mini", "diffground profile mini grounding.iterations=100 experiment=seen_05"),
     "reproduce": ("diffground reproduce",),
-    "experiments": ("diffground experiments list", "diffground experiments run 'table1_*'"),
+    "experiments": (
+        "diffground experiments list",
+        "diffground experiments run 'table1_*'",
+        "diffground experiments run table2_model_c --seeds 5",
+    ),
     "compare": ("diffground compare here seen_05", "diffground compare here seen_05 --csv"),
     "sync": ("diffground sync",),
     "recover": ("diffground recover",),

@@ -182,3 +182,10 @@ def _add_experiments(parser: argparse.ArgumentParser) -> None:
         command.set_defaults(run=action)
         if name != "list":
             command.add_argument("--profile", help="a file of conf/profile; default: that of params.yaml")
+            command.add_argument(
+                "--seeds",
+                type=int,
+                default=1,
+                metavar="N",
+                help="also repeat each with seeds 1 to N - 1 of its trainings, as NAME_seed1 …; default: %(default)s",
+            )
