@@ -36,7 +36,10 @@ class BuildError(Exception):
 
 def main(arguments: list[str]) -> int:
     if len(arguments) < 2:
-        print("error: name the sources: make detectron2 SOURCES=DIR, or SOURCES='URL URL', see docs/detectron2.md")
+        print(
+            "error: name the sources: make detectron2 SOURCES=DIR, or SOURCES='URL URL', see docs/detectron2.md",
+            file=sys.stderr,
+        )
         return 2
     try:
         build(Path(arguments[0]).absolute(), arguments[1:])
@@ -129,8 +132,8 @@ def members(archive: Path) -> list[str]:
                 return opened.namelist()
         with tarfile.open(archive) as opened_tar:
             return opened_tar.getnames()
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise BuildError(f"{archive}: not an archive ({error}); fetch it again") from None
+    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile):
+        raise BuildError(f"{archive}: not an archive, or cut off; fetch it again") from None
 
 
 def unpack(source: Path, folder: Path, name: str) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+
 from diffground.segmentation.maskformer import MaskFormerSegmenter
 from diffground.segmentation.official_checkpoint import export_maskformer, import_maskformer
 from tests.real_packages.networks import (
@@ -77,7 +78,9 @@ def test_what_the_authors_code_trained_and_saved_predicts_the_same_here(sent: Pa
     masks = torch.zeros(2, 64, 64, dtype=torch.bool)
     masks[0, :32], masks[1, 32:] = True, True
     objects = Instances((64, 64), gt_classes=torch.tensor([0, 2]), gt_masks=masks)
-    losses = model.train()([{"image": torch.from_numpy(image).permute(2, 0, 1), "instances": objects} for image in IMAGES])
+    losses = model.train()(
+        [{"image": torch.from_numpy(image).permute(2, 0, 1), "instances": objects} for image in IMAGES]
+    )
     sum(losses.values()).backward()
     optimizer.step()
     DetectionCheckpointer(model, str(tmp_path), optimizer=optimizer).save("model_final", iteration=1)

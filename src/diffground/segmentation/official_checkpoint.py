@@ -24,7 +24,10 @@ from diffground.segmentation.official_settings import official_settings
 from diffground.segmentation.official_weights import COUNTER, PREDICTOR, from_official, to_official
 from diffground.state_dict import check_tensor, read_state_dict
 
-_REMEDY = "give a .pth that the authors' train_net.py wrote for a MaskFormer with a ResNet and BasePixelDecoder"
+_REMEDY = (
+    "give a .pth that the authors' train_net.py wrote for a MaskFormer with a ResNet and BasePixelDecoder, see "
+    "docs/detectron2.md"
+)
 _HEADS = 8
 _INPUT = {"INPUT.FORMAT": "RGB", "MODEL.RESNETS.RES4_DILATION": 1, "MODEL.RESNETS.RES5_DILATION": 1}
 """Settings of ours that official_settings leaves at detectron2's, and what reads the images."""
