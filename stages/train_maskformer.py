@@ -79,6 +79,12 @@ def main(params: Params, run: TrackingRun) -> None:
 
 def processes(params: Params) -> int:
     p = params.segmenter
+    if p.backend == "official":
+        if (num := params.runtime.num_training_processes) > 1:
+            print(
+                f"train_maskformer: backend 'official' trains in one process, not runtime.num_training_processes={num}"
+            )
+        return 1
     return num_training_processes(
         params.runtime, batch_size=p.batch_size, accumulation_steps=p.gradient_accumulation_steps
     )

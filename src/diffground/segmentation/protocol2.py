@@ -16,6 +16,8 @@ from diffground.runtime.workers import Advance
 from diffground.segmentation.card import segmenter_card
 from diffground.segmentation.config import SegmenterConfig
 from diffground.segmentation.maskformer import MaskFormerSegmenter, build_maskformer
+from diffground.segmentation.official_training import fit_official
+from diffground.segmentation.segmenter import Segmenter
 from diffground.segmentation.sources import Joined, SegmentationSource, ShardSource, WithoutLabels
 from diffground.segmentation.train import train_segmenter
 from diffground.training.loop import Execution, LossCurve, OnPoint
@@ -131,11 +133,22 @@ def fit_segmenter(
     description: str,
     unfinished: Unfinished | None = None,
     on_point: OnPoint | None = None,
-) -> tuple[MaskFormerSegmenter, LossCurve]:
+) -> tuple[Segmenter, LossCurve]:
     """Build and train; the result depends only on `source` and `config`.
 
     unfinished: where the training saves its state and resumes from; None: nowhere.
+    Raises: UserError as `train_segmenter` or, with backend 'official', as `fit_official`.
     """
+    execution = Execution(config.mixed_precision, config.gradient_accumulation_steps, unfinished, on_point)
+    if config.backend == "official":
+        return fit_official(
+            source,
+            categories=categories,
+            config=config,
+            device=device,
+            description=description,
+            execution=execution,
+        )
     torch.manual_seed(config.seed)
     model = build_maskformer(
         backbone=config.backbone,
@@ -157,6 +170,6 @@ def fit_segmenter(
         weight_decay=config.weight_decay,
         seed=config.seed,
         description=description,
-        execution=Execution(config.mixed_precision, config.gradient_accumulation_steps, unfinished, on_point),
+        execution=execution,
     )
     return segmenter, curve
