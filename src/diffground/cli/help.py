@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 GROUPS = {
-    "use": ("ground", "segment"),
-    "data": ("new", "export", "fetch", "review"),
+    "use": ("ground", "segment", "studio"),
+    "data": ("new", "export", "fetch"),
     "pipeline": (
         "profile",
         "reproduce",
@@ -32,6 +32,7 @@ EXAMPLES = {
         "diffground segment 'photos/*.jpg' -c dog --prompt \"a photograph of my dog\" -o masks",
         "diffground segment photos/ --with models/mini/segmenter",
     ),
+    "studio": ("diffground studio", "diffground studio --port 8000"),
     "new": (
         "diffground new snacks --seen dog,cat,person --unseen pizza,unicorn,rocket",
         "diffground new yard --base paper_voc --from-list names.txt",
@@ -42,7 +43,6 @@ EXAMPLES = {
     ),
     "export-onnx": ("diffground export-onnx models/segmenter/synthetic segmenter.onnx",),
     "fetch": ("diffground fetch voc2012 --dry-run", "diffground fetch sd15"),
-    "review": ("diffground review", "diffground review -o pages/review.html"),
     "profile": ("diffground profile mini", "diffground profile mini grounding.iterations=100 experiment=seen_05"),
     "reproduce": ("diffground reproduce",),
     "experiments": ("diffground experiments list", "diffground experiments run 'table1_*'"),
