@@ -53,7 +53,7 @@ def build_app(params: Params, models: Models, *, host: str) -> Callable[..., Any
         enable_monitoring=False,
         pwa=False,
         mcp_server=False,
-        theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        theme=_theme(),
         css=_asset("page.css"),
         js=_asset("page.js"),
     )
@@ -83,7 +83,9 @@ def build_page(models: Models, desks: dict[str, Desk]) -> gr.Blocks:
     """The five tabs."""
     profile = models.params.profile
     with gr.Blocks(title="diffground studio", analytics_enabled=False, fill_width=True, delete_cache=_CACHE_S) as page:
-        gr.HTML(f"<h1>diffground studio</h1><p>version {__version__}, profile {profile}</p>", elem_classes="dg-head")
+        gr.HTML(
+            f"<h1>diffground studio</h1><span>version {__version__}, profile {profile}</span>", elem_classes="dg-head"
+        )
         with gr.Tabs():
             with gr.Tab("Generate", id="generate"):
                 build_generate(models)
@@ -97,6 +99,25 @@ def build_page(models: Models, desks: dict[str, Desk]) -> gr.Blocks:
                 build_results(models, results)
     page.queue(max_size=32, default_concurrency_limit=2)
     return page
+
+
+def _theme() -> gr.themes.Base:
+    """Fonts of the machine, and colours with a contrast of at least 4.5 (WCAG AA)."""
+    return gr.themes.Default(
+        primary_hue=gr.themes.colors.blue,
+        neutral_hue=gr.themes.colors.slate,
+        spacing_size=gr.themes.sizes.spacing_sm,
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    ).set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_text_color="white",
+        block_title_text_color="*neutral_700",
+        block_label_text_color="*neutral_700",
+        body_text_color_subdued="*neutral_600",
+        input_placeholder_color="*neutral_500",
+    )
 
 
 def _asset(name: str) -> str:

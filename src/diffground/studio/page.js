@@ -11,4 +11,11 @@
     event.preventDefault();
     button.click();
   });
+  // Gradio's upload field: a name for screen readers that contains its text
+  const mend = () => {
+    for (const button of document.querySelectorAll("#segment-files button.upload-container[aria-label]"))
+      if (button.innerText.trim()) button.removeAttribute("aria-label");
+  };
+  new MutationObserver(mend).observe(document.body, { childList: true, subtree: true });
+  mend();
 }

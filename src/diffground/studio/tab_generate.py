@@ -60,7 +60,7 @@ def build_generate(models: Models) -> None:
                 )
             with gr.Row():
                 start = gr.Button("Generate", variant="primary", elem_id="generate-start")
-                stop = gr.Button("Stop", variant="stop", elem_id="generate-stop", min_width=80)
+                stop = gr.Button("Stop", elem_id="generate-stop", min_width=80)
         with gr.Column(scale=3, min_width=360):
             viewer = build_viewer(
                 "generate",

@@ -43,7 +43,7 @@ def build_review(desks: Mapping[str, Desk], tab: gr.Tab) -> None:
             info = gr.HTML("", elem_id="review-info", padding=False)
             with gr.Row():
                 accept = gr.Button("Accept", variant="primary", elem_id="review-accept", min_width=90)
-                reject = gr.Button("Reject", variant="stop", elem_id="review-reject", min_width=90)
+                reject = gr.Button("Reject", elem_id="review-reject", min_width=90)
                 undo = gr.Button("Undo", elem_id="review-undo", min_width=90)
             with gr.Row():
                 previous = gr.Button("← Previous", elem_id="review-previous", min_width=90)

@@ -50,7 +50,7 @@ def build_segment(models: Models) -> None:
             )
             with gr.Row():
                 start = gr.Button("Segment", variant="primary", elem_id="segment-start")
-                stop = gr.Button("Stop", variant="stop", elem_id="segment-stop", min_width=80)
+                stop = gr.Button("Stop", elem_id="segment-stop", min_width=80)
         with gr.Column(scale=3, min_width=360):
             viewer = build_viewer(
                 "segment",

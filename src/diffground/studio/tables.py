@@ -10,16 +10,25 @@ from html import escape
 from diffground.studio.statistics import SIZE_TITLES, CategoryCounts
 
 
-def table_html(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], *, is_html: bool = False) -> str:
-    """The first column names the rows. is_html: cells are HTML already, apart from the first one."""
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
+def table_html(
+    caption: str,
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    is_html: bool = False,
+    is_upright: bool = False,
+) -> str:
+    """The first column names the rows. is_html: cells are HTML already, apart from the first one. is_upright: the
+    header is written upwards, for many narrow columns."""
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' if cell else "<td></td>" for cell in header)
+    kind = "dg-table dg-upright" if is_upright else "dg-table"
     body = "".join(
         f'<tr><th scope="row">{escape(row[0])}</th>'
         + "".join(f"<td>{cell if is_html else escape(cell)}</td>" for cell in row[1:])
         + "</tr>"
         for row in rows
     )
-    table = f'<table class="dg-table"><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
+    table = f'<table class="{kind}"><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
     # it can be scrolled with the keyboard only where it can have the focus
     region = f'<div class="dg-scroll" tabindex="0" role="region" aria-label="{escape(caption)}">'
     return f"{region}{table}<tbody>{body}</tbody></table></div>"
@@ -54,7 +63,7 @@ def pairs_html(pairs: Mapping[tuple[str, str], int], names: Sequence[str]) -> st
         return f"<span{shade}>{num or '·'}</span>"
 
     rows = [(first, *(cell(first, second) for second in shown)) for first in shown]
-    return table_html("Images that two categories share", ("", *shown), rows, is_html=True)
+    return table_html("Images that two categories share", ("", *shown), rows, is_html=True, is_upright=True)
 
 
 def csv_html(caption: str, text: str) -> str:
