@@ -33,8 +33,11 @@ _CACHE_S = (600, 7200)
 """How often temporary files are looked at, and how old they become."""
 
 
-def build_app(params: Params, models: Models, *, host: str) -> Callable[..., Any]:
-    """Everything that the server answers. host: the address that it listens on, see Guard."""
+def build_app(params: Params, models: Models, *, host: str, temporary: Path) -> Callable[..., Any]:
+    """Everything that the server answers.
+
+    host: the address that it listens on, see Guard. temporary: GRADIO_TEMP_DIR, the folder of uploads and results.
+    """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     if REPORT.parent.is_dir():
         app.mount("/report", StaticFiles(directory=REPORT.parent))
@@ -57,7 +60,9 @@ def build_app(params: Params, models: Models, *, host: str) -> Callable[..., Any
         css=_asset("page.css"),
         js=_asset("page.js"),
     )
-    return Guard(app, host=host)
+    # Gradio checks the files that a request names only in pages that were started with launch()
+    page.has_launched = True
+    return Guard(app, host=host, uploads=temporary)
 
 
 def build_desks(params: Params) -> dict[str, Desk]:

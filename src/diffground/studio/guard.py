@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable, MutableMapping
+import json
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -19,16 +21,19 @@ _HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
+_MAX_REQUEST_BYTES = 2**20
+"""Of a request that is no upload: texts, numbers and the names of uploaded files."""
 _FETCHING = ("/gradio_api/proxy=", "/proxy=")
 """Paths with which Gradio's server would fetch from another server."""
 
 
 class Guard:
-    """ASGI middleware. On a loopback address it also refuses requests with the name of another host: a page of another
-    site whose name was made to point here (DNS rebinding)."""
+    """ASGI middleware. A request may name only files that were uploaded. On a loopback address it also refuses requests
+    with the name of another host: a page of another site whose name was made to point here (DNS rebinding)."""
 
-    def __init__(self, app: App, *, host: str) -> None:
-        self._app = app
+    def __init__(self, app: App, *, host: str, uploads: Path) -> None:
+        """uploads: the folder of uploaded files and results."""
+        self._app, self._uploads = app, uploads.resolve()
         self._hosts = {host, "localhost", "127.0.0.1", "::1"} if is_loopback(host) else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,6 +47,16 @@ class Guard:
             await _refuse(send, 403, "this server fetches nothing from other servers")
             return
 
+        if scope["method"] == "POST" and not scope["path"].endswith("/upload"):
+            body = await _read(receive)
+            if body is None:
+                await _refuse(send, 413, "the request is too long")
+                return
+            if any(not self._is_uploaded(path) for path in _files_named_in(body)):
+                await _refuse(send, 403, "a request may name only files that were uploaded")
+                return
+            receive = _replayed(body, receive)
+
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 headers = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
@@ -49,6 +64,12 @@ class Guard:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+    def _is_uploaded(self, path: str) -> bool:
+        try:
+            return Path(path).is_absolute() and Path(path).resolve().is_relative_to(self._uploads)
+        except (OSError, ValueError):
+            return False
 
 
 def is_loopback(host: str) -> bool:
@@ -70,6 +91,44 @@ def _fetches(path: str) -> bool:
     path = unquote(path).lower()
     _, is_file, name = path.partition("/file=")
     return path.startswith(_FETCHING) or (bool(is_file) and "://" in name.replace(":/", "://", 1))
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """The whole body; None for one that is too long."""
+    body, is_more = b"", True
+    while is_more:
+        message = await receive()
+        body += message.get("body", b"")
+        is_more = message.get("more_body", False)
+        if len(body) > _MAX_REQUEST_BYTES:
+            return None
+    return body
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """A body that was read, for whoever reads it next."""
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def again() -> MutableMapping[str, Any]:
+        return next(messages, None) or await receive()
+
+    return again
+
+
+def _files_named_in(body: bytes) -> Iterator[str]:
+    """The value of every "path" in a JSON body: Gradio reads such a file, or fetches it where it is an address."""
+    try:
+        left = [json.loads(body)]
+    except (ValueError, RecursionError):
+        return
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            if "path" in value:
+                yield str(value["path"])
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)
 
 
 async def _refuse(send: Send, status: int, reason: str) -> None:

@@ -7,6 +7,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -50,4 +51,5 @@ def _plain(error: Exception) -> gr.Error:
     else:
         traceback.print_exception(error, file=sys.stderr)
         line = f"an error of the program ({type(error).__name__}); the terminal of the Studio shows where"
-    return gr.Error(line, print_exception=False, duration=15, title="This did not work")
+    # the page shows messages as HTML
+    return gr.Error(escape(line), print_exception=False, duration=15, title="This did not work")

@@ -47,7 +47,7 @@ def serve(*, host: str, port: int, grounding: Path | None = None, segmenter: Pat
         # Gradio checks files that it hands out against Python's folder for temporary files
         tempfile.tempdir = folder
         models = Models(params, grounding=chosen, segmenter=segmenter_folder(segmenter))
-        app = build_app(params, models, host=host)
+        app = build_app(params, models, host=host, temporary=Path(folder))
         shown = f"[{host}]" if ":" in host else host
         print(f"diffground studio: http://{shown}:{listening.getsockname()[1]}", flush=True)
         if not is_loopback(host):

@@ -15,6 +15,7 @@ from diffground.interface.ground_files import ground_files, ground_settings
 from diffground.interface.results import versions
 from diffground.interface.samples import Samples
 from diffground.interface.words import token_limit
+from diffground.studio.choices import Words
 from diffground.studio.found import Files, Found
 from diffground.studio.messages import with_plain_errors
 from diffground.studio.models import Models
@@ -37,7 +38,7 @@ def build_generate(models: Models) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             prompt = gr.Textbox(_PROMPT, label="Prompt", lines=2, max_lines=4, elem_id="generate-prompt")
-            words = gr.CheckboxGroup(offered, value=chosen, label="Words of the prompt", elem_id="generate-words")
+            words = Words(offered, value=chosen, label="Words of the prompt", elem_id="generate-words")
             other = gr.Textbox(
                 "", label="Other words", placeholder="of the prompt, with commas", elem_id="generate-other", max_lines=1
             )
@@ -70,7 +71,7 @@ def build_generate(models: Models) -> None:
 
     def offer(text: str) -> Any:
         all_words, known = offered_words(text, phrases)
-        return gr.CheckboxGroup(choices=all_words, value=known)
+        return Words(choices=all_words, value=known)
 
     prompt.change(
         with_plain_errors(offer), prompt, words, show_progress="hidden", trigger_mode="always_last",

@@ -112,7 +112,7 @@ def build_review(desks: Mapping[str, Desk], tab: gr.Tab) -> None:
         _, at, change = past[mine[-1]]
         left = [*past[: mine[-1]], *past[mine[-1] + 1 :]]
         if not desks[chosen[0]].verdicts.undo(change):
-            gr.Warning(f"{change.key} has another verdict by now, which was kept")
+            gr.Warning(f"{escape(change.key)} has another verdict by now, which was kept")
         return *_show(desks, chosen, at, "stay"), left
 
     undo.click(with_plain_errors(undone), [*filters, cursor, history], [*outputs, history], **light)
