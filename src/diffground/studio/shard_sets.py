@@ -79,8 +79,8 @@ class ShardSet:
             raise UserError(f"{where}: must have 'prompt' and 'categories'; {REMEDY}")
         assert isinstance(names, list)
         if self.oracle:
-            scores = found.get("scores") or {}
-            quality = min((scores.get(name, 0.0) for name in names), default=0.0)
+            scores = found.get("scores")
+            quality = min((scores.get(name, 0.0) for name in names), default=0.0) if isinstance(scores, dict) else 0.0
         else:
             quality = record.get("quality", 0.0)
         if not isinstance(quality, int | float) or not 0 <= quality <= 1:

@@ -15,7 +15,6 @@ from diffground.interface.ground_files import ground_files, ground_settings
 from diffground.interface.results import versions
 from diffground.interface.samples import Samples
 from diffground.interface.words import token_limit
-from diffground.studio.choices import Words
 from diffground.studio.found import Files, Found
 from diffground.studio.messages import with_plain_errors
 from diffground.studio.models import Models
@@ -38,7 +37,7 @@ def build_generate(models: Models) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             prompt = gr.Textbox(_PROMPT, label="Prompt", lines=2, max_lines=4, elem_id="generate-prompt")
-            words = Words(offered, value=chosen, label="Words of the prompt", elem_id="generate-words")
+            words = gr.CheckboxGroup(offered, value=chosen, label="Words of the prompt", elem_id="generate-words")
             other = gr.Textbox(
                 "", label="Other words", placeholder="of the prompt, with commas", elem_id="generate-other", max_lines=1
             )
@@ -69,15 +68,17 @@ def build_generate(models: Models) -> None:
                 threshold=params.grounding.mask_threshold,
             )
 
+    # what is chosen is kept with its prompt: Generate may be pressed before new words are offered
+    kept = gr.State((_PROMPT, chosen))
+
     def offer(text: str) -> Any:
         all_words, known = offered_words(text, phrases)
-        return Words(choices=all_words, value=known)
+        return gr.CheckboxGroup(choices=all_words, value=known), (text, known)
 
-    prompt.change(
-        with_plain_errors(offer), prompt, words, show_progress="hidden", trigger_mode="always_last",
-        concurrency_limit=4, api_visibility="private",
-    )  # fmt: skip
-    inputs = [prompt, words, other, seed, number, steps, guidance, viewer.threshold, viewer.opacity]
+    light: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
+    prompt.change(with_plain_errors(offer), prompt, [words, kept], concurrency_limit=4, **light)
+    words.input(lambda text, asked: (text, asked), [prompt, words], kept, concurrency_limit=4, **light)
+    inputs = [prompt, kept, other, seed, number, steps, guidance, viewer.threshold, viewer.opacity]
     running = gr.on(
         [start.click, prompt.submit],
         with_plain_errors(_handler(models)),
@@ -93,9 +94,11 @@ def build_generate(models: Models) -> None:
 
 
 def _handler(models: Models) -> Callable[..., Iterator[Any]]:
+    phrases = models.params.vocabulary.load().phrases
+
     def generate(
         prompt: str,
-        words: list[str],
+        kept: tuple[str, list[str]],
         other: str,
         seed: float,
         number: float,
@@ -105,7 +108,8 @@ def _handler(models: Models) -> Callable[..., Iterator[Any]]:
         opacity: float,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - this is how Gradio passes it
     ) -> Iterator[Any]:
-        asked = tuple(dict.fromkeys([*words, *typed_words(other)]))
+        chosen = kept[1] if kept[0] == prompt else offered_words(prompt, phrases)[1]
+        asked = tuple(dict.fromkeys([*chosen, *typed_words(other)]))
         num = _whole("Images", number, at_least=1, at_most=MAX_IMAGES)
         first = _whole("Seed", seed, at_least=0, at_most=_LARGEST_SEED - MAX_IMAGES)
         num_steps = _whole("Steps", steps, at_least=1, at_most=_MAX_STEPS)
