@@ -20,12 +20,12 @@ from diffground.evaluation.methods import (
 )
 from diffground.evaluation.protocol1 import MaskMethod, harmonic_of_groups, run_protocol1
 from diffground.evaluation.real_images import score_real_images
-from diffground.evaluation.review import read_review
 from diffground.grounding.prediction import Grounder
 from diffground.prompts import GROUPS
 from diffground.reproduction import paths
 from diffground.reproduction.config import Params
 from diffground.reproduction.metrics import flatten, write_metrics
+from diffground.reproduction.reviews import review_of
 from diffground.runtime.backend import make_workers
 from diffground.runtime.device import setup
 from diffground.tracking import TrackingRun, benchmark_of, grounding_entry
@@ -71,7 +71,7 @@ def main(params: Params, run: TrackingRun) -> None:
             {**methods, "daam": daam, "daam_best": daam_best, "detector_mirrored": mirrored},
             groups=GROUPS,
             batch_size=params.daam.batch_size,
-            review=read_review(paths.REVIEWS / f"{params.profile}.csv"),
+            review=review_of(paths.TEST_REVIEWS, params.profile),
             workers=workers,
         )
         if params.inversion.num_val:
