@@ -5,7 +5,7 @@ DETECTRON2_VENV := .venv-detectron2
 IN_VENV := . $(VENV)/bin/activate &&
 PYTEST := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup reproduce test check detectron2 test-detectron2 deps ship readme lock clean
+.PHONY: setup reproduce test check docs detectron2 test-detectron2 deps ship readme lock clean
 
 setup: $(VENV)/installed
 
@@ -31,6 +31,10 @@ test: setup
 # What the pre-commit hooks look at.
 check: setup
 	$(IN_VENV) ruff check . && ruff format --check . && mypy
+
+# The documentation as HTML in docs/_build/html; needs no network, and a warning is an error.
+docs: setup
+	$(IN_VENV) python -m sphinx -W --keep-going --quiet -b html docs docs/_build/html
 
 # detectron2 and the authors' MaskFormer, in an environment of their own, from archives: SOURCES=FOLDER or SOURCES="URL URL".
 detectron2: setup
@@ -67,4 +71,4 @@ lock:
 	rm .lock-all-extras
 
 clean:
-	rm -rf $(VENV) $(DETECTRON2_VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(DETECTRON2_VENV) docs/_build docs/_generated .pytest_cache .mypy_cache .ruff_cache

@@ -125,7 +125,7 @@ def measure(params: Params, *, batch_size: int, repeats: int) -> dict[str, float
 
 
 def ratios(times: Mapping[str, float], *, batch_size: int, epochs: float) -> dict[str, float]:
-    """What README repeats."""
+    """What the documentation shows."""
     plain, passes = times["plain diffusers"], times["UNet and VAE passes"]
     released = RELEASED_PASSES * times["one UNet pass, batch size 1"] + times["one decoded image"]
     sampled, read = times["sampling of profile mini"] / batch_size, times["features"] / batch_size

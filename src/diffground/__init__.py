@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from diffground.segmentation.pipeline import Segmentation, SegmenterPipeline, load_segmenter
     from diffground.vocabulary import Vocabulary, load_vocabulary
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "GroundedOutput",
     "GroundedPipeline",

@@ -1,4 +1,5 @@
-"""What is committed: model folders with cards and without pickles, results that README repeats, no private places."""
+"""What is committed: model folders with cards and without pickles, results that README and docs repeat, no private
+places."""
 
 import re
 import subprocess
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import diffground
 from diffground.report.experiments import comparable_experiments, read_records
 from diffground.report.readme import marked_tables, read_tables
 from diffground.report.write import result_tables
@@ -88,9 +90,9 @@ def test_readme_repeats_the_committed_tables():
         assert body == tables[name], "run `make readme`"
 
 
-def test_readme_repeats_how_good_the_mini_checkpoints_are():
+def test_the_docs_repeat_how_good_the_mini_checkpoints_are():
     metrics = read_metrics("mini_diffusion", folder=ROOT / "reports/metrics")
-    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    page = " ".join((ROOT / "docs/mini_world.md").read_text(encoding="utf-8").split())
     quality = read_metrics("mini_quality", folder=ROOT / "reports/metrics")
     generated, real, prompts = (
         quality["generated"]["detector"],
@@ -102,7 +104,7 @@ def test_readme_repeats_how_good_the_mini_checkpoints_are():
         found = [generated[f"{name}_found"], real[f"{name}_found"]]
         found += [metrics[held_out[name]]] if name in held_out else []
         cells = " | ".join(f"{100 * value:.1f}" for value in found)
-        assert f"| {prompts[name]} | {cells} |" in readme
+        assert f"| {prompts[name]} | {cells} |" in page
     copies = quality["neighbours"]
     for said in (
         f"The colour is right in {100 * quality['generated']['colours_obeyed']:.1f} %",
@@ -111,7 +113,18 @@ def test_readme_repeats_how_good_the_mini_checkpoints_are():
         f"{copies['num_images'] * copies['copied']['generated']:.0f} of {copies['num_images']} are",
         f"finds {100 * copies['copied']['planted']:.0f} % of planted copies",
     ):
-        assert said in readme
+        assert said in page
+
+
+def test_readme_has_at_most_150_lines():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_the_version_is_that_of_changelog_and_citation():
+    changelog, citation = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), (ROOT / "CITATION.cff").read_text()
+    version, date = re.findall(r"^## \[([\d.]+)\] - ([\d-]+)$", changelog, re.MULTILINE)[0]
+    assert diffground.__version__ == version
+    assert f"version: {version}\n" in citation and f'date-released: "{date}"' in citation
 
 
 def test_pictures_of_readme_are_committed():

@@ -10,7 +10,7 @@ from diffground.ranges import Fraction, NonNegativeFloat, NonNegativeInt, Positi
 
 @dataclass(frozen=True)
 class GroundingConfig:
-    """The grounding module and its training (paper section 3.3, DESIGN section 5)."""
+    """The grounding module and its training (paper section 3.3)."""
 
     reduced_channels: tuple[PositiveInt, ...]
     """Channels after the 1x1 reductions, coarse to fine, one per feature size (paper: 16, 32, 64, 128)."""

@@ -19,7 +19,7 @@ class RuntimeConfig:
     """CPU threads of torch, divided among the workers."""
     instruction_set: InstructionSet
     """Of the processor: 'native' is all that it has. 'avx2' and 'compatible' limit it, so that more machines compute
-    the same bytes, at a cost (README, "The same bytes?"); outputs made under another limit are made again."""
+    the same bytes, at a cost (docs/mini_world.md); outputs made under another limit are made again."""
     num_workers: PositiveInt
     """Processes of a sharded stage and of Protocol I on the CPU; a GPU has one."""
     backend: Literal["local", "ray"]

@@ -10,7 +10,7 @@ from diffground.reproduction.config import load_params
 from diffground.vocabulary import load_vocabulary
 
 CONF = Path(__file__).parents[3] / "conf"
-README = CONF.parent / "README.md"
+PAGE = CONF.parent / "docs/mini_world.md"
 BUILT_IN = "src/diffground/vocabularies"
 SPLITS = Path(__file__).parents[3] / "src/diffground/tables/category_splits.yaml"
 PROFILES = ("mini", "smoke", "paper_voc", "paper_coco")
@@ -86,8 +86,8 @@ def test_the_splits_of_sticker_coco_are_cocos_without_what_it_lacks(profile, spl
     assert len(vocabulary["unseen"]) == num and vocabulary["seen"] == []
 
 
-def test_the_readmes_command_for_sticker_coco_changes_table_split_images_and_prompts():
-    (said,) = re.findall(r"`diffground (profile mini table=sticker_coco [^`]*)`", README.read_text(encoding="utf-8"))
+def test_the_documented_command_for_sticker_coco_changes_table_split_images_and_prompts():
+    (said,) = re.findall(r"`diffground (profile mini table=sticker_coco [^`]*)`", PAGE.read_text(encoding="utf-8"))
     _, profile, *overrides = said.split()
     expected = {
         # table=sticker_coco and its split 1: of the paper's 14 unseen categories those 10 that there is art of
