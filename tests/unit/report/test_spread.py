@@ -32,9 +32,16 @@ def test_rows_are_those_that_depend_on_a_training() -> None:
         table2_model_c_seed1=run(82, 41),
         table2_model_c_seed2=run(84, 43),
         table2_model_a_seed1=run(0, 0),
+        module_paper=run(50, 0),
+        module_paper_seed1=run(52, 0),
+        module_attention=run(60, 0),
     )
     tables = spread_tables(run(80, 42), others)
-    assert tables["spread_protocol1"].rows == (("grounding module", "82.0 ± 2.0", None, None, None, None, 3),)
+    assert [(row[0], row[1], row[-1]) for row in tables["spread_protocol1"].rows] == [
+        ("grounding module of the paper", "51.0 ± 1.4", 2),
+        ("the same, and the words' cross-attention", "60.0", 1),
+        ("grounding module of the default run", "82.0 ± 2.0", 3),
+    ]
     assert tables["spread_zs3"].rows == (("synthetic images, all categories", "1.0 ± 0.0", None, "42.0 ± 1.0", 3),)
 
 
