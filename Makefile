@@ -1,9 +1,11 @@
 # Two commands on a fresh machine: `make reproduce` and `make test`. Both set up .venv first.
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3 2>/dev/null))
 VENV := .venv
+DETECTRON2_VENV := .venv-detectron2
 IN_VENV := . $(VENV)/bin/activate &&
+PYTEST := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup reproduce test check docs deps ship readme lock clean
+.PHONY: setup reproduce test check docs detectron2 test-detectron2 deps ship readme lock clean
 
 setup: $(VENV)/installed
 
@@ -24,7 +26,7 @@ reproduce: setup
 
 # A worker per core; each computes on one thread, and threads of what it starts do not spin while they wait for a core.
 test: setup
-	$(IN_VENV) OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(IN_VENV) $(PYTEST)
 
 # What the pre-commit hooks look at.
 check: setup
@@ -33,6 +35,15 @@ check: setup
 # The documentation as HTML in docs/_build/html; needs no network, and a warning is an error.
 docs: setup
 	$(IN_VENV) python -m sphinx -W --keep-going --quiet -b html docs docs/_build/html
+
+# detectron2 and the authors' MaskFormer, in an environment of their own, from archives: SOURCES=FOLDER or SOURCES="URL URL".
+detectron2: setup
+	$(IN_VENV) python tools/build_detectron2.py $(DETECTRON2_VENV) $(SOURCES)
+
+# The tests of the code that uses them; without them they are skipped in `make test`.
+test-detectron2:
+	. $(DETECTRON2_VENV)/bin/activate && python -c "import detectron2._C, mask_former" && $(PYTEST) \
+		tests/real_packages tests/unit/detection/test_detectron2_backend.py tests/unit/segmentation/test_detectron2_backend.py
 
 # Writes into dvc.yaml which code each stage depends on, as its imports say.
 deps: setup
@@ -60,4 +71,4 @@ lock:
 	rm .lock-all-extras
 
 clean:
-	rm -rf $(VENV) docs/_build docs/_generated .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(DETECTRON2_VENV) docs/_build docs/_generated .pytest_cache .mypy_cache .ruff_cache

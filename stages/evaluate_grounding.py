@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from typing import Any
 
 from _stage import run_stage
 
@@ -11,6 +12,7 @@ from diffground.detection.load import load_detector
 from diffground.diffusion.load import load_generator
 from diffground.evaluation.methods import (
     DaamMaps,
+    DaamMethod,
     GroundingMethod,
     MirroredDetector,
     calibrate_daam,
@@ -18,12 +20,12 @@ from diffground.evaluation.methods import (
 )
 from diffground.evaluation.protocol1 import MaskMethod, harmonic_of_groups, run_protocol1
 from diffground.evaluation.real_images import score_real_images
-from diffground.evaluation.review import read_review
 from diffground.grounding.prediction import Grounder
 from diffground.prompts import GROUPS
 from diffground.reproduction import paths
 from diffground.reproduction.config import Params
 from diffground.reproduction.metrics import flatten, write_metrics
+from diffground.reproduction.reviews import review_of
 from diffground.runtime.backend import make_workers
 from diffground.runtime.device import setup
 from diffground.tracking import TrackingRun, benchmark_of, grounding_entry
@@ -57,18 +59,19 @@ def main(params: Params, run: TrackingRun) -> None:
     )
     real = None
     with make_workers(params.runtime, device) as workers:
-        daam = calibrate_daam(
+        daam, daam_best = calibrate_daam(
             maps,
             list(islice(training, params.daam.num_calibration)),
+            image_size=p.image_size,
             batch_size=params.daam.batch_size,
             workers=workers,
         )
         result = run_protocol1(
             read_labelled_samples(generated=paths.GENERATED["test"], oracle=paths.ORACLE["test"]),
-            {**methods, "daam": daam, "detector_mirrored": mirrored},
+            {**methods, "daam": daam, "daam_best": daam_best, "detector_mirrored": mirrored},
             groups=GROUPS,
             batch_size=params.daam.batch_size,
-            review=read_review(paths.REVIEWS / f"{params.profile}.csv"),
+            review=review_of(paths.TEST_REVIEWS, params.profile),
             workers=workers,
         )
         if params.inversion.num_val:
@@ -80,7 +83,11 @@ def main(params: Params, run: TrackingRun) -> None:
                 batch_size=params.daam.batch_size,
                 workers=workers,
             )
-    metrics = {**result.metrics(), "daam_threshold": daam.threshold}
+    metrics = {
+        **result.metrics(),
+        "daam_threshold": daam.settings[1].threshold,
+        "daam_layers": _layers(daam, daam_best),
+    }
     if real is not None:
         metrics["real_images"] = real.metrics()
     write_metrics("evaluate_grounding", metrics)
@@ -92,6 +99,16 @@ def main(params: Params, run: TrackingRun) -> None:
         benchmark=benchmark_of(params, "data", "vocabulary", "prompts", "generator", "detector"),
         contends=True,
     )
+
+
+def _layers(daam: DaamMethod, best: DaamMethod) -> dict[str, Any]:
+    """What DAAM reads, as published and, for one and two categories, at its best."""
+    names = daam.maps.generator.cross_attention_names
+    settings = {"published": daam.settings[1], "best_one": best.settings[1], "best_two": best.settings[2]}
+    return {
+        name: {"layers": [names[layer] for layer in setting.layers], "threshold": setting.threshold}
+        for name, setting in settings.items()
+    }
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from diffground.evaluation.zs3 import score_segmenter
 from diffground.reproduction import paths
 from diffground.reproduction.config import Params
 from diffground.reproduction.metrics import flatten, write_metrics
+from diffground.reproduction.reviews import review_of
 from diffground.runtime.device import setup
 from diffground.segmentation.maskformer import MaskFormerSegmenter
 from diffground.segmentation.sources import ShardSource
@@ -24,7 +25,16 @@ def main(params: Params, run: TrackingRun) -> None:
     device = setup(params.runtime)
     vocabulary = params.vocabulary.load()
     real = VocDataset(paths.REAL, params.data.val_list, num_categories=len(vocabulary.categories), may_be_empty=True)
-    data = real if len(real) else ShardSource(paths.SYNTHETIC, part="held_out")
+    data = (
+        real
+        if len(real)
+        else ShardSource(
+            paths.SYNTHETIC,
+            part="held_out",
+            review=review_of(paths.SYNTHETIC_REVIEWS, params.profile),
+            categories=vocabulary.categories,
+        )
+    )
     metrics: dict[str, Any] = {"with_background": {}, "per_category": {}, "absent": {}, "num_images": len(data)}
     if not len(real):
         metrics["on"] = "held-out synthetic images"

@@ -17,6 +17,7 @@ from diffground.report.write import notes_of, result_tables, trends_of, write_ch
 from diffground.reproduction import paths
 from diffground.reproduction.config import Params
 from diffground.reproduction.metrics import flatten, read_metrics
+from diffground.reproduction.reviews import review_of
 from diffground.runtime.device import setup
 from diffground.segmentation.maskformer import MaskFormerSegmenter
 from diffground.segmentation.sources import ShardSource
@@ -42,9 +43,18 @@ def main(params: Params, run: TrackingRun) -> None:
         )
         for name in params.segmenter.training_sets
     }
-    num_categories = len(params.vocabulary.load().categories)
-    real = VocDataset(paths.REAL, params.data.val_list, num_categories=num_categories, may_be_empty=True)
-    scored = real if len(real) else ShardSource(paths.SYNTHETIC, part="held_out")
+    categories = params.vocabulary.load().categories
+    real = VocDataset(paths.REAL, params.data.val_list, num_categories=len(categories), may_be_empty=True)
+    scored = (
+        real
+        if len(real)
+        else ShardSource(
+            paths.SYNTHETIC,
+            part="held_out",
+            review=review_of(paths.SYNTHETIC_REVIEWS, params.profile),
+            categories=categories,
+        )
+    )
     what = metrics["evaluate_zs3"].get("on", "real images")
     draw_gallery(paths.FIGURES / "real.png", scored_rows(scored, segmenters, num_columns=8, what=what))
     named, first = next(iter(segmenters.items()))

@@ -40,7 +40,11 @@ def main(params: Params, run: TrackingRun) -> None:
     sets = {
         "train": sample_training_prompts(vocabulary, num_one=p.num_train_one, num_two=p.num_train_two, seed=p.seed),
         "test": sample_test_prompts(
-            vocabulary, per_category=p.test_per_category, per_pair=p.test_per_pair, seed=p.seed
+            vocabulary,
+            per_category=p.test_per_category,
+            per_pair=p.test_per_pair,
+            min_per_group=p.test_min_per_group,
+            seed=p.seed,
         ),
         "synthesis": sample_synthesis_prompts(
             vocabulary, per_category=p.synthesis_per_category, per_pair=p.synthesis_per_pair, seed=p.seed

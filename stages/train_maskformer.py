@@ -9,10 +9,12 @@ from typing import Any
 
 from _stage import run_stage
 
+from diffground.data.review import REJECTED
 from diffground.data.voc import VocDataset
 from diffground.reproduction import paths
 from diffground.reproduction.config import Params
 from diffground.reproduction.metrics import flatten, write_metrics
+from diffground.reproduction.reviews import review_of
 from diffground.runtime.device import setup
 from diffground.runtime.processes import num_training_processes
 from diffground.runtime.rank import is_main_process, is_one_of_several
@@ -34,10 +36,14 @@ def main(params: Params, run: TrackingRun) -> None:
         may_be_empty=not needs_real_images(p.training_sets),
     )
     scored = VocDataset(paths.REAL, params.data.val_list, num_categories=num_categories, may_be_empty=True)
+    review = review_of(paths.SYNTHETIC_REVIEWS, params.profile)
+    num_rejected = sum(entry.verdict == REJECTED for entry in review.entries.values())
+    if num_rejected and is_main_process():
+        print(f"train_maskformer: {num_rejected} synthetic samples are left out, rejected in {review.path}")
     fingerprint = training_fingerprint(
         code="diffground.segmentation.protocol2",
         parameters={"segmenter": replace(p, training_sets=()), "vocabulary": params.vocabulary, "data": params.data},
-        data=[p.backbone, paths.SYNTHETIC, paths.PSEUDO, paths.REAL],
+        data=[p.backbone, paths.SYNTHETIC, paths.PSEUDO, paths.REAL, *([review.path] if review.entries else [])],
         device=device,
     )
     states = paths.UNFINISHED / "train_maskformer"
@@ -57,6 +63,7 @@ def main(params: Params, run: TrackingRun) -> None:
         states=states,
         fingerprint=fingerprint,
         every_s=params.runtime.checkpoint_every_s,
+        review=review,
     )
     at_once = _num_at_once(params, on_cpu=device.type == "cpu")
     if at_once == 1:
@@ -79,6 +86,12 @@ def main(params: Params, run: TrackingRun) -> None:
 
 def processes(params: Params) -> int:
     p = params.segmenter
+    if p.backend == "official":
+        if (num := params.runtime.num_training_processes) > 1:
+            print(
+                f"train_maskformer: backend 'official' trains in one process, not runtime.num_training_processes={num}"
+            )
+        return 1
     return num_training_processes(
         params.runtime, batch_size=p.batch_size, accumulation_steps=p.gradient_accumulation_steps
     )

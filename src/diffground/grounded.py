@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -253,6 +254,19 @@ class GroundedPipeline:
         probs = resized[: len(of_image)].numpy()
         masks = _masks(probs, threshold, resolve=resolve_overlaps)
         return GroundedSample(Image.fromarray(pixels), of_image, probs, masks, prompt)
+
+    def sampling_of(self, *, num_steps: int | None = None, guidance_scale: float | None = None) -> Sampling:
+        """How a call with these arguments samples. Raises: UserError as a call does."""
+        return self._sampling(None, num_steps, guidance_scale, None)
+
+    @contextmanager
+    def watched(self, on_pass: Callable[[], None]) -> Iterator[None]:
+        """Calls `on_pass` after every pass of the UNet, e.g. to show progress. What it raises ends the call."""
+        hook = self.generator._unet.register_forward_hook(lambda *_: on_pass())
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def _sample(
         self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling, queries: Sequence[Sequence[str]]

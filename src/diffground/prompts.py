@@ -157,10 +157,14 @@ def sample_training_prompts(vocabulary: Vocabulary, *, num_one: int, num_two: in
     return _records("train", shuffled, vocabulary, rng, seed)
 
 
-def sample_test_prompts(vocabulary: Vocabulary, *, per_category: int, per_pair: int, seed: int) -> list[PromptRecord]:
-    """Protocol I: so many prompts a category and a co-appearing pair. Raises: UserError for negative numbers."""
-    _check_counts(test_per_category=per_category, test_per_pair=per_pair)
-    return _balanced("test", vocabulary, per_category, per_pair, seed)
+def sample_test_prompts(
+    vocabulary: Vocabulary, *, per_category: int, per_pair: int, min_per_group: int = 0, seed: int
+) -> list[PromptRecord]:
+    """Protocol I: so many prompts per category and per co-appearing pair, and more per each of a group, equally, where
+    the group would have fewer than `min_per_group`. Raises: UserError for negative numbers.
+    """
+    _check_counts(test_per_category=per_category, test_per_pair=per_pair, test_min_per_group=min_per_group)
+    return _balanced("test", vocabulary, per_category, per_pair, seed, min_per_group=min_per_group)
 
 
 def sample_synthesis_prompts(
@@ -280,10 +284,17 @@ def _rng(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, _SETS.index(name)])
 
 
-def _balanced(name: str, vocabulary: Vocabulary, per_category: int, per_pair: int, seed: int) -> list[PromptRecord]:
+def _balanced(
+    name: str, vocabulary: Vocabulary, per_category: int, per_pair: int, seed: int, *, min_per_group: int = 0
+) -> list[PromptRecord]:
     used = [c for c in vocabulary.categories if c in vocabulary.seen or c in vocabulary.unseen]
-    choices: list[tuple[str, ...]] = [(category,) for category in used for _ in range(per_category)]
-    choices += [pair for pair in vocabulary.pairs for _ in range(per_pair)]
+    subjects: list[tuple[str, ...]] = [*((category,) for category in used), *vocabulary.pairs]
+    sizes = Counter(group_of(subject, vocabulary) for subject in subjects)
+    choices = []
+    for subject in subjects:
+        asked = per_category if len(subject) == 1 else per_pair
+        needed = -(-min_per_group // sizes[group_of(subject, vocabulary)])
+        choices += [subject] * max(asked, needed)
     return _records(name, choices, vocabulary, _rng(seed, name), seed)
 
 

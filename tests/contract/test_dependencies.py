@@ -75,7 +75,7 @@ def test_the_locked_versions_go_together_with_the_flows_extra():
 
 
 def test_the_extras_are_there_and_bring_the_pipeline():
-    assert set(EXTRAS) == {"pipeline", "flows", "ray", "s3", "hf", "onnx", "dev"}
+    assert set(EXTRAS) == {"pipeline", "flows", "ray", "s3", "hf", "onnx", "studio", "docs", "dev"}
     for requirements in OTHER_EXTRAS.values():
         assert Requirement("diffground[pipeline]") in requirements
 

@@ -24,6 +24,8 @@ FLOORS = (
     ("tracking",),
     ("report",),
     ("experiments",),
+    ("interface",),
+    ("studio",),
     ("cli", "__main__"),
 )
 """The parts of the package, bottom to top. A part imports from those below, and on its floor in one direction."""
@@ -34,6 +36,7 @@ CORE = {part for parts in FLOORS[: LEVELS["grounded"] + 1] for part in parts}
 
 ABSENT = (
     "dvc",
+    "gradio",
     "hydra",
     "jinja2",
     "matplotlib",

@@ -13,7 +13,7 @@ CODECS = ROOT / "src/diffground/data/shards.py"
 FILES = sorted(
     path for folder in ("src", "stages", "flows", "pretrain", "benchmarks") for path in (ROOT / folder).rglob("*.py")
 )
-RESULTS = ROOT / "src/diffground/cli/samples.py"
+RESULTS = ROOT / "src/diffground/interface/samples.py"
 """Its names are those of files that `ground` writes for users."""
 MEMBERS = {"image.png", "label.png", "latent.npy", "ignored.png", "meta.json"}
 

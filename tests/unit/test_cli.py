@@ -71,20 +71,6 @@ def test_ground_reads_the_grounding_module_that_it_is_told(clone):
         assert f"error: {folder}: no grounding module (config.json is missing)" in result.stderr
 
 
-def test_review_before_there_is_a_test_set(clone):
-    assert call(clone, "profile", "smoke").returncode == 0
-    result = call(clone, "review")
-    assert result.returncode == 2
-    assert result.stderr == "error: data/generated/test: no such folder of shards; run `dvc repro`\n"
-
-
-@pytest.mark.parametrize("out", ["review/mini.html", "mini.csv", "."])
-def test_review_does_not_write_over_the_review(tmp_path, out):
-    result = call(tmp_path, "review", "-o", out)
-    assert result.returncode == 2
-    assert "must end in .html and lie outside of review" in result.stderr
-
-
 def test_ground_asks_for_words_where_the_prompt_names_none_of_the_vocabulary(clone):
     (clone / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     (clone / "models").symlink_to(ROOT / "models")

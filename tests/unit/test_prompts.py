@@ -143,6 +143,19 @@ def test_negative_counts_are_refused(vocabulary):
         sample_synthesis_prompts(vocabulary, per_category=0, per_pair=-2, seed=0)
 
 
+def test_small_groups_of_the_test_set_get_more_prompts(vocabulary):
+    few = sample_test_prompts(vocabulary, per_category=2, per_pair=1, seed=0)
+    same = sample_test_prompts(vocabulary, per_category=2, per_pair=1, min_per_group=1, seed=0)
+    assert same == few
+    more = sample_test_prompts(vocabulary, per_category=2, per_pair=1, min_per_group=20, seed=0)
+    before, after = (Counter(record.group for record in records) for records in (few, more))
+    for group, num in before.items():
+        assert after[group] == num if num >= 20 else 20 <= after[group] < 20 + num
+    assert any(num < 20 for num in before.values()) and any(num >= 20 for num in before.values())
+    numbers = Counter(frozenset(record.categories) for record in more if record.group == "one_unseen")
+    assert len(set(numbers.values())) == 1  # equally many of each
+
+
 def test_pairs_wanted_but_none_appear_together():
     lonely = load_vocabulary("pascal", unseen=["dog"], seen=["cat"])
     with pytest.raises(UserError, match="no two seen categories appear together"):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from diffground.errors import UserError
+from diffground.interface.model_choice import grounding_folder
 from diffground.reproduction import paths
 from diffground.reproduction.fetch import plan_fetch
 from diffground.runtime.openmp import wait_briefly
@@ -81,21 +82,14 @@ def ground(args: argparse.Namespace) -> None:
     from diffground.cli.ground_command import run_ground
 
     inversions = [parse_inversion(text) for text in args.word]
-    run_ground(args, grounding=_grounding_folder(args.grounding), inversions=inversions)
+    run_ground(args, grounding=grounding_folder(args.grounding), inversions=inversions)
 
 
 def segment(args: argparse.Namespace) -> None:
     from diffground.cli.segment_command import run_segment
 
-    if not run_segment(args, grounding=_grounding_folder(args.grounding)):
+    if not run_segment(args, grounding=grounding_folder(args.grounding)):
         sys.exit(1)
-
-
-def _grounding_folder(given: Path | None) -> Path:
-    """The module that is given, else the one trained here, and before a reproduction the shipped one."""
-    shipped = paths.SHIPPED / "grounding"
-    use_shipped = not paths.GROUNDING_MODEL.is_dir() and shipped.is_dir()
-    return given or (shipped if use_shipped else paths.GROUNDING_MODEL)
 
 
 def parse_inversion(text: str) -> tuple[str | None, Path]:
@@ -116,18 +110,19 @@ def list_experiments(args: argparse.Namespace) -> None:
 
 def run_experiments(args: argparse.Namespace) -> None:
     from diffground.experiments.run import run_experiments
-    from diffground.reproduction.catalogue import read_catalogue, select
+    from diffground.reproduction.catalogue import read_catalogue, repeat, select
 
     profile = _profile_of(args)
-    run_experiments(select(read_catalogue(), args.globs, profile=profile), profile=profile, root=Path())
+    chosen = repeat(select(read_catalogue(), args.globs, profile=profile), args.seeds)
+    run_experiments(chosen, profile=profile, root=Path())
 
 
 def collect_experiments(args: argparse.Namespace) -> None:
     from diffground.experiments.collect import collect_experiments
-    from diffground.reproduction.catalogue import read_catalogue, select
+    from diffground.reproduction.catalogue import read_catalogue, repeat, select
 
     profile = _profile_of(args)
-    chosen = select(read_catalogue(), args.globs, profile=profile)
+    chosen = repeat(select(read_catalogue(), args.globs, profile=profile), args.seeds)
     written = collect_experiments(chosen, profile=profile, root=Path())
     for name, path in written.items():
         print(f"{name}: {path or 'not run'}")
@@ -209,20 +204,11 @@ def _say_whether_equal() -> bool:
     return False
 
 
-def review(args: argparse.Namespace) -> None:
-    from diffground.data.labelled import read_labelled_samples
-    from diffground.evaluation.review import read_review
-    from diffground.report.review_page import write_review_page
-    from diffground.reproduction.config import load_params
+def studio(args: argparse.Namespace) -> None:
+    wait_briefly()
+    from diffground.studio.serve import serve
 
-    if args.out.suffix != ".html" or args.out.resolve().parent == paths.REVIEWS.resolve():
-        raise UserError(f"--out must end in .html and lie outside of {paths.REVIEWS}, got '{args.out}'")
-    review = read_review(paths.REVIEWS / f"{load_params(paths.PARAMS).profile}.csv")
-    sheet = args.out.with_suffix(".csv")
-    samples = read_labelled_samples(generated=paths.GENERATED["test"], oracle=paths.ORACLE["test"])
-    counts = write_review_page(args.out, samples, review)
-    listed = ", ".join(f"{num} {verdict}" for verdict, num in sorted(counts.items()))
-    print(f"{args.out}: {listed}; edit {sheet} and save it as {review.path}")
+    serve(host=args.host, port=args.port, grounding=args.grounding, segmenter=args.segmenter)
 
 
 def fetch(args: argparse.Namespace) -> None:

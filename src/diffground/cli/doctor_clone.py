@@ -96,6 +96,7 @@ def weights() -> Iterator[Finding]:
     else:
         yield _of_the_hub("generator", generator, "model_index.json", "run `diffground fetch sd15`")
     yield _detector(params.detector.backend, params.detector.checkpoint)
+    yield from _segmenter_backend(params.segmenter.backend)
     backbone = params.segmenter.backbone
     if Path(backbone).is_dir() or not is_hub_id(backbone):
         yield _folder("segmenter's backbone", Path(backbone))
@@ -117,9 +118,8 @@ def _trained() -> Iterator[Finding]:
 
 
 def _detector(backend: str, checkpoint: str) -> Finding:
-    if backend == "detectron2" and not is_installed("detectron2"):
-        fix = "install it from upstream, or set detector.backend"
-        return Finding("fail", "detector", "detector.backend is 'detectron2', which is not installed", fix)
+    if backend == "detectron2":
+        return _detectron2(Path(checkpoint))
     path = Path(checkpoint)
     if path.exists() or ("/" in checkpoint and not is_hub_id(checkpoint)):
         return _folder("detector", path) if not path.is_file() else Finding("ok", "detector", checkpoint)
@@ -131,6 +131,26 @@ def _detector(backend: str, checkpoint: str) -> Finding:
         if checkpoint == DETECTOR and not all(source.is_complete() for source in plan_fetch("detector").sources):
             return Finding("fail", "detector", f"{checkpoint} is not downloaded", "run `diffground fetch detector`")
     return Finding("ok", "detector", checkpoint)
+
+
+def _detectron2(folder: Path) -> Finding:
+    if not is_installed("detectron2"):
+        fix = "run `make detectron2 SOURCES=…`, see docs/detectron2.md, or set detector.backend"
+        return Finding("fail", "detector", "detector.backend is 'detectron2', which is not installed", fix)
+    from diffground.detection.detectron2_files import find_weights
+
+    try:
+        return Finding("ok", "detector", str(find_weights(folder)))
+    except UserError as error:
+        return Finding("fail", "detector", str(error))
+
+
+def _segmenter_backend(backend: str) -> Iterator[Finding]:
+    missing = [name for name in ("detectron2", "mask_former") if not is_installed(name)]
+    if backend == "official" and missing:
+        found = f"segmenter.backend is 'official', which needs {' and '.join(missing)}, not installed"
+        fix = "run `make detectron2 SOURCES=…`, see docs/detectron2.md, or set segmenter.backend"
+        yield Finding("fail", "segmenter", found, fix)
 
 
 def _folder(what: str, folder: Path) -> Finding:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from diffground import __version__
 from diffground.cli.findings import Check, Finding, is_clone, is_installed
-from diffground.cli.results import check_out_folder
 from diffground.entry_point import PIPELINE_PACKAGES
 from diffground.errors import UserError
+from diffground.interface.results import check_out_folder
 from diffground.reproduction import paths
 
 _GIB = 2**30

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from diffground.cli.pipeline import load_pipeline
 from diffground.cli.segment import Finder
+from diffground.interface.pipeline import load_pipeline
 from diffground.reproduction.config import Params
 from diffground.runtime.config import RuntimeConfig
 from diffground.runtime.device import setup

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from diffground.cli.pipeline import load_pipeline
-from diffground.cli.results import write_results
 from diffground.data.overlay import draw_masks
 from diffground.data.shards import encode_mask, encode_png
+from diffground.interface.pipeline import load_pipeline
+from diffground.interface.results import write_results
 from diffground.reproduction.config import Params
 
 

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from diffground import __version__
 from diffground.cli.image_files import IMAGE_SUFFIXES
-from diffground.cli.results import check_out_folder
-from diffground.cli.samples import Samples
-from diffground.cli.words import check_length, gather_prompts, token_limit, words_of_prompts
 from diffground.errors import UserError
+from diffground.interface.ground_files import ground_settings
+from diffground.interface.results import check_out_folder
+from diffground.interface.samples import Samples
+from diffground.interface.words import check_length, gather_prompts, token_limit, words_of_prompts
 from diffground.model_folders import check_grounding_folder, check_inversion_file, check_pipeline_folder
 from diffground.reproduction import paths
 from diffground.reproduction.config import Params, load_params
 from diffground.reproduction.metrics import read_metrics
-from diffground.runtime.fingerprint import checkpoint_fingerprint, generator_fingerprint
 from diffground.runtime.instruction_set import limit_instruction_set
 from diffground.runtime.openmp import wait_briefly
 
@@ -85,7 +81,7 @@ def run_ground(args: argparse.Namespace, *, grounding: Path, inversions: Sequenc
         words_of,
         seeds=range(args.seed, args.seed + args.num),
         out=out,
-        settings=_settings(params, grounding=chosen, inversions=inversions, threshold=threshold),
+        settings=ground_settings(params, grounding=chosen, inversions=inversions, threshold=threshold),
     )
     finished = bytearray(len(samples)) if args.overwrite else samples.finished()
     if any(finished):
@@ -141,21 +137,3 @@ def _threshold(args: argparse.Namespace, params: Params) -> float:
             f"{path}: no daam_threshold there; give --threshold, or run `dvc repro evaluate_grounding`, which fits it"
         )
     return threshold
-
-
-def _settings(
-    params: Params, *, grounding: Path | None, inversions: Sequence[tuple[str | None, Path]], threshold: float
-) -> dict[str, Any]:
-    """All that decides a sample in addition to its prompt, words and seed."""
-    p = params.generator
-    return {
-        "diffground": __version__,
-        "generator": generator_fingerprint(p.checkpoint, config_from=p.config_from, loras=p.loras),
-        "image_size": p.image_size,
-        "dtype": p.dtype,
-        "sampling": asdict(p.sampling),
-        "method": "grounding module" if grounding else "DAAM",
-        "grounding": checkpoint_fingerprint(grounding) if grounding else None,
-        "mask_threshold": threshold,
-        "textual_inversions": [[word, hashlib.sha256(file.read_bytes()).hexdigest()] for word, file in inversions],
-    }

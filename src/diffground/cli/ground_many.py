@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from diffground.cli.pipeline import load_pipeline
-from diffground.cli.results import describe_words, encode_index_mask, encode_record, versions, write_results
-from diffground.cli.samples import FILES, Samples
-from diffground.data.overlay import paint_masks
-from diffground.data.shards import encode_png
 from diffground.errors import UserError, in_one_line
 from diffground.grounded import GroundedPipeline
+from diffground.interface.ground_files import ground_files
+from diffground.interface.pipeline import load_pipeline
+from diffground.interface.results import versions, write_results
+from diffground.interface.samples import Samples
 from diffground.reproduction.config import Params
 from diffground.runtime.progress import Progress
 
@@ -56,17 +55,18 @@ def ground_many(
             batch_size=batch_size,
         ):
             place, seed, image = places[found.prompt], int(found.seed or 0), np.asarray(found.image)
-            described = describe_words(found.words, found.masks, found.probs)
-            settings = samples.settings_of(place, seed)
-            record = {"prompt": found.prompt, "seed": seed, "words": described, "settings": settings, "versions": used}
-            contents = (
-                encode_png(image),
-                encode_index_mask(found.masks),
-                encode_png(paint_masks(image, found.masks)),
-                encode_record(record),
+            contents, described = ground_files(
+                image,
+                found.words,
+                found.masks,
+                found.probs,
+                prompt=found.prompt,
+                seed=seed,
+                settings=samples.settings_of(place, seed),
+                versions=used,
             )
             folder = samples.folder(place, seed)
-            write_results({folder / name: content for name, content in zip(FILES, contents, strict=True)})
+            write_results({folder / name: content for name, content in contents.items()})
             shown_in.update(dict.fromkeys(found.words, 0))
             shown_in.update(entry["word"] for entry in described if entry["area"])
             progress.advance()

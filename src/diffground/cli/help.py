@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Generator
 
 GROUPS = {
-    "use": ("ground", "segment"),
-    "data": ("new", "quality", "export", "fetch", "review"),
+    "use": ("ground", "segment", "studio"),
+    "data": ("new", "quality", "export", "fetch"),
     "pipeline": (
         "profile",
         "reproduce",
@@ -34,6 +34,7 @@ EXAMPLES = {
         "diffground segment 'photos/*.jpg' -c dog --prompt \"a photograph of my dog\" -o masks",
         "diffground segment photos/ --with models/mini/segmenter",
     ),
+    "studio": ("diffground studio", "diffground studio --port 8000"),
     "new": (
         "diffground new snacks --seen dog,cat,person --unseen pizza,unicorn,rocket",
         "diffground new yard --base paper_voc --from-list names.txt",
@@ -45,10 +46,13 @@ EXAMPLES = {
     "quality": ("diffground quality", "diffground quality data/synthetic --min-quality 0.85 --json"),
     "export-onnx": ("diffground export-onnx models/segmenter/synthetic segmenter.onnx",),
     "fetch": ("diffground fetch voc2012 --dry-run", "diffground fetch sd15"),
-    "review": ("diffground review", "diffground review -o pages/review.html"),
     "profile": ("diffground profile mini", "diffground profile mini grounding.iterations=100 experiment=seen_05"),
     "reproduce": ("diffground reproduce",),
-    "experiments": ("diffground experiments list", "diffground experiments run 'table1_*'"),
+    "experiments": (
+        "diffground experiments list",
+        "diffground experiments run 'table1_*'",
+        "diffground experiments run table2_model_c --seeds 5",
+    ),
     "compare": ("diffground compare here seen_05", "diffground compare here seen_05 --csv"),
     "sync": ("diffground sync",),
     "recover": ("diffground recover",),

@@ -13,7 +13,7 @@ from diffground.cli import actions
 from diffground.cli.completion import add_completion
 from diffground.cli.export import add_export
 from diffground.cli.help import CommandGroups
-from diffground.cli.options import add_ground, add_segment
+from diffground.cli.options import add_ground, add_segment, add_studio
 from diffground.cli.quality import add_quality
 from diffground.entry_point import run_entry_point
 from diffground.reproduction import paths
@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_ground(commands.add_parser("ground", help="generate images and segment words in them"))
     add_segment(commands.add_parser("segment", help="find words in your own images"))
+    add_studio(commands.add_parser("studio", help="generate, segment, review and export in a browser"))
     _add_experiments(commands.add_parser("experiments", help="rows of the paper's tables: list, run or collect them"))
     compare = commands.add_parser(
         "compare", help="a table of the scores of several runs, with differences to the first"
@@ -78,18 +79,6 @@ def _parser() -> argparse.ArgumentParser:
         help="write this machine to reports/machine.json, to be committed with dvc.lock",
     )
     verify.set_defaults(run=actions.verify)
-
-    review = commands.add_parser(
-        "review", help="write a page of the Protocol I test set for manual review, and a CSV to edit"
-    )
-    review.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        default=Path("reports/review.html"),
-        help="page to write; the CSV is written next to it",
-    )
-    review.set_defaults(run=actions.review)
 
     fetch = commands.add_parser("fetch", help="download what the paper's profiles need; resumes broken downloads")
     fetch.add_argument(
@@ -182,3 +171,10 @@ def _add_experiments(parser: argparse.ArgumentParser) -> None:
         command.set_defaults(run=action)
         if name != "list":
             command.add_argument("--profile", help="a file of conf/profile; default: that of params.yaml")
+            command.add_argument(
+                "--seeds",
+                type=int,
+                default=1,
+                metavar="N",
+                help="also repeat each with seeds 1 to N - 1 of its trainings, as NAME_seed1 …; default: %(default)s",
+            )

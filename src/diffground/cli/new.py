@@ -125,7 +125,11 @@ def prompts_of(params: Params) -> dict[str, list[PromptRecord]]:
     return {
         "train": sample_training_prompts(vocabulary, num_one=p.num_train_one, num_two=p.num_train_two, seed=p.seed),
         "test": sample_test_prompts(
-            vocabulary, per_category=p.test_per_category, per_pair=p.test_per_pair, seed=p.seed
+            vocabulary,
+            per_category=p.test_per_category,
+            per_pair=p.test_per_pair,
+            min_per_group=p.test_min_per_group,
+            seed=p.seed,
         ),
         "synthesis": sample_synthesis_prompts(
             vocabulary, per_category=p.synthesis_per_category, per_pair=p.synthesis_per_pair, seed=p.seed
@@ -229,6 +233,7 @@ def _settings(base: Params, vocabulary: Vocabulary, file: Path, real: Path | Non
             "num_train_two": p.num_train_two if seen_pairs else 0,
             "test_per_category": share(p.test_per_category, len(of_base.used), len(vocabulary.used)),
             "test_per_pair": share(p.test_per_pair, base_pairs, num_pairs),
+            "test_min_per_group": 0,
             "synthesis_per_category": share(p.synthesis_per_category, len(of_base.used), len(vocabulary.used)),
             "synthesis_per_pair": share(p.synthesis_per_pair, base_pairs, num_pairs),
         },

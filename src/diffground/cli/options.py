@@ -113,6 +113,30 @@ def add_segment(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=actions.segment)
 
 
+def add_studio(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; 0.0.0.0 lets other machines in, without a password; default: %(default)s",
+    )
+    parser.add_argument(
+        "--port", type=int, default=7860, help="port to listen on; 0: any that is free; default: %(default)s"
+    )
+    parser.add_argument(
+        "--grounding",
+        type=Path,
+        metavar="FOLDER",
+        help=f"grounding module; default: {paths.GROUNDING_MODEL}, or before a reproduction {paths.SHIPPED}/grounding",
+    )
+    parser.add_argument(
+        "--segmenter",
+        type=Path,
+        metavar="FOLDER",
+        help=f"segmenter; default: {paths.SEGMENTERS}/synthetic, or before a reproduction {paths.SHIPPED}/segmenter",
+    )
+    parser.set_defaults(run=actions.studio)
+
+
 def add_grounding(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grounding",

@@ -12,19 +12,10 @@ from typing import Any
 import numpy as np
 
 from diffground.cli.image_files import find_images, relative_to, result_names
-from diffground.cli.results import (
-    check_out_folder,
-    describe_words,
-    encode_index_mask,
-    encode_record,
-    read_record,
-    same_settings,
-    write_results,
-)
 from diffground.data.images import read_image
-from diffground.data.overlay import paint_masks
-from diffground.data.shards import encode_png
 from diffground.errors import UserError
+from diffground.interface.results import check_out_folder, read_record, same_settings, write_results
+from diffground.interface.segment_files import ENDINGS, segment_files
 from diffground.runtime.progress import Progress
 
 Finder = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -68,22 +59,15 @@ def segment(
                 else:
                     find = find or load_finder()  # takes seconds, for nothing where no image can be read
                     masks, scores = find(pixels)
-                    described = describe_words(words, masks, scores)
-                    record = {
-                        "image": relative_to(image, out),
-                        "width": pixels.shape[1],
-                        "height": pixels.shape[0],
-                        "words": described,
-                        "settings": {**settings, "image_sha256": digest},
-                    }
-                    mask, overlay, record_file = _files(out / name)
-                    write_results(
-                        {
-                            mask: encode_index_mask(masks),
-                            overlay: encode_png(paint_masks(pixels, masks)),
-                            record_file: encode_record(record),  # the last one: it says that the others are there
-                        }
+                    contents, described = segment_files(
+                        pixels,
+                        words,
+                        masks,
+                        scores,
+                        image=relative_to(image, out),
+                        settings={**settings, "image_sha256": digest},
                     )
+                    write_results(dict(zip(_files(out / name), contents, strict=True)))
                     shown_in.update(entry["word"] for entry in described if entry["area"])
                 progress.advance()
         num_done = len(todo) - (len(failures) - len(found.failures))
@@ -99,7 +83,7 @@ def segment(
 
 def _files(stem: Path) -> tuple[Path, Path, Path]:
     """Mask, overlay and record of an image."""
-    mask, overlay, record = (stem.with_name(stem.name + ending) for ending in (".mask.png", ".overlay.png", ".json"))
+    mask, overlay, record = (stem.with_name(stem.name + ending) for ending in ENDINGS)
     return mask, overlay, record
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from diffground import __version__
 from diffground.cli.segment import Finder, segment
-from diffground.cli.words import check_asked, check_length, token_limit
 from diffground.errors import UserError
+from diffground.interface.words import check_asked, check_length, token_limit
 from diffground.model_folders import check_grounding_folder, check_pipeline_folder
 from diffground.prompts import check_words
 from diffground.reproduction import paths

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,41 +11,40 @@ import torch
 import yaml
 
 from diffground.detection.detector import Instances
-from diffground.detection.detectron2_files import CONFIG, find_weights, load_weights, zoo_config
+from diffground.detection.detectron2_files import (
+    CATEGORIES,
+    CONFIG,
+    find_weights,
+    load_weights,
+    read_categories,
+    zoo_config,
+)
 from diffground.errors import UserError, in_one_line
 
-INSTALL = "pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2.git'"
+INSTALL = "`make detectron2 SOURCES=…` in a clone, or pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2.git'"
 
 
 class Detectron2Detector:
     """A frozen GeneralizedRCNN with masks. One image's instances do not depend on the other images of its batch."""
 
-    def __init__(self, config: Any, model: Any, *, mask_threshold: float) -> None:
-        """`config`: a detectron2 CfgNode; `model`: what detectron2.modeling.build_model made of it.
-
-        Raises: UserError when detectron2 knows no names for the categories of the training data.
-        """
-        from detectron2.data import MetadataCatalog, transforms
+    def __init__(self, config: Any, model: Any, *, categories: Sequence[str], mask_threshold: float) -> None:
+        """`config`: a detectron2 CfgNode; `model`: what detectron2.modeling.build_model made of it; `categories[i]`:
+        the name of class i."""
+        from detectron2.data import transforms
 
         self._model = model.eval().requires_grad_(False)
+        self._names = tuple(categories)
         self._mask_threshold = mask_threshold
         self._is_bgr = config.INPUT.FORMAT == "BGR"
         shortest = config.INPUT.MIN_SIZE_TEST
         self._resize = transforms.ResizeShortestEdge([shortest, shortest], config.INPUT.MAX_SIZE_TEST)
-        dataset = config.DATASETS.TRAIN[0] if len(config.DATASETS.TRAIN) else ""
-        names = getattr(MetadataCatalog.get(dataset), "thing_classes", None) if dataset else None
-        if not names:
-            raise UserError(
-                f"detector.checkpoint: {CONFIG} must name a data set in DATASETS.TRAIN whose categories detectron2 "
-                f"knows, such as coco_2017_train; got '{dataset}'"
-            )
-        self._names = tuple(names)
 
     @classmethod
     def load(cls, checkpoint: str, *, mask_threshold: float, device: torch.device) -> Detectron2Detector:
         """`checkpoint`: a folder with config.yaml and its weights, .safetensors or .pth.
 
-        config.yaml is a detectron2 config; its _BASE_ may be the name of one of the model zoo.
+        config.yaml is a detectron2 config; its _BASE_ may be the name of one of the model zoo. categories.txt has the
+        name of a class per line; without it, the classes are those of the data set in DATASETS.TRAIN.
         Raises: UserError when detectron2 is not installed, and for a folder that is incomplete or does not fit.
         """
         folder = Path(checkpoint)
@@ -53,9 +53,10 @@ class Detectron2Detector:
         from detectron2.modeling import build_model
 
         config = _read_config(folder / CONFIG, device=device)
+        categories = _categories(folder, config)
         model = build_model(config)
         load_weights(model, weights)
-        return cls(config, model, mask_threshold=mask_threshold)
+        return cls(config, model, categories=categories, mask_threshold=mask_threshold)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -90,6 +91,30 @@ def require_detectron2(key: str) -> None:
         import detectron2  # noqa: F401
     except ImportError as error:
         raise UserError(f"{key} 'detectron2' needs detectron2 ({error}); install it from upstream: {INSTALL}") from None
+
+
+def _categories(folder: Path, config: Any) -> tuple[str, ...]:
+    """Of the classes of the model. Raises: UserError when they have no names, or another number of them."""
+    from detectron2.data import MetadataCatalog
+
+    names, source = read_categories(folder), str(folder / CATEGORIES)
+    if names is None:
+        dataset = config.DATASETS.TRAIN[0] if len(config.DATASETS.TRAIN) else ""
+        known = getattr(MetadataCatalog.get(dataset), "thing_classes", None) if dataset else None
+        if not known:
+            raise UserError(
+                f"detector.checkpoint: {folder} has no {CATEGORIES}, and its {CONFIG} names no data set in "
+                f"DATASETS.TRAIN whose categories detectron2 knows, such as coco_2017_train; got '{dataset}'; write "
+                f"{CATEGORIES}, one category per line, in the order of the classes"
+            )
+        names, source = tuple(known), f"the data set '{dataset}' in DATASETS.TRAIN"
+    num_classes = config.MODEL.ROI_HEADS.NUM_CLASSES
+    if len(names) != num_classes:
+        raise UserError(
+            f"detector.checkpoint: {source} has {len(names)} categories, MODEL.ROI_HEADS.NUM_CLASSES is {num_classes} "
+            f"({folder / CONFIG}); write {CATEGORIES} for these classes"
+        )
+    return names
 
 
 def _read_config(path: Path, *, device: torch.device) -> Any:

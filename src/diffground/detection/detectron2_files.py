@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from diffground.errors import UserError, in_one_line
 from diffground.state_dict import read_state_dict
 
-CONFIG = "config.yaml"
+CONFIG, CATEGORIES = "config.yaml", "categories.txt"
 _CONVERT = (
     "the model zoo's .pkl is a pickle, which is never loaded: read it where you trust it and write its 'model' with "
-    "safetensors.torch.save_file"
+    "safetensors.torch.save_file, see docs/detectron2.md"
 )
 # written into checkpoints by older versions; today's models compute them
 _COMPUTED = ("pixel_mean", "pixel_std", "cell_anchors")
@@ -41,6 +41,25 @@ def find_weights(folder: Path) -> Path:
     if len(files) > 1:
         raise UserError(f"{name} must have one weights file, got {', '.join(f.name for f in files)}; leave one")
     return files[0]
+
+
+def read_categories(folder: Path) -> tuple[str, ...] | None:
+    """The lines of categories.txt: the category of class 0, of class 1, …; None where there is no such file.
+
+    Raises: UserError for a file with an empty or repeated line, and one that is no text.
+    """
+    file = folder / CATEGORIES
+    if not file.is_file():
+        return None
+    try:
+        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: cannot be read: {in_one_line(error, limit=None)}") from None
+    wrong = next((i for i, name in enumerate(names) if not name or name in names[:i]), None)
+    if wrong is not None:
+        what = f"repeats '{names[wrong]}'" if names[wrong] else "is empty"
+        raise UserError(f"{file}: line {wrong + 1} {what}; write one category per line, in the order of the classes")
+    return tuple(names)
 
 
 def zoo_config(config: Path) -> tuple[str | None, dict[str, Any]]:

@@ -138,6 +138,17 @@ class Generator:
         """Cross-attention layers of the UNet: L of Features.attention."""
         return len(cross_attention_layers(self._unet))
 
+    @property
+    def cross_attention_names(self) -> list[str]:
+        """The name in the UNet of each layer of cross_attention_layers: "down_blocks.0.attentions.0 … attn2"."""
+        names = {id(module): name for name, module in self._unet.named_modules()}
+        return [names[id(layer)] for layer in cross_attention_layers(self._unet)]
+
+    @property
+    def latent_size(self) -> int:
+        """Side of a latent."""
+        return self._latent_size
+
     @torch.no_grad()
     def sample(
         self,

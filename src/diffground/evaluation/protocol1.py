@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from diffground.data.labelled import LabelledSample
+from diffground.data.review import ACCEPTED, REJECTED, Review
 from diffground.evaluation.boundary import BoundaryCounts
 from diffground.evaluation.confusion import MaskCounts
 from diffground.evaluation.miou import IouTable, harmonic_mean, iou_of_masks, mask_iou, percent
 from diffground.evaluation.nmi import NmiScores
-from diffground.evaluation.review import ACCEPTED, REJECTED, Review
 from diffground.runtime.progress import Progress
 from diffground.runtime.workers import Advance, Workers
 

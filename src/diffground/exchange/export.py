@@ -15,9 +15,9 @@ import numpy as np
 
 from diffground.data.labelled import META
 from diffground.data.palette import IGNORE
+from diffground.data.review import read_review
 from diffground.data.shards import read_shard
 from diffground.errors import UserError
-from diffground.evaluation.review import read_review
 from diffground.exchange.card import Counts, dataset_card
 from diffground.exchange.coco import CocoFormat
 from diffground.exchange.folder import ExportFolder, write_once

@@ -15,12 +15,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from diffground.data.labelled import LabelledSample, oracle_sample
+from diffground.data.labelled import LabelledSample
+from diffground.data.review import REJECTED, Review, with_masks_of_label
 from diffground.data.shards import REMEDY, Member, Sample, list_members, list_shards, read_member
 from diffground.errors import UserError
-from diffground.evaluation.review import REJECTED, Review
 from diffground.exchange.samples import IMAGE, LABEL, META, Categories, Facts, read_facts
 from diffground.exchange.split import draw, split_of
 
@@ -181,11 +179,7 @@ class Plan:
         entry = review.entries[sample.key]
         if not entry.look and entry.prompt == sample.prompt:
             return entry.verdict
-        label = sample.label()
-        masks = {name: label == self._categories.names.index(name) + 1 for name in sample.categories}
-        masks = {name: mask for name, mask in masks.items() if np.any(mask)}
-        found = oracle_sample(sample.key, categories=sample.categories, masks=masks)
-        return review.verdict(LabelledSample(sample.sample, found))
+        return review.verdict(with_masks_of_label(sample, self._categories.names))
 
     def _is_reviewed(self, key: str) -> bool:
         return self._filters.review is not None and key in self._filters.review.entries

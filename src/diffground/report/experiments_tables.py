@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -56,6 +57,8 @@ MODELS = (
     Model("From Text to Mask", "text2mask", _TEXT2MASK, _TEXT2MASK, "text2mask"),
 )
 
+_SEEN = re.compile(r"seen_(\d+)")
+
 Ablations = Mapping[str, tuple[str, Mapping[str, str]]]
 """Key in paper_ablations.csv -> title, and setting -> experiment, '' for the default run."""
 
@@ -63,7 +66,7 @@ Ablations = Mapping[str, tuple[str, Mapping[str, str]]]
 def ablations_of(experiments: Experiments, *, num_seen: int) -> Ablations:
     """The paper's tables of settings. `num_seen`: seen categories of the
     default run."""
-    seen = {int(name.removeprefix("seen_")): name for name in experiments.metrics if name.startswith("seen_")}
+    seen = {int(match[1]): name for name in experiments.metrics if (match := _SEEN.fullmatch(name))}
     seen = {**seen, num_seen: ""}
     return {
         "training_type": ("training", {"normal": "training_normal", "without zero masks": ""}),

@@ -24,6 +24,7 @@ GROUP_TITLES = {
 METHOD_TITLES = {
     "grounding": "grounding module",
     "daam": "DAAM",
+    "daam_best": "DAAM, layers and thresholds fitted",
     "foreground_only": "foreground only (reference)",
     "detector_mirrored": "detector, of the mirrored image (reference)",
 }

@@ -18,6 +18,7 @@ from diffground.report.protocol1_tables import (
     extra_table,
 )
 from diffground.report.remarks import remarks
+from diffground.report.spread import spread_tables
 from diffground.report.tables import (
     GROUP_TITLES,
     METHOD_TITLES,
@@ -69,6 +70,7 @@ def result_tables(
         "table2": table2(metrics, experiments, vocabulary=vocabulary) if vocabulary else None,
         "ablations": ablation_table(metrics, experiments, num_seen=num_seen),
         "trends": trend_table(trends_of(metrics, params, experiments)) if vocabulary else None,
+        **spread_tables(metrics, experiments),
     }
     return {name: table for name, table in tables.items() if table is not None}
 

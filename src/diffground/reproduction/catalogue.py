@@ -14,6 +14,8 @@ from diffground.errors import UserError
 CONF = Path("conf/experiment")
 DEFAULT_PROFILE = "mini"
 """The names of runs of this profile are those of the experiments."""
+DEFAULT_EXPERIMENT = "table2_model_c"
+"""The experiment that sets nothing: the default run."""
 
 _FIELD = re.compile(r"^# (\w+): (.+)$", re.MULTILINE)
 _NOT_IN_NAMES = re.compile(r"[^\w.]+|\.{2,}")  # not allowed in a git reference
@@ -107,6 +109,24 @@ def vary(experiment: Experiment | None, overrides: Sequence[str], *, target: str
     name = "-".join([base.name, _NOT_IN_NAMES.sub("-", words)[:60].strip("-."), digest])
     source = f"{base.source}; {', '.join(overrides)}"
     return replace(base, name=name, source=source, overrides=(*base.overrides, *overrides))
+
+
+def repeat(experiments: Sequence[Experiment], num_seeds: int) -> list[Experiment]:
+    """Each experiment, and its repetitions NAME_seed1, NAME_seed2 … whose trainings have other seeds.
+
+    Raises: UserError for less than one seed.
+    """
+    if num_seeds < 1:
+        raise UserError(f"--seeds must be at least 1, got {num_seeds}")
+    return [_with_seed(experiment, seed) for experiment in experiments for seed in range(num_seeds)]
+
+
+def _with_seed(experiment: Experiment, seed: int) -> Experiment:
+    if not seed:
+        return experiment
+    overrides = (*experiment.overrides, f"grounding.seed={seed}", f"segmenter.seed={seed}")
+    source = f"{experiment.source}; trainings with seed {seed}"
+    return replace(experiment, name=f"{experiment.name}_seed{seed}", source=source, overrides=overrides)
 
 
 def read_experiment(path: Path) -> Experiment:

@@ -88,6 +88,8 @@ class PromptsConfig:
     """Protocol I prompts per category (paper: 30)."""
     test_per_pair: NonNegativeInt
     """Protocol I prompts per co-appearing pair (paper: 5)."""
+    test_min_per_group: NonNegativeInt
+    """Protocol I prompts per group at least: more per category or pair of a group that would have fewer (paper: 0)."""
     synthesis_per_category: NonNegativeInt
     """Prompts per category of the synthetic segmentation set (paper: 500)."""
     synthesis_per_pair: NonNegativeInt

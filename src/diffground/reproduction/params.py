@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from diffground.errors import UserError, in_one_line
 from diffground.ranges import Fraction
+from diffground.segmentation.config import check_backend
 from diffground.vocabulary import closest
 
 P = TypeVar("P")
@@ -179,6 +180,7 @@ def _check_together(params: Any) -> None:
             f"grounding.embed_dim must be a multiple of grounding.num_heads ({grounding.num_heads}), "
             f"got {grounding.embed_dim}"
         )
+    check_backend(params.segmenter)
     if "text2mask" in params.segmenter.training_sets and not params.text2mask.num_images:
         raise UserError(
             "text2mask.num_images must be at least 1 where 'text2mask' is one of segmenter.training_sets, got 0"

@@ -36,8 +36,11 @@ SYNTHETIC = Path("data/synthetic")
 PSEUDO = Path("data/pseudo")
 """Shards of real images with label maps of the baseline From Text to Mask, if the parameters ask for any."""
 
-REVIEWS = Path("review")
-"""PROFILE.csv: manual verdicts on the profile's test set; `diffground review` writes a sheet to edit."""
+TEST_REVIEWS = Path("review/test")
+"""PROFILE.csv: manual verdicts on the profile's test set; `diffground studio` writes them."""
+
+SYNTHETIC_REVIEWS = Path("review/synthetic")
+"""PROFILE.csv: manual verdicts on the profile's synthetic samples; `diffground studio` writes them."""
 
 GROUNDING_MODEL = Path("models/grounding")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from diffground.errors import UserError
 from diffground.ranges import Fraction, NonEmptyStr, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 TrainingSet = Literal["synthetic", "synthetic_and_real_seen", "real_seen_only", "text2mask", "real_all"]
@@ -50,3 +51,18 @@ class SegmenterConfig:
     """AdamW (paper: 1e-4)."""
     seed: NonNegativeInt
     """Seed of initialisation and sample order."""
+    backend: Literal["transformers", "official"] = "transformers"
+    """Whose network, matching and loss are trained: those of 'transformers', or the authors' ('official'; install
+    detectron2 and their MaskFormer). Both write the same model folders, which are evaluated in the same way."""
+
+
+def check_backend(config: SegmenterConfig) -> None:
+    """Raises: UserError for settings that the backend does not have."""
+    if config.backend == "transformers":
+        return
+    for key, value, only in (
+        ("matching", config.matching, "bipartite"),
+        ("mixed_precision", config.mixed_precision, "none"),
+    ):
+        if value != only:
+            raise UserError(f"segmenter.{key} must be '{only}' where segmenter.backend is 'official', got '{value}'")

@@ -1,16 +1,13 @@
-"""Checkpoints of the authors' MaskFormer (github.com/facebookresearch/MaskFormer, on detectron2) and our segmenters.
+"""Import and export: checkpoints of the authors' MaskFormer and our model folders hold the same weights.
 
-Three parts: import and export, the settings of their config, and the names of the weights. Both networks have the same
-layers. The authors keep a normalisation inside its convolution, count stages from 2, and hold the query, key and value
-projections of an attention as one matrix, as torch's MultiheadAttention does.
+official_weights.py has the names of the weights, official_settings.py the settings of the authors' config.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -22,16 +19,16 @@ from transformers import DetrConfig, MaskFormerConfig, MaskFormerForInstanceSegm
 
 from diffground.atomic import atomic_file, write_atomically
 from diffground.errors import UserError, in_one_line
-from diffground.segmentation.maskformer import GROUPS, MEAN, STD, MaskFormerSegmenter
+from diffground.segmentation.maskformer import GROUPS, MaskFormerSegmenter
+from diffground.segmentation.official_settings import official_settings
+from diffground.segmentation.official_weights import COUNTER, PREDICTOR, from_official, to_official
 from diffground.state_dict import check_tensor, read_state_dict
 
-_REMEDY = "give a .pth that the authors' train_net.py wrote for a MaskFormer with a ResNet and BasePixelDecoder"
-_COUNTER = "num_batches_tracked"
+_REMEDY = (
+    "give a .pth that the authors' train_net.py wrote for a MaskFormer with a ResNet and BasePixelDecoder, see "
+    "docs/detectron2.md"
+)
 _HEADS = 8
-_HEAD = "sem_seg_head"
-_PREDICTOR = f"{_HEAD}.predictor"
-_METADATA = {"sem_seg_head": {"version": 2}}
-"""Without it the authors' MaskFormerHead takes the weights for those of an older layout, and renames them."""
 _INPUT = {"INPUT.FORMAT": "RGB", "MODEL.RESNETS.RES4_DILATION": 1, "MODEL.RESNETS.RES5_DILATION": 1}
 """Settings of ours that official_settings leaves at detectron2's, and what reads the images."""
 _UNSEEN_IN_WEIGHTS = (
@@ -43,27 +40,6 @@ _UNSEEN_IN_WEIGHTS = (
     *_INPUT,
 )
 """Settings that change what a network predicts, but no name or shape of its weights."""
-_DATA_SET = "diffground"  # MaskFormer looks up detectron2's metadata for it, which is empty
-_DEPTHS = {
-    ("basic", (2, 2, 2, 2)): 18,
-    ("basic", (3, 4, 6, 3)): 34,
-    ("bottleneck", (3, 4, 6, 3)): 50,
-    ("bottleneck", (3, 4, 23, 3)): 101,
-    ("bottleneck", (3, 8, 36, 3)): 152,
-}
-_ENCODER = "model.pixel_level_module.encoder"
-_PIXELS = "model.pixel_level_module.decoder"
-_QUERIES = "model.transformer_module"
-_STAGES, _CONVS, _MLP_LAYERS = 4, 3, 3
-_LAYER = {
-    "self_attn": "self_attn", "self_attn.o_proj": "self_attn.out_proj", "self_attn_layer_norm": "norm1",
-    "encoder_attn": "multihead_attn", "encoder_attn.o_proj": "multihead_attn.out_proj",
-    "encoder_attn_layer_norm": "norm2", "mlp.fc1": "linear1", "mlp.fc2": "linear2", "final_layer_norm": "norm3",
-}  # fmt: skip
-"""Modules of a decoder layer."""
-_PROJECTIONS = ("q_proj", "k_proj", "v_proj")
-_PROJECTION = re.compile(rf"(.+)\.({'|'.join(_PROJECTIONS)})\.(weight|bias)")
-_JOINT = re.compile(r"(.+)\.in_proj_(weight|bias)")
 
 
 def import_maskformer(file: Path, folder: Path, *, categories: Sequence[str], image_size: int) -> str:
@@ -119,11 +95,9 @@ def export_maskformer(folder: Path, file: Path) -> tuple[Path, Path]:
             raise UserError(f"{path}: exists already; delete it or name another file")
     model = MaskFormerSegmenter.load(folder, device=torch.device("cpu")).model
     settings = _settings_of(folder, model.config)
-    state = OrderedDict((name, tensor.contiguous()) for name, tensor in to_official(model.state_dict()).items())
-    state._metadata = _METADATA  # type: ignore[attr-defined] # where torch's load_state_dict looks for it
     write_atomically(settings_file, yaml.safe_dump(_nested({"VERSION": 2, **settings})))
     with atomic_file(file) as partial:
-        torch.save({"model": state}, partial)
+        torch.save({"model": to_official(model.state_dict())}, partial)
     return file, settings_file
 
 
@@ -138,7 +112,7 @@ def _settings_of(path: Path, config: MaskFormerConfig) -> dict[str, Any]:
 def _read_checkpoint(file: Path) -> dict[str, Tensor]:
     """The weights, float32, under the authors' names; the numbers of batches that batch norms saw are left out."""
     state = read_state_dict(file, remedy=_REMEDY)
-    weights = {name: tensor for name, tensor in state.items() if not name.endswith(f".{_COUNTER}")}
+    weights = {name: tensor for name, tensor in state.items() if not name.endswith(f".{COUNTER}")}
     for name, tensor in weights.items():
         check_tensor(file, name, tensor, remedy=_REMEDY)
     return {name: tensor.float() for name, tensor in weights.items()}
@@ -161,14 +135,14 @@ def _config_of(file: Path, state: Mapping[str, Tensor]) -> MaskFormerConfig:
 
     is_bottleneck = "backbone.res2.0.conv3.weight" in state
     last_conv = "conv3" if is_bottleneck else "conv2"
-    num_queries, width = shape(f"{_PREDICTOR}.query_embed.weight")[:2]
+    num_queries, width = shape(f"{PREDICTOR}.query_embed.weight")[:2]
     fpn_width = shape("sem_seg_head.pixel_decoder.layer_4.weight")[0]
     if width % _HEADS or fpn_width % GROUPS:
         raise UserError(
             f"{file}: must have a decoder width that is a multiple of {_HEADS}, and one of the pixel decoder of "
             f"{GROUPS}, has {width} and {fpn_width}; {_REMEDY}"
         )
-    ffn_dim = shape(f"{_PREDICTOR}.transformer.decoder.layers.0.linear1.weight")[0]
+    ffn_dim = shape(f"{PREDICTOR}.transformer.decoder.layers.0.linear1.weight")[0]
     backbone = ResNetConfig(
         embedding_size=shape("backbone.stem.conv1.weight")[0],
         hidden_sizes=[shape(f"backbone.res{stage}.0.{last_conv}.weight")[0] for stage in range(2, 6)],
@@ -181,7 +155,7 @@ def _config_of(file: Path, state: Mapping[str, Tensor]) -> MaskFormerConfig:
         num_queries=num_queries,
         d_model=width,
         encoder_layers=0,
-        decoder_layers=count(rf"{re.escape(_PREDICTOR)}\.transformer\.decoder\.layers\.(\d+)\."),
+        decoder_layers=count(rf"{re.escape(PREDICTOR)}\.transformer\.decoder\.layers\.(\d+)\."),
         decoder_ffn_dim=ffn_dim,
         encoder_ffn_dim=ffn_dim,
         encoder_attention_heads=_HEADS,
@@ -193,7 +167,7 @@ def _config_of(file: Path, state: Mapping[str, Tensor]) -> MaskFormerConfig:
         decoder_config=decoder,
         fpn_feature_size=fpn_width,
         mask_feature_size=shape("sem_seg_head.pixel_decoder.mask_features.weight")[0],
-        num_labels=shape(f"{_PREDICTOR}.class_embed.weight")[0] - 1,
+        num_labels=shape(f"{PREDICTOR}.class_embed.weight")[0] - 1,
     )
 
 
@@ -250,144 +224,3 @@ def _card(file_name: str, *, sha256: str, checked: str, settings: Mapping[str, A
 {granted}
 - Licence: that of the checkpoint's authors.
 """
-
-
-def official_settings(maskformer: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of the authors' config, and their values, for a MaskFormerConfig of build_maskformer given as a dict.
-
-    Raises: UserError for a backbone that their code cannot build.
-    """
-    backbone, decoder = maskformer["backbone_config"], maskformer["decoder_config"]
-    widths, depths = backbone["hidden_sizes"], tuple(backbone["depths"])
-    depth = _DEPTHS.get((backbone["layer_type"], depths))
-    doubles = widths == [widths[0] * 2**i for i in range(len(widths))]
-    # detectron2 has no other widths of the two small ones, and a first stage of stride 4 only
-    if depth is None or not doubles or (depth < 50 and widths[0] != 64) or backbone["downsample_in_first_stage"]:
-        raise UserError(
-            "segmenter.backbone: the authors' MaskFormer needs a ResNet-18, 34, 50, 101 or 152, got one of "
-            f"{backbone['layer_type']} blocks {list(depths)}, widths {widths}; use MaskFormerSegmenter for it"
-        )
-    return {
-        "MODEL.META_ARCHITECTURE": "MaskFormer",
-        "MODEL.PIXEL_MEAN": [255 * MEAN] * 3,
-        "MODEL.PIXEL_STD": [255 * STD] * 3,
-        "MODEL.BACKBONE.NAME": "build_resnet_backbone",
-        "MODEL.BACKBONE.FREEZE_AT": 0,
-        "MODEL.RESNETS.DEPTH": depth,
-        "MODEL.RESNETS.NORM": "BN",
-        "MODEL.RESNETS.STEM_OUT_CHANNELS": backbone["embedding_size"],
-        "MODEL.RESNETS.RES2_OUT_CHANNELS": widths[0],
-        "MODEL.RESNETS.WIDTH_PER_GROUP": widths[0] // 4,  # of a bottleneck's 3x3 convolution
-        "MODEL.RESNETS.STRIDE_IN_1X1": backbone["downsample_in_bottleneck"],
-        "MODEL.RESNETS.OUT_FEATURES": ["res2", "res3", "res4", "res5"],
-        "MODEL.SEM_SEG_HEAD.NAME": "MaskFormerHead",
-        "MODEL.SEM_SEG_HEAD.IN_FEATURES": ["res2", "res3", "res4", "res5"],
-        "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": "BasePixelDecoder",
-        "MODEL.SEM_SEG_HEAD.NORM": "GN",
-        "MODEL.SEM_SEG_HEAD.CONVS_DIM": maskformer["fpn_feature_size"],
-        "MODEL.SEM_SEG_HEAD.MASK_DIM": maskformer["mask_feature_size"],
-        "MODEL.SEM_SEG_HEAD.NUM_CLASSES": len(maskformer["id2label"]),
-        "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE": "res5",
-        "MODEL.MASK_FORMER.HIDDEN_DIM": decoder["d_model"],
-        "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": decoder["num_queries"],
-        "MODEL.MASK_FORMER.NHEADS": decoder["decoder_attention_heads"],
-        "MODEL.MASK_FORMER.DIM_FEEDFORWARD": decoder["decoder_ffn_dim"],
-        "MODEL.MASK_FORMER.DEC_LAYERS": decoder["decoder_layers"],
-        "MODEL.MASK_FORMER.ENC_LAYERS": 0,
-        "MODEL.MASK_FORMER.DROPOUT": decoder["dropout"],
-        "MODEL.MASK_FORMER.PRE_NORM": False,
-        "MODEL.MASK_FORMER.SIZE_DIVISIBILITY": 0,  # no padding
-        "MODEL.MASK_FORMER.TEST.SEMANTIC_INFERENCE_METHOD": "probabilistic",
-        "MODEL.MASK_FORMER.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE": True,
-        "DATASETS.TRAIN": [_DATA_SET],
-    }
-
-
-def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of transformers' MaskFormerForInstanceSegmentation under the authors' names.
-
-    The numbers of batches that batch norms have seen are left out: the authors' frozen norms have none.
-    Raises: UserError for a name that MaskFormer with a ResNet does not have.
-    """
-    joined = {}
-    for name, tensor in state.items():
-        match = _PROJECTION.fullmatch(name)
-        if match is None:
-            joined[name] = tensor
-        elif match[2] == _PROJECTIONS[0]:
-            parts = [state[f"{match[1]}.{projection}.{match[3]}"] for projection in _PROJECTIONS]
-            joined[f"{match[1]}.in_proj_{match[3]}"] = torch.cat(parts)  # (3 D, D) or (3 D,)
-    return _rename(joined, dict(_modules(_num_layers(state))))
-
-
-def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of to_official. Raises: UserError for a name that MaskFormer with a ResNet does not have."""
-    split = {}
-    for name, tensor in _rename(state, {theirs: ours for ours, theirs in _modules(_num_layers(state))}).items():
-        match = _JOINT.fullmatch(name)
-        if match is None:
-            split[name] = tensor
-        else:
-            for projection, part in zip(_PROJECTIONS, tensor.chunk(len(_PROJECTIONS)), strict=True):
-                split[f"{match[1]}.{projection}.{match[2]}"] = part.clone()  # (D, D) or (D,)
-    return split
-
-
-def _rename(state: Mapping[str, Tensor], modules: Mapping[str, str]) -> dict[str, Tensor]:
-    renamed = {}
-    for name, tensor in state.items():
-        module, _, kind = name.rpartition(".")
-        if kind == _COUNTER:
-            continue
-        if module not in modules:
-            raise UserError(
-                f"'{name}' is no weight of MaskFormer with a ResNet; convert checkpoints of that architecture only"
-            )
-        renamed[f"{modules[module]}.{kind}"] = tensor
-    return renamed
-
-
-def _num_layers(state: Mapping[str, Tensor]) -> int:
-    """A bound on the number of layers or blocks in any row of them: the numbers in names count these."""
-    return 1 + max((int(number) for name in state for number in re.findall(r"\d+", name)), default=0)
-
-
-def _modules(num_layers: int) -> Iterator[tuple[str, str]]:
-    """transformers' and the authors' names of the modules that hold weights."""
-    yield from _backbone(num_layers)
-    yield from _pixel_decoder()
-    yield f"{_QUERIES}.queries_embedder", f"{_PREDICTOR}.query_embed"
-    yield f"{_QUERIES}.input_projection", f"{_PREDICTOR}.input_proj"
-    for i in range(num_layers):
-        for ours, theirs in _LAYER.items():
-            yield f"{_QUERIES}.decoder.layers.{i}.{ours}", f"{_PREDICTOR}.transformer.decoder.layers.{i}.{theirs}"
-    yield f"{_QUERIES}.decoder.layernorm", f"{_PREDICTOR}.transformer.decoder.norm"
-    yield "class_predictor", f"{_PREDICTOR}.class_embed"
-    for i in range(_MLP_LAYERS):
-        yield f"mask_embedder.{i}.0", f"{_PREDICTOR}.mask_embed.layers.{i}"
-    yield "criterion", "criterion"
-
-
-def _backbone(num_blocks: int) -> Iterator[tuple[str, str]]:
-    convs = [(f"{_ENCODER}.embedder.embedder", "backbone.stem.conv1")]
-    for stage in range(_STAGES):
-        for block in range(num_blocks):
-            ours, theirs = f"{_ENCODER}.encoder.stages.{stage}.layers.{block}", f"backbone.res{stage + 2}.{block}"
-            convs.append((f"{ours}.shortcut", f"{theirs}.shortcut"))
-            convs += [(f"{ours}.layer.{i}", f"{theirs}.conv{i + 1}") for i in range(_CONVS)]
-    for ours, theirs in convs:
-        yield f"{ours}.convolution", theirs
-        yield f"{ours}.normalization", f"{theirs}.norm"
-
-
-def _pixel_decoder() -> Iterator[tuple[str, str]]:
-    """transformers counts the layers from the coarsest, the authors from the finest, from 1."""
-    decoder = f"{_HEAD}.pixel_decoder"
-    convs = [(f"{_PIXELS}.fpn.stem", f"{decoder}.layer_{_STAGES}")]
-    for i in range(_STAGES - 1):
-        ours, number = f"{_PIXELS}.fpn.layers.{i}", _STAGES - 1 - i
-        convs += [(f"{ours}.proj", f"{decoder}.adapter_{number}"), (f"{ours}.block", f"{decoder}.layer_{number}")]
-    for ours, theirs in convs:
-        yield f"{ours}.0", theirs
-        yield f"{ours}.1", f"{theirs}.norm"
-    yield f"{_PIXELS}.mask_projection", f"{decoder}.mask_features"

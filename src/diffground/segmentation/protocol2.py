@@ -10,12 +10,15 @@ from typing import Any, Literal
 
 import torch
 
+from diffground.data.review import Review
 from diffground.data.voc import VocDataset
 from diffground.runtime.rank import is_main_process
 from diffground.runtime.workers import Advance
 from diffground.segmentation.card import segmenter_card
 from diffground.segmentation.config import SegmenterConfig
 from diffground.segmentation.maskformer import MaskFormerSegmenter, build_maskformer
+from diffground.segmentation.official_training import fit_official
+from diffground.segmentation.segmenter import Segmenter
 from diffground.segmentation.sources import Joined, SegmentationSource, ShardSource, WithoutLabels
 from diffground.segmentation.train import train_segmenter
 from diffground.training.loop import Execution, LossCurve, OnPoint
@@ -37,6 +40,7 @@ def training_source(
     vocabulary: Vocabulary,
     min_quality: float = 0.0,
     hold_out: bool = False,
+    review: Review | None = None,
 ) -> SegmentationSource:
     """The images of a training set, one of those of params.yaml, segmenter.training_sets.
 
@@ -45,24 +49,23 @@ def training_source(
     labelled them. 'real_seen_only': only these real images, the baseline without this method. 'text2mask': real images
     with label maps of the baseline, by their image-level labels. 'real_all': the upper bound, real images with all
     labels. Labels of categories that are not used are always ignored.
-    Shards, `synthetic` and `pseudo`, are read only where they are part of it. Synthetic images below `min_quality` are
-    left out, and with `hold_out` those that segmenters are scored on (see ShardSource).
+    Shards, `synthetic` and `pseudo`, are read only where they are part of it. Synthetic images below `min_quality` and
+    those that `review` rejects are left out, and with `hold_out` those that segmenters are scored on (see ShardSource).
     """
     labels = {category: i + 1 for i, category in enumerate(vocabulary.categories)}
     unused = [labels[c] for c in labels if c not in vocabulary.seen and c not in vocabulary.unseen]
     part: Literal["all", "training"] = "training" if hold_out else "all"
+    of_method = partial(
+        ShardSource, synthetic, part=part, min_quality=min_quality, review=review, categories=vocabulary.categories
+    )
     if name == "synthetic":
-        return ShardSource(synthetic, part=part, min_quality=min_quality)
+        return of_method()
     if name == "text2mask":
         return ShardSource(pseudo)
     if name == "real_all":
         return WithoutLabels(real, hidden=unused)
     real_seen = WithoutLabels(real, hidden=[*unused, *(labels[c] for c in vocabulary.unseen)])
-    return (
-        real_seen
-        if name == "real_seen_only"
-        else Joined(ShardSource(synthetic, part=part, min_quality=min_quality), real_seen)
-    )
+    return real_seen if name == "real_seen_only" else Joined(of_method(), real_seen)
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ class SegmenterTraining:
     """Of all of them, see training_fingerprint."""
     every_s: float
     """Seconds between two saved states."""
+    review: Review | None = None
+    """Verdicts on the synthetic samples."""
     on_point: Callable[[str, int, float], None] | None = None
     """Takes the training set's name and each point of its curve, while it is trained; not in a worker."""
 
@@ -100,6 +105,7 @@ class SegmenterTraining:
             vocabulary=self.vocabulary,
             min_quality=self.config.min_quality,
             hold_out=self.hold_out,
+            review=self.review,
         )
         segmenter, curve = fit_segmenter(
             source,
@@ -131,11 +137,22 @@ def fit_segmenter(
     description: str,
     unfinished: Unfinished | None = None,
     on_point: OnPoint | None = None,
-) -> tuple[MaskFormerSegmenter, LossCurve]:
+) -> tuple[Segmenter, LossCurve]:
     """Build and train; the result depends only on `source` and `config`.
 
     unfinished: where the training saves its state and resumes from; None: nowhere.
+    Raises: UserError as `train_segmenter` or, with backend 'official', as `fit_official`.
     """
+    execution = Execution(config.mixed_precision, config.gradient_accumulation_steps, unfinished, on_point)
+    if config.backend == "official":
+        return fit_official(
+            source,
+            categories=categories,
+            config=config,
+            device=device,
+            description=description,
+            execution=execution,
+        )
     torch.manual_seed(config.seed)
     model = build_maskformer(
         backbone=config.backbone,
@@ -157,6 +174,6 @@ def fit_segmenter(
         weight_decay=config.weight_decay,
         seed=config.seed,
         description=description,
-        execution=Execution(config.mixed_precision, config.gradient_accumulation_steps, unfinished, on_point),
+        execution=execution,
     )
     return segmenter, curve

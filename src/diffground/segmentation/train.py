@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import MaskFormerForInstanceSegmentation
 
 from diffground.data.palette import IGNORE
@@ -26,32 +26,40 @@ _OFF = -100.0  # a logit that is 0 to any loss when the target is 0
 
 
 @dataclass(frozen=True)
-class _Part:
-    images: Tensor  # (b, 3, S, S)
-    labels: Tensor  # (b, S, S)
+class Part:
+    """Some images of a batch: `images` float32 (b, 3, S, S) in 0..1, `labels` uint8 (b, S, S)."""
+
+    images: Tensor
+    labels: Tensor
 
 
-class SegmenterTask(Task):
-    """Two terms: the mean over masks and the mean over queries, weighted by class."""
+class ViewsTask(Task):
+    """Random views of a source's images. Two terms: the mean over masks, and that over queries, weighted by class."""
 
-    def __init__(self, segmenter: MaskFormerSegmenter, source: SegmentationSource) -> None:
+    def __init__(self, model: nn.Module, source: SegmentationSource, *, image_size: int, device: torch.device) -> None:
         super().__init__()
-        self.model = segmenter.model
-        self._device = segmenter.device
-        self._source = ResizedSource(source, image_size=segmenter.image_size)
+        self.model = model
+        self._device = device
+        self._source = ResizedSource(source, image_size=image_size)
 
     def draw(self, indices: list[int], generator: torch.Generator) -> tuple[list[int], Views]:
         return indices, draw_views(len(indices), generator)
 
-    def load(self, drawn: tuple[list[int], Views], rows: slice) -> _Part:
+    def load(self, drawn: tuple[list[int], Views], rows: slice) -> Part:
         indices, views = drawn
         images, labels = apply_views(*self._source.batch(indices[rows]), views[rows])
-        return _Part(images.to(self._device), labels.to(self._device))
+        return Part(images.to(self._device), labels.to(self._device))
 
-    def count(self, part: _Part) -> Tensor:
+
+class SegmenterTask(ViewsTask):
+    """transformers' network with its matching and loss."""
+
+    model: MaskFormerForInstanceSegmentation
+
+    def count(self, part: Part) -> Tensor:
         return count_targets(self.model, part.labels)
 
-    def forward(self, part: _Part, totals: Tensor) -> Tensor:
+    def forward(self, part: Part, totals: Tensor) -> Tensor:
         return segmentation_loss(self.model, part.images, part.labels, totals=totals)
 
 
@@ -68,18 +76,50 @@ def train_segmenter(
     description: str = "train_maskformer",
     execution: Execution | None = None,
 ) -> LossCurve:
+    """Train in place. Image order and views depend only on `seed`. Raises: UserError as `train_task`."""
+    task = SegmenterTask(segmenter.model, source, image_size=segmenter.image_size, device=segmenter.device)
+    return train_task(
+        task,
+        backbone=segmenter.model.model.pixel_level_module.encoder,
+        num_samples=len(source),
+        iterations=iterations,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        seed=seed,
+        device=segmenter.device,
+        backbone_lr_factor=backbone_lr_factor,
+        description=description,
+        execution=execution,
+    )
+
+
+def train_task(
+    task: ViewsTask,
+    *,
+    backbone: nn.Module,
+    num_samples: int,
+    iterations: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    seed: int,
+    device: torch.device,
+    backbone_lr_factor: float,
+    description: str,
+    execution: Execution | None = None,
+) -> LossCurve:
     """Train in place with AdamW; the rate rises over 50 iterations, then falls to 0 as a polynomial of power 0.9.
 
-    The pretrained backbone learns at `backbone_lr_factor` times the rate of the fresh heads, so that it keeps what it
-    knows. Image order and views depend only on `seed`. Raises: UserError for a source without images, or as `train`.
+    The pretrained `backbone` learns at `backbone_lr_factor` times the rate of the fresh heads, so that it keeps what it
+    knows. Raises: UserError for a source without images, or as `train`.
     """
-    if len(source) == 0:
+    if num_samples == 0:
         raise UserError(f"{description}: there is no training image; see the stage before")
-    model = segmenter.model
-    backbone = list(model.model.pixel_level_module.encoder.parameters())
-    heads = [weight for weight in model.parameters() if all(weight is not other for other in backbone)]
+    pretrained = list(backbone.parameters())
+    heads = [weight for weight in task.parameters() if all(weight is not other for other in pretrained)]
     optimizer = torch.optim.AdamW(
-        [{"params": heads, "factor": 1.0}, {"params": backbone, "factor": backbone_lr_factor}],
+        [{"params": heads, "factor": 1.0}, {"params": pretrained, "factor": backbone_lr_factor}],
         lr=learning_rate,
         weight_decay=weight_decay,
         fused=True,
@@ -91,14 +131,14 @@ def train_segmenter(
             group["lr"] = group["factor"] * learning_rate * min(1.0, iteration / _WARMUP) * remaining**0.9
 
     return train(
-        SegmenterTask(segmenter, source),
+        task,
         optimizer,
         set_rates=set_rates,
-        num_samples=len(source),
+        num_samples=num_samples,
         iterations=iterations,
         batch_size=batch_size,
         seed=seed,
-        device=segmenter.device,
+        device=device,
         description=description,
         max_gradient_norm=_MAX_GRADIENT_NORM,
         execution=execution,

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from diffground.baselines.daam import choose_threshold, sample_with_maps
+from diffground.baselines.daam import choose_layers, choose_threshold, heat_maps, sample_with_maps
 from diffground.diffusion.cross_attention import observe_cross_attention
 from diffground.diffusion.generator import Generator
 from diffground.diffusion.sampling import Sampling
@@ -44,7 +44,7 @@ def test_each_map_runs_from_zero_to_one(generator: Generator) -> None:
     assert not np.allclose(maps[0, 0], maps[0, 1])
 
 
-def test_map_is_the_mean_over_steps_layers_and_heads(generator: Generator) -> None:
+def test_map_is_the_mean_over_steps_heads_and_the_published_layers(generator: Generator) -> None:
     expected = written_out(generator, PROMPTS[0], [5])  # "dog", after the start token and four words
     actual = sample_with_maps(generator, PROMPTS[:1], SEEDS[:1], [["dog"]], SETTINGS)[1][0, 0]
     np.testing.assert_allclose(actual, expected, atol=2e-3)
@@ -70,8 +70,13 @@ def test_map_of_a_personal_word_is_that_of_its_own_tokens(num_vectors: int, tmp_
 def written_out(generator: Generator, prompt: str, positions: list[int]) -> np.ndarray:
     """The map of these token positions with seed SEEDS[0]: every probability kept, averaged at the end."""
     seen: list[torch.Tensor] = []
+    names = generator.cross_attention_names
+    published = [i for i, name in enumerate(names) if name.endswith("attn2") and "mid_block" not in name]
+    assert 0 < len(published) < len(names)
 
     def keep(layer: int, probs: torch.Tensor) -> None:
+        if layer not in published:
+            return
         side = int(probs.shape[2] ** 0.5)
         # sample 1 of (unconditional, conditional)
         heads = probs[1][:, :, positions].mean(dim=2).view(1, -1, side, side)
@@ -79,9 +84,21 @@ def written_out(generator: Generator, prompt: str, positions: list[int]) -> np.n
 
     with observe_cross_attention(generator._unet, keep):
         generator.sample([prompt], SEEDS[:1], SETTINGS)
-    assert len(seen) == 3 * 7
+    assert len(seen) == 3 * len(published)
     mean = F.interpolate(torch.stack(seen).mean(dim=0)[None], size=(32, 32), mode="bicubic")[0, 0].numpy()
     return (mean - mean.min()) / (mean.max() - mean.min())
+
+
+def test_the_layers_chosen_are_those_that_fit_together() -> None:
+    # The object is the left half. Layers 0 and 1 each see a part of it, layer 2 sees the rest of the image.
+    upper, lower, right = (torch.zeros(8, 8) for _ in range(3))
+    upper[:5, :4], lower[3:, :4], right[:, 4:] = 1, 1, 1
+    mask = np.zeros((8, 8), dtype=bool)
+    mask[:, :4] = True
+    chosen = choose_layers(torch.stack([upper, lower, right]).expand(3, -1, -1, -1), np.stack([mask] * 3))
+    assert chosen == [0, 1]
+    assert choose_layers(torch.stack([right, mask_map := torch.from_numpy(mask).float()])[None], mask[None]) == [1]
+    assert torch.equal(heat_maps(torch.stack([right, mask_map])[[1]], 8), mask_map)
 
 
 def test_threshold_has_the_best_iou() -> None:

@@ -144,3 +144,23 @@ def test_more_threads_than_cores_are_a_warning(clone: Path) -> None:
 def test_a_line_has_status_what_and_fix() -> None:
     assert Finding("fail", "data", "missing", "run it").line() == "fail data: missing; run it"
     assert Finding("ok", "data", "there").line() == "ok   data: there"
+
+
+def test_backends_that_are_not_installed_say_how_to_build_them(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_params("detector", backend="detectron2")
+    set_params("segmenter", backend="official", matching="bipartite")
+    monkeypatch.setattr(doctor_clone, "is_installed", lambda module: False)
+    found = of_clone()
+    assert found["detector"].status == found["segmenter"].status == "fail"
+    assert "needs detectron2 and mask_former" in found["segmenter"].found
+    assert "make detectron2" in found["detector"].fix and "make detectron2" in found["segmenter"].fix
+
+
+def test_a_detectron2_folder_needs_what_that_backend_reads(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_params("detector", backend="detectron2", checkpoint="zoo")
+    monkeypatch.setattr(doctor_clone, "is_installed", lambda module: True)
+    Path("zoo").mkdir()
+    assert of_clone()["detector"].status == "fail"
+    Path("zoo/config.yaml").write_text("")
+    Path("zoo/model.safetensors").write_bytes(b"")
+    assert of_clone()["detector"] == Finding("ok", "detector", "zoo/model.safetensors")

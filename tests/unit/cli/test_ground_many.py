@@ -15,8 +15,8 @@ from PIL import Image
 
 from diffground import GroundedPipeline
 from diffground.cli.main import main
-from diffground.cli.words import gather_prompts, read_prompt_file, words_of_prompts
 from diffground.errors import UserError
+from diffground.interface.words import gather_prompts, read_prompt_file, words_of_prompts
 from diffground.prompts import check_words, words_in
 
 ROOT = Path(__file__).parents[3]

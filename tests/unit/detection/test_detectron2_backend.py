@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from diffground.detection.detectron2_files import find_weights, load_weights, read_weights, zoo_config
+from diffground.detection.detectron2_files import find_weights, load_weights, read_categories, read_weights, zoo_config
 from diffground.detection.load import load_detector
 from diffground.errors import UserError
 
@@ -82,6 +82,28 @@ def test_a_config_that_is_no_plain_yaml_is_refused(text: str, folder: Path) -> N
     with pytest.raises(UserError, match=r"config\.yaml") as caught:
         zoo_config(folder / "config.yaml")
     assert "\n" not in str(caught.value)
+
+
+def test_categories_are_the_lines_of_their_file_and_none_without_it(folder: Path) -> None:
+    assert read_categories(folder) is None
+    (folder / "categories.txt").write_text("dog\r\npotted plant \nälg\n", encoding="utf-8")
+    assert read_categories(folder) == ("dog", "potted plant", "älg")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"dog\n\ncat\n", "line 2 is empty; write one category per line"),
+        (b"dog\ncat\ndog\n", "line 3 repeats 'dog'; write one category per line"),
+        (b"\xff\xfe", "cannot be read"),
+    ],
+    ids=["empty", "repeated", "not UTF-8"],
+)
+def test_categories_that_name_no_class_are_refused(content: bytes, message: str, folder: Path) -> None:
+    (folder / "categories.txt").write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read_categories(folder)
+    assert str(caught.value).startswith(f"{folder}/categories.txt: ") and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("nested", [True, False])

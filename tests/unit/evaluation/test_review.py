@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from diffground.data.labelled import LabelledSample, image_sample, oracle_sample
+from diffground.data.review import COLUMNS, Review, look_of, read_review, same_look, write_review
 from diffground.errors import UserError
 from diffground.evaluation.methods import foreground_method
 from diffground.evaluation.protocol1 import Protocol1Result, run_protocol1
-from diffground.evaluation.review import COLUMNS, Review, look_of, read_review, same_look, write_review
 
 SIZE = 9
 HEADER = ",".join(COLUMNS)
@@ -105,7 +105,7 @@ def test_what_was_not_found_cannot_be_judged(tmp_path: Path, caplog: pytest.LogC
 
 def test_a_stale_review_is_refused(tmp_path: Path) -> None:
     of = review(tmp_path / "r.csv", good="accepted", other="rejected")
-    with pytest.raises(UserError, match=r"r\.csv, line 3: 'test-000003' is not in the test set of 2 images"):
+    with pytest.raises(UserError, match=r"r\.csv, line 3: 'test-000003' is not one of the 2 samples"):
         run(of, GOOD, LARGE)
     with pytest.raises(UserError, match=r"line 2: 'test-000000' was reviewed with the prompt 'a photograph of dog'"):
         run(of, sample("test-000000", {"dog": columns(0, 4)}, prompt="a photograph of a cat"), OTHER)
@@ -145,4 +145,4 @@ def test_what_a_spreadsheet_saved_is_read(tmp_path: Path) -> None:
 
 
 def test_the_committed_review_can_be_read() -> None:
-    assert read_review(Path(__file__).parents[3] / "review/mini.csv").entries == {}
+    assert read_review(Path(__file__).parents[3] / "review/test/mini.csv").entries == {}

@@ -17,9 +17,9 @@ import pyarrow.parquet
 import pytest
 
 from diffground.data.labelled import LabelledSample, image_sample, oracle_sample
+from diffground.data.review import COLUMNS, look_of, write_review
 from diffground.data.shards import Sample, encode_png, read_samples, read_shard, write_shard
 from diffground.errors import UserError
-from diffground.evaluation.review import COLUMNS, look_of, write_review
 from diffground.exchange.export import FORMATS, ExportOptions, export_shards
 from diffground.exchange.samples import Categories, read_categories
 from tests.unit.exchange.example_shards import (

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from transformers import ResNetBackbone, ResNetConfig
 
 from diffground.errors import UserError
+from diffground.reproduction.composition import compose_params
+from diffground.reproduction.config import load_params
+from diffground.segmentation.config import SegmenterConfig, check_backend
 from diffground.segmentation.detectron2_backend import OfficialMaskFormerSegmenter
 from diffground.segmentation.maskformer import MaskFormerSegmenter, build_maskformer
-from diffground.segmentation.official_checkpoint import official_settings
+from diffground.segmentation.official_settings import official_settings
+from diffground.segmentation.protocol2 import fit_segmenter
 
 CPU = torch.device("cpu")
 IS_INSTALLED = find_spec("detectron2") is not None and find_spec("mask_former") is not None
@@ -94,6 +100,49 @@ def test_without_the_packages_one_line_says_where_they_are(tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"facebookresearch/detectron2.*facebookresearch/MaskFormer") as caught:
         OfficialMaskFormerSegmenter.load(tmp_path / "segmenter", device=CPU)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(IS_INSTALLED, reason="says how to install what is installed here")
+def test_a_training_without_the_packages_is_the_same_line(tmp_path: Path) -> None:
+    _segmenter(tmp_path / "backbone")
+    config = _config(backend="official", matching="bipartite", backbone=str(tmp_path / "backbone"), hidden_dim=32)
+    with pytest.raises(UserError, match=r"make detectron2 SOURCES=….*docs/detectron2\.md") as caught:
+        fit_segmenter([], categories=("red",), config=config, device=CPU, description="official")
+    assert "\n" not in str(caught.value)
+
+
+def _config(**changes: object) -> SegmenterConfig:
+    return replace(load_params(Path(__file__).parents[3] / "params.yaml").segmenter, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"matching": "fixed"}, "segmenter.matching must be 'bipartite' where segmenter.backend is 'official', got"),
+        ({"matching": "bipartite", "mixed_precision": "bf16"}, "segmenter.mixed_precision must be 'none' where"),
+    ],
+)
+def test_settings_that_the_authors_code_does_not_have_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_backend(_config(backend="official", **changes))
+    check_backend(_config(backend="transformers", **changes))
+    check_backend(_config(backend="official", matching="bipartite"))
+
+
+def test_the_profile_of_the_paper_trains_with_the_authors_code_when_asked_to(tmp_path: Path) -> None:
+    conf = Path(__file__).parents[3] / "conf"
+    paper, official = (
+        yaml.safe_load(compose_params("paper_voc", conf=conf, overrides=overrides))["segmenter"]
+        for overrides in ([], ["segmenter=official"])
+    )
+    assert official == {**paper, "backend": "official"}
+
+
+def test_in_one_of_several_processes_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    config = _config(backend="official", matching="bipartite")
+    with pytest.raises(UserError, match="'official' trains in one process"):
+        fit_segmenter([], categories=("red",), config=config, device=CPU, description="official")
 
 
 def test_a_folder_that_is_no_segmenter_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import DetrConfig, MaskFormerConfig, MaskFormerForInstanceSegmentation, ResNetConfig
 
 from diffground.errors import UserError
-from diffground.segmentation.official_checkpoint import from_official, to_official
+from diffground.segmentation.official_weights import from_official, to_official
 
 WIDTH, NUM_QUERIES, NUM_LABELS, FFN = 32, 5, 3, 48
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from diffground.cli.results import MAX_WORDS
 from diffground.contexts.words import phrases_in
 from diffground.errors import UserError, in_one_line
+from diffground.interface.results import MAX_WORDS
 from diffground.prompts import check_words, words_in
 
 _CLIP_TOKENS = 77

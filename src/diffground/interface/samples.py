@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffground.cli.results import read_record, same_settings
+from diffground.interface.results import read_record, same_settings
 
 FILES = ("image.png", "mask.png", "overlay.png", "meta.json")
 """Of each sample; the last one is written last."""

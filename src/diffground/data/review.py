@@ -1,6 +1,7 @@
-"""A person's verdicts on the triplets of Protocol I, which go before the automatic check (the authors checked by hand).
+"""A person's verdicts on samples: on the triplets of Protocol I, which go before the automatic check (the authors
+checked by hand), and on synthetic samples, of which the rejected ones are not trained on.
 
-A CSV file: id, prompt, look, verdict (accepted | rejected), note. `diffground review` writes one to edit.
+A CSV file: id, prompt, look, verdict (accepted | rejected), note. `diffground studio` writes it.
 """
 
 from __future__ import annotations
@@ -8,20 +9,20 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from diffground.atomic import write_atomically
-from diffground.data.labelled import LabelledSample
+from diffground.data.labelled import LabelledSample, oracle_sample
 from diffground.errors import UserError
 
 COLUMNS = ("id", "prompt", "look", "verdict", "note")
 ACCEPTED, REJECTED = "accepted", "rejected"
 _GRID = (3, 3)
-_LOOK_AGAIN = "run `diffground review` and look again"
+_LOOK_AGAIN = "run `diffground studio` and look again, or delete the line"
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,12 @@ class Review:
         return entry.verdict
 
     def require_known(self, ids: Iterable[str]) -> None:
-        """Raises: UserError for a row whose id is not among `ids`, those of the test set."""
+        """Raises: UserError for a row whose id is not among `ids`, those of all samples."""
         known = set(ids)
         for entry in self.entries.values():
             if entry.id not in known:
                 raise UserError(
-                    f"{self.path}, line {entry.line}: '{entry.id}' is not in the test set of {len(known)} images; "
+                    f"{self.path}, line {entry.line}: '{entry.id}' is not one of the {len(known)} samples; "
                     f"{_LOOK_AGAIN}"
                 )
 
@@ -134,6 +135,23 @@ def same_look(a: str, b: str) -> bool:
         return all(abs(int(x, 16) - int(y, 16)) <= 1 for x, y in zip(a, b, strict=True) if (x, y) != ("-", "-"))
     except ValueError:
         return False
+
+
+def with_masks_of_label(sample: LabelledSample, categories: Sequence[str]) -> LabelledSample:
+    """A sample of stage synthesize, with the masks that its label map gives to the categories that its prompt names.
+
+    categories: of the label map, in label order. Raises: UserError for a named category that is not among them.
+    """
+    unknown = [name for name in sample.categories if name not in categories]
+    if unknown:
+        raise UserError(
+            f"{sample.sample.place} is of category '{unknown[0]}', which is not one of the {len(categories)} of the "
+            "vocabulary; set the vocabulary of params.yaml to that of the shards"
+        )
+    label = sample.label()
+    masks = {name: label == categories.index(name) + 1 for name in sample.categories}
+    found = {name: mask for name, mask in masks.items() if np.any(mask)}
+    return replace(sample, oracle=oracle_sample(sample.key, categories=sample.categories, masks=found))
 
 
 def _ninths(image: Image.Image) -> str:

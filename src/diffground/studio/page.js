@@ -1,0 +1,21 @@
+() => {
+  // the keys of the tab Review, where it is shown and no field has the focus
+  const buttons = { a: "review-accept", r: "review-reject", u: "review-undo", ArrowLeft: "review-previous",
+                    ArrowRight: "review-next" };
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+    const id = buttons[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    const button = id && document.getElementById(id);
+    if (!button || button.offsetParent === null || button.disabled) return;
+    if (event.target.closest("input, textarea, select, [role=tab], [role=slider], [role=listbox], [contenteditable]")) return;
+    event.preventDefault();
+    button.click();
+  });
+  // Gradio's upload field: a name for screen readers that contains its text
+  const mend = () => {
+    for (const button of document.querySelectorAll("#segment-files button.upload-container[aria-label]"))
+      if (button.innerText.trim()) button.removeAttribute("aria-label");
+  };
+  new MutationObserver(mend).observe(document.body, { childList: true, subtree: true });
+  mend();
+}
