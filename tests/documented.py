@@ -8,6 +8,8 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").g
 PAGES += sorted((ROOT / "docs/reference").glob("*.md"))
 NOT_RUN = ROOT / "docs/commands_not_run.md"
 _BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE)
+_SCRIPT = re.compile(r"^# \w+\.py: (.+)$", re.MULTILINE)
+"""The first line of a Python block that is a script: its name and the command that runs it."""
 _COMMENT = re.compile(r"(?:^|\s+)#\s.*")
 
 
@@ -21,6 +23,8 @@ def commands():
     """Command -> the first page that names it, in the order of the pages."""
     found = {}
     for page in PAGES:
+        for block in blocks(page, "python"):
+            found |= dict.fromkeys(_SCRIPT.findall(block), page)
         for block in blocks(page, "bash"):
             for line in block.replace("\\\n", " ").splitlines():
                 command = _COMMENT.sub("", line).strip()
@@ -38,7 +42,7 @@ def not_run():
 
 def matches(row, command):
     """Whether a row of that table is about `command`; a name in capitals stands for any argument."""
-    return re.fullmatch(re.sub(r"\b[A-Z]{4,}\b", ".+", re.escape(row)), command) is not None
+    return re.fullmatch(re.sub(r"\b[A-Z]{4,}\b(?!=)", ".+", re.escape(row)), command) is not None
 
 
 def commands_to_run():
@@ -48,10 +52,11 @@ def commands_to_run():
 
 
 def python_blocks():
-    """Name of the block -> its code, of README and docs; CONTRIBUTING's show style."""
+    """Name of the block -> its code, of README and docs; not CONTRIBUTING's, which show style, and not scripts."""
     pages = [page for page in PAGES if page.name != "CONTRIBUTING.md"]
     return {
         f"{page.relative_to(ROOT)}, block {i}": block
         for page in pages
         for i, block in enumerate(blocks(page, "python"), start=1)
+        if not _SCRIPT.search(block)
     }

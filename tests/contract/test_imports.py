@@ -119,6 +119,14 @@ def faults(graph, levels):
     return list(dict.fromkeys(found))
 
 
+def test_the_picture_of_the_layers_has_every_part_in_its_layer():
+    drawn = re.findall(
+        r'font-weight="bold">([^<]+)<', (SRC.parent / "docs/images/layers.svg").read_text(encoding="utf-8")
+    )
+    floors = [{part for part in floor if part != "__main__"} for floor in reversed(FLOORS)]
+    assert [set(names.split(", ")) for names in drawn] == floors
+
+
 def test_imports_point_down_and_in_no_circle():
     graph = import_graph()
     assert len(graph) > 100

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tests.documented import commands_to_run, python_blocks
 
 COMMANDS, BLOCKS = commands_to_run(), python_blocks()
-_COMMANDS_ON_RESULTS = "verify|review|quality|reproduce|sync|compare|experiments"
+_COMMANDS_ON_RESULTS = "verify|quality|reproduce|sync|compare|experiments"
 _ON_RESULTS = re.compile(
     rf"data/synthetic|models/segmenter|mlflow|tracking|dvc|python -m flows|diffground (?:{_COMMANDS_ON_RESULTS})"
 )
