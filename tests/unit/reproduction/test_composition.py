@@ -13,7 +13,7 @@ CONF = Path(__file__).parents[3] / "conf"
 PAGE = CONF.parent / "docs/mini_world.md"
 BUILT_IN = "src/diffground/vocabularies"
 SPLITS = Path(__file__).parents[3] / "src/diffground/tables/category_splits.yaml"
-PROFILES = ("mini", "smoke", "paper_voc", "paper_coco")
+PROFILES = ("mini", "mini_tuning", "smoke", "paper_voc", "paper_coco")
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -154,3 +154,11 @@ def test_what_cannot_be_composed_is_one_line(name, overrides, expected):
 def test_outside_a_clone_it_says_where_to_run(tmp_path):
     with pytest.raises(UserError, match="run this in the root of a clone"):
         compose_params("mini", conf=tmp_path / "conf")
+
+
+def test_the_inputs_of_profile_mini_can_be_added_to_the_papers_module():
+    mini = yaml.safe_load(compose_params("mini", conf=CONF))["grounding"]
+    paper = yaml.safe_load(compose_params("paper_voc", conf=CONF))["grounding"]
+    plus = yaml.safe_load(compose_params("paper_voc", conf=CONF, overrides=["grounding=paper_plus"]))["grounding"]
+    added = ("word_attention", "gain_timesteps", "text_drop")
+    assert plus == {**paper, **{key: mini[key] for key in added}} != paper
