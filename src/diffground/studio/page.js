@@ -7,7 +7,9 @@
     const id = buttons[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     const button = id && document.getElementById(id);
     if (!button || button.offsetParent === null || button.disabled) return;
-    if (event.target.closest("input, textarea, select, [role=tab], [role=slider], [role=listbox], [contenteditable]")) return;
+    const typing = "input, textarea, select, [role=listbox], [contenteditable]";
+    // after a click on the tab it has the focus: arrows go to the next tab, letters to the buttons
+    if (event.target.closest(event.key.length === 1 ? typing : `${typing}, [role=tab], [role=slider]`)) return;
     event.preventDefault();
     button.click();
   });

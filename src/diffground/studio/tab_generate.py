@@ -42,21 +42,19 @@ def build_generate(models: Models) -> None:
                 "", label="Other words", placeholder="of the prompt, with commas", elem_id="generate-other", max_lines=1
             )
             with gr.Row():
-                seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="generate-seed", min_width=80)
+                seed = gr.Number(0, label="Seed", precision=0, elem_id="generate-seed", min_width=80)
                 number = gr.Number(
                     1,
                     label="Images",
                     precision=0,
-                    minimum=1,
-                    maximum=MAX_IMAGES,
                     elem_id="generate-number",
                     min_width=80,
                 )
                 steps = gr.Number(
-                    sampling.num_steps, label="Steps", precision=0, minimum=1, elem_id="generate-steps", min_width=80
+                    sampling.num_steps, label="Steps", precision=0, elem_id="generate-steps", min_width=80
                 )
                 guidance = gr.Number(
-                    sampling.guidance_scale, label="Guidance", minimum=0, elem_id="generate-guidance", min_width=80
+                    sampling.guidance_scale, label="Guidance", elem_id="generate-guidance", min_width=80
                 )
             with gr.Row():
                 start = gr.Button("Generate", variant="primary", elem_id="generate-start")
