@@ -39,10 +39,10 @@ def test_dvc_yaml_has_the_derived_code():
     }
 
 
-@pytest.mark.parametrize("before", ["      - models/mini/backbone\n", "      - data/pseudo\n    params:\n"])
+@pytest.mark.parametrize("before", ["      - models/mini/backbone\n", "      - review/synthetic\n    params:\n"])
 def test_code_that_a_stage_does_not_import_is_removed_wherever_it_stands(before):
     start = TEXT.index("  train_maskformer:\n")
-    place = TEXT.index(before, start) + len("      - data/pseudo\n" if "params" in before else "")
+    place = TEXT.index(before, start) + len("      - review/synthetic\n" if "params" in before else "")
     too_wide = f"{TEXT[:place]}      - src/diffground/evaluation\n{TEXT[place:]}"
     assert with_derived_code(too_wide, root=ROOT) == TEXT
 

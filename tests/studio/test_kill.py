@@ -8,6 +8,7 @@ from diffground.data.review import read_review
 from tests.studio.studio_clone import NUM_SYNTHETIC, Server, make_clone
 
 expect = pytest.importorskip("playwright.sync_api").expect
+expect.set_options(timeout=30_000)
 
 
 def test_a_kill_in_the_middle_of_a_review_loses_no_verdict_that_was_shown(tmp_path, open_page):

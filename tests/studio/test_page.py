@@ -23,6 +23,7 @@ from diffground.segmentation.sources import ShardSource
 from tests.studio.studio_clone import NAMES, NUM_SYNTHETIC, picture_of
 
 expect = pytest.importorskip("playwright.sync_api").expect
+expect.set_options(timeout=30_000)
 PROMPT = "a photograph of a dog and a cat"
 _SLOW_MS = 120_000
 
@@ -137,8 +138,10 @@ def test_pictures_are_segmented_by_words_and_by_the_trained_segmenter(open_page)
     page.click("#segment-start")
     expect(pictures(page, "segment")).to_have_attribute("alt", "wide.png, with the masks of dog, cat", timeout=_SLOW_MS)
     page.locator("#segment-method").get_by_label("Categories of the trained segmenter").check()
+    expect(page.locator("#segment-threshold input[type=number]")).to_be_disabled()
+    by_words = page.locator("#segment-pictures figcaption").inner_text()
     page.click("#segment-start")
-    expect(page.locator("#segment-threshold input[type=number]")).to_be_disabled(timeout=_SLOW_MS)
+    expect(page.locator("#segment-pictures figcaption")).not_to_have_text(by_words, timeout=_SLOW_MS)
     with page.expect_download() as download:
         page.click("#segment-zip")
     with zipfile.ZipFile(download.value.path()) as archive:

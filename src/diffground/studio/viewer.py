@@ -15,6 +15,13 @@ from diffground.studio.found import Found, write_zip
 from diffground.studio.messages import with_plain_errors
 from diffground.studio.pictures import found_html, note_html
 
+_SAVE = """(file) => {
+  const link = document.createElement("a");
+  link.href = file.url;
+  link.download = "diffground.zip";
+  link.click();
+}"""
+"""Saves a file as a click on a link does."""
 _KEPT_S = 3600.0
 """How long a session's results stay on the server."""
 
@@ -61,7 +68,7 @@ def build_viewer(name: str, *, empty: str, threshold: float) -> Viewer:
         )
     download.click(
         with_plain_errors(_zip), [state, threshold_slider], file, show_progress="minimal", api_visibility="private"
-    ).success(None, js=f"() => document.querySelector('#{name}-zip-file').click()", api_visibility="private")
+    ).success(None, file, js=_SAVE, api_visibility="private")
     return viewer
 
 
