@@ -8,8 +8,7 @@
     const button = id && document.getElementById(id);
     if (!button || button.offsetParent === null || button.disabled) return;
     const typing = "input, textarea, select, [role=listbox], [contenteditable]";
-    // after a click on the tab it has the focus: arrows go to the next tab, letters to the buttons
-    if (event.target.closest(event.key.length === 1 ? typing : `${typing}, [role=tab], [role=slider]`)) return;
+    if (event.target.closest(typing)) return;
     event.preventDefault();
     button.click();
   });

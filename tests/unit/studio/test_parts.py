@@ -233,6 +233,7 @@ def test_only_servers_that_answer_are_linked_and_no_password_is_shown(tmp_path, 
     known = {"MLflow": f"http://127.0.0.1:{server.server_port}", "Prefect": "http://127.0.0.1:1"}
     assert list(answering(known)) == ["MLflow"]
     server.shutdown()
+    server.server_close()
 
 
 def test_without_gradio_one_line_says_what_to_install():
