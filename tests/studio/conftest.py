@@ -1,4 +1,4 @@
-"""One server and one browser for all tests of the page."""
+"""One server for all tests of the page."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ def server(clone):
     assert running.stop() in (0, 130, -2)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def browser():
+    """Of one test: Playwright keeps an event loop running in this thread, in which asyncio.run is refused."""
     sync_api = pytest.importorskip("playwright.sync_api")
     if not CHROMIUM.is_file():
         pytest.skip(f"{CHROMIUM} is missing; the page is tested with Debian's package chromium")
