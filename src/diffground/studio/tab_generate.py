@@ -73,9 +73,10 @@ def build_generate(models: Models) -> None:
         all_words, known = offered_words(text, phrases)
         return gr.CheckboxGroup(choices=all_words, value=known), (text, known)
 
-    light: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
-    prompt.change(with_plain_errors(offer), prompt, [words, kept], concurrency_limit=4, **light)
-    words.input(lambda text, asked: (text, asked), [prompt, words], kept, concurrency_limit=4, **light)
+    light: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "queue": False}
+    light["api_visibility"] = "private"
+    prompt.change(with_plain_errors(offer), prompt, [words, kept], **light)
+    words.input(lambda text, asked: (text, asked), [prompt, words], kept, **light)
     inputs = [prompt, kept, other, seed, number, steps, guidance, viewer.threshold, viewer.opacity]
     running = gr.on(
         [start.click, prompt.submit],

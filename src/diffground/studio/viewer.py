@@ -55,6 +55,7 @@ def build_viewer(name: str, *, empty: str, threshold: float) -> Viewer:
         opacity = gr.Slider(0.0, 1.0, 0.55, step=0.05, label="Opacity", elem_id=f"{name}-opacity", min_width=120)
         download = gr.Button("Download ZIP", elem_id=f"{name}-zip", interactive=False, min_width=120)
     file = gr.DownloadButton("ZIP", elem_id=f"{name}-zip-file", visible="hidden")
+    # Without the queue where nothing is computed: its answer is lost where an earlier event ends at the same moment
     viewer = Viewer(state, html, shown, opacity, threshold_slider, download)
     for control in (shown, opacity, threshold_slider):
         control.change(
@@ -63,12 +64,17 @@ def build_viewer(name: str, *, empty: str, threshold: float) -> Viewer:
             html,
             show_progress="hidden",
             trigger_mode="always_last",
-            concurrency_limit=4,
+            queue=False,
             api_visibility="private",
         )
     download.click(
-        with_plain_errors(_zip), [state, threshold_slider], file, show_progress="minimal", api_visibility="private"
-    ).success(None, file, js=_SAVE, api_visibility="private")
+        with_plain_errors(_zip),
+        [state, threshold_slider],
+        file,
+        show_progress="minimal",
+        queue=False,
+        api_visibility="private",
+    ).success(None, file, js=_SAVE, queue=False, api_visibility="private")
     return viewer
 
 
