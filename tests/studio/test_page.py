@@ -239,6 +239,7 @@ def test_data_are_counted_and_exported_below_the_project_only(open_page, clone):
     choose(page, "#data-category", "cat")
     expect(page.locator("#data-sheet-pictures img")).to_have_count(10)
     tab(page, "Export")
+    page.wait_for_timeout(1000)  # a tab that is shown for the first time sets its fields once more
     page.fill("#export-name input, #export-name textarea", "../../etc/passwd")
     page.click("#export-start")
     toast(page, "the folder's name must be 1 to 64 letters")
