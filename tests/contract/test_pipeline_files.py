@@ -28,6 +28,7 @@ STAGES = [
     "report",
 ]
 SHARDED = ("generate", "detect", "invert_real", "synthesize", "text2mask")
+REVIEWS = ("review/test", "review/synthetic")
 NOT_IN_OUTPUTS = {"runtime", "tracking"}
 INSTRUCTION_SET = "runtime.instruction_set"
 
@@ -127,6 +128,22 @@ def test_metrics_are_committed_and_named_for_their_stage(stage):
     for path, options in entries(stage, "metrics").items():
         assert path == f"reports/metrics/{stage}.json"
         assert options.get("cache") is False
+
+
+def test_a_verdict_on_synthetic_samples_runs_the_trainings_again_and_what_depends_on_them():
+    made = {stage: {*entries(stage, "outs"), *entries(stage, "metrics")} for stage in STAGES}
+
+    def after(stage):
+        direct = {name for name in STAGES if made[stage] & set(entries(name, "deps"))}
+        return direct.union(*(after(name) for name in direct))
+
+    readers = {folder: {stage for stage in STAGES if folder in entries(stage, "deps")} for folder in REVIEWS}
+    assert readers["review/test"] == {"evaluate_grounding"}
+    assert "train_maskformer" in readers["review/synthetic"]
+    assert readers["review/synthetic"] <= {"train_maskformer", *after("train_maskformer")}
+    assert not any(set(entries(stage, "deps")) & {"review", "review/mini.csv"} for stage in STAGES)
+    for folder in REVIEWS:
+        assert (ROOT / folder / "mini.csv").read_text() == "id,prompt,look,verdict,note\n"
 
 
 def test_params_yaml_is_the_composition_of_its_profile():

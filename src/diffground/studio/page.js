@@ -7,7 +7,8 @@
     const id = buttons[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     const button = id && document.getElementById(id);
     if (!button || button.offsetParent === null || button.disabled) return;
-    if (event.target.closest("input, textarea, select, [role=tab], [role=slider], [role=listbox], [contenteditable]")) return;
+    const typing = "input, textarea, select, [role=listbox], [contenteditable]";
+    if (event.target.closest(typing)) return;
     event.preventDefault();
     button.click();
   });

@@ -75,7 +75,7 @@ def build_data(models: Models, desks: Mapping[str, Desk], tab: gr.Tab) -> None:
     for event, number in ((another.click, sheet_number), (category.input, sheet_number)):
         event(
             with_plain_errors(draw), [chosen, category, number], [sheet, sheet_number], show_progress="hidden",
-            concurrency_limit=2, api_visibility="private",
+            queue=False, api_visibility="private",
         )  # fmt: skip
 
 

@@ -42,21 +42,19 @@ def build_generate(models: Models) -> None:
                 "", label="Other words", placeholder="of the prompt, with commas", elem_id="generate-other", max_lines=1
             )
             with gr.Row():
-                seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="generate-seed", min_width=80)
+                seed = gr.Number(0, label="Seed", precision=0, elem_id="generate-seed", min_width=80)
                 number = gr.Number(
                     1,
                     label="Images",
                     precision=0,
-                    minimum=1,
-                    maximum=MAX_IMAGES,
                     elem_id="generate-number",
                     min_width=80,
                 )
                 steps = gr.Number(
-                    sampling.num_steps, label="Steps", precision=0, minimum=1, elem_id="generate-steps", min_width=80
+                    sampling.num_steps, label="Steps", precision=0, elem_id="generate-steps", min_width=80
                 )
                 guidance = gr.Number(
-                    sampling.guidance_scale, label="Guidance", minimum=0, elem_id="generate-guidance", min_width=80
+                    sampling.guidance_scale, label="Guidance", elem_id="generate-guidance", min_width=80
                 )
             with gr.Row():
                 start = gr.Button("Generate", variant="primary", elem_id="generate-start")
@@ -75,9 +73,10 @@ def build_generate(models: Models) -> None:
         all_words, known = offered_words(text, phrases)
         return gr.CheckboxGroup(choices=all_words, value=known), (text, known)
 
-    light: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
-    prompt.change(with_plain_errors(offer), prompt, [words, kept], concurrency_limit=4, **light)
-    words.input(lambda text, asked: (text, asked), [prompt, words], kept, concurrency_limit=4, **light)
+    light: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "queue": False}
+    light["api_visibility"] = "private"
+    prompt.change(with_plain_errors(offer), prompt, [words, kept], **light)
+    words.input(lambda text, asked: (text, asked), [prompt, words], kept, **light)
     inputs = [prompt, kept, other, seed, number, steps, guidance, viewer.threshold, viewer.opacity]
     running = gr.on(
         [start.click, prompt.submit],

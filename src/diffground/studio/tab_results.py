@@ -47,7 +47,7 @@ def build_results(models: Models, tab: gr.Tab) -> None:
         choice = gr.Dropdown(choices=names, value=first)
         return choice, _table(first), _figures(), _metrics(), _links(models)
 
-    light: dict[str, Any] = {"concurrency_limit": 2, "api_visibility": "private", "show_progress": "hidden"}
+    light: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
     tab.select(with_plain_errors(enter), chosen, [chosen, table, figures, metrics, links], **light)
     chosen.input(with_plain_errors(_table), chosen, table, **light)
 

@@ -54,8 +54,9 @@ def build_review(desks: Mapping[str, Desk], tab: gr.Tab) -> None:
             )
     filters = [chosen_set, category, group, quality, shown]
     outputs = [html, info, cursor, drop]
-    light: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": 1, "concurrency_id": "review"}
-    light |= {"api_visibility": "private"}
+    light: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+    # these also show messages, which go through the queue
+    with_messages = {**light, "queue": True, "concurrency_limit": 1, "concurrency_id": "review"}
 
     def page(move: str) -> Callable[..., Any]:
         def show(*values: Any) -> Any:
@@ -115,7 +116,7 @@ def build_review(desks: Mapping[str, Desk], tab: gr.Tab) -> None:
             gr.Warning(f"{escape(change.key)} has another verdict by now, which was kept")
         return *_show(desks, chosen, at, "stay"), left
 
-    undo.click(with_plain_errors(undone), [*filters, cursor, history], [*outputs, history], **light)
+    undo.click(with_plain_errors(undone), [*filters, cursor, history], [*outputs, history], **with_messages)
 
     def dropped(*values: Any) -> Any:
         *chosen, at = values
@@ -123,7 +124,7 @@ def build_review(desks: Mapping[str, Desk], tab: gr.Tab) -> None:
         gr.Info(f"{num} verdicts were removed")
         return _show(desks, chosen, at, "stay" if at else "first")
 
-    drop.click(with_plain_errors(dropped), [*filters, cursor], outputs, **light)
+    drop.click(with_plain_errors(dropped), [*filters, cursor], outputs, **with_messages)
 
 
 def _filter(values: list[Any]) -> Filter:

@@ -64,7 +64,7 @@ def build_segment(models: Models) -> None:
 
     method.change(
         with_plain_errors(choose), method, [words, caption, viewer.threshold], show_progress="hidden",
-        api_visibility="private",
+        queue=False, api_visibility="private",
     )  # fmt: skip
     running = gr.on(
         [start.click, words.submit],

@@ -15,6 +15,13 @@ from diffground.studio.found import Found, write_zip
 from diffground.studio.messages import with_plain_errors
 from diffground.studio.pictures import found_html, note_html
 
+_SAVE = """(file) => {
+  const link = document.createElement("a");
+  link.href = file.url;
+  link.download = "diffground.zip";
+  link.click();
+}"""
+"""Saves a file as a click on a link does."""
 _KEPT_S = 3600.0
 """How long a session's results stay on the server."""
 
@@ -48,6 +55,7 @@ def build_viewer(name: str, *, empty: str, threshold: float) -> Viewer:
         opacity = gr.Slider(0.0, 1.0, 0.55, step=0.05, label="Opacity", elem_id=f"{name}-opacity", min_width=120)
         download = gr.Button("Download ZIP", elem_id=f"{name}-zip", interactive=False, min_width=120)
     file = gr.DownloadButton("ZIP", elem_id=f"{name}-zip-file", visible="hidden")
+    # Without the queue where nothing is computed: its answer is lost where an earlier event ends at the same moment
     viewer = Viewer(state, html, shown, opacity, threshold_slider, download)
     for control in (shown, opacity, threshold_slider):
         control.change(
@@ -56,12 +64,17 @@ def build_viewer(name: str, *, empty: str, threshold: float) -> Viewer:
             html,
             show_progress="hidden",
             trigger_mode="always_last",
-            concurrency_limit=4,
+            queue=False,
             api_visibility="private",
         )
     download.click(
-        with_plain_errors(_zip), [state, threshold_slider], file, show_progress="minimal", api_visibility="private"
-    ).success(None, js=f"() => document.querySelector('#{name}-zip-file').click()", api_visibility="private")
+        with_plain_errors(_zip),
+        [state, threshold_slider],
+        file,
+        show_progress="minimal",
+        queue=False,
+        api_visibility="private",
+    ).success(None, file, js=_SAVE, queue=False, api_visibility="private")
     return viewer
 
 

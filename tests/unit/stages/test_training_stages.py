@@ -12,7 +12,11 @@ from pathlib import Path
 from safetensors import safe_open
 
 import diffground
+from diffground.data.labelled import LabelledSample
+from diffground.data.review import look_of, with_masks_of_label, write_review
+from diffground.data.shards import read_samples
 from diffground.reproduction.smoke import build_components
+from tests.studio.studio_clone import NAMES, write_synthetic
 from tests.unit.stages.test_stage import assert_one_line, call, change, clone
 
 __all__ = ["clone"]
@@ -109,3 +113,29 @@ def test_two_processes_train_and_one_error_line_tells_what_is_wrong(clone):
     change(clone, runtime={"num_training_processes": 1})
     assert_one_line(call(clone, "train_maskformer"), "data/synthetic")
     assert list(states.iterdir()) == []  # only training sets that are asked for keep a state
+
+
+def test_rejected_synthetic_samples_are_left_out_of_the_training_which_says_so(clone):
+    build_components(clone / "models/smoke")
+    change(clone, data={"num_train": 6, "num_val": 2}, segmenter={"training_sets": ["synthetic"], "iterations": 2})
+    assert call(clone, "prepare_data").returncode == 0
+    write_synthetic(clone / "data/synthetic", num=8)
+    review = clone / "review/synthetic/smoke.csv"
+    write_review(review, [])
+    without_verdicts = call(clone, "train_maskformer")
+    assert without_verdicts.returncode == 0, without_verdicts.stderr
+    assert "left out" not in without_verdicts.stdout
+    metrics = clone / "reports/metrics/train_maskformer.json"
+    assert json.loads(metrics.read_text())["synthetic"]["num_images"] == 8
+
+    [sample] = [s for s in read_samples(clone / "data/synthetic") if s.key == "synthesis-000003"]
+    seen = with_masks_of_label(LabelledSample(sample), NAMES)
+    write_review(review, [(sample.key, seen.prompt, look_of(seen), "rejected", "")])
+    with_one = call(clone, "train_maskformer")
+    assert with_one.returncode == 0, with_one.stderr
+    assert "1 synthetic samples are left out, rejected in review/synthetic/smoke.csv" in with_one.stdout
+    assert json.loads(metrics.read_text())["synthetic"]["num_images"] == 7
+
+    (clone / "review/smoke.csv").write_text("id,prompt,look,verdict,note\n")
+    expected = "review/smoke.csv: verdicts on the test set are read from review/test/smoke.csv; move the file there"
+    assert_one_line(call(clone, "train_maskformer"), expected)
