@@ -120,7 +120,7 @@ def save_model(
         metadata=dict(values["tags"]),
         pip_requirements=[f"diffground=={diffground.__version__}"],
         signature=_signature(),
-        input_example=_GROUNDING_EXAMPLE if values["registered"] == GROUNDING else None,
+        input_example=(_EXAMPLES[values["registered"]], {"format": "rle"}),
     )
     saved = Model.load(str(path))
     flavor = saved.flavors[mlflow.pyfunc.FLAVOR_NAME]
@@ -188,4 +188,9 @@ def _signature() -> Any:
     return ModelSignature(params=ParamSchema([ParamSpec("format", "string", None)]))
 
 
-_GROUNDING_EXAMPLE = [{"prompt": "a photograph of a dog", "categories": ["dog"], "seed": 0}]
+_WHITE_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mP8zwABTAwUMQBJQQEPkWFcdwAAAABJRU5ErkJggg=="
+_EXAMPLES: Mapping[str, list[dict[str, Any]]] = {
+    SEGMENTER: [{"image": _WHITE_PNG}],
+    GROUNDING: [{"prompt": "a photograph of a dog", "categories": ["dog"], "seed": 0}],
+}
+"""Records of a request over HTTP."""

@@ -25,7 +25,7 @@ _LOGGER = getLogger(__name__)
 
 FORMATS = ("rle", "png")
 """Of the masks in an answer."""
-IMAGE_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF")
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """PIL's names of what is read. Its other readers are left out: that of EPS runs another program."""
 
 # set by MLflow's scoring server and by `mlflow models predict`
@@ -103,14 +103,14 @@ def answer_format(params: Mapping[str, Any] | None) -> str | None:
 def records_of(model_input: Any, *, required: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The records of a request, as plain Python values; without keys whose value is missing.
 
-    model_input: a pandas DataFrame (`dataframe_records`) or a list of objects (`inputs`).
+    model_input: a list of objects (`inputs`), or a pandas DataFrame.
     Raises: RequestError for anything else, for missing and for unknown keys.
     """
     records = model_input.to_dict(orient="records") if hasattr(model_input, "to_dict") else model_input
     if not isinstance(records, list) or not all(isinstance(record, Mapping) for record in records):
-        raise RequestError(f"dataframe_records must be a list of objects with {_named(required)}")
+        raise RequestError(f"inputs must be a list of objects with {_named(required)}")
     if not records:
-        raise RequestError(f"dataframe_records is empty; send at least one object with {_named(required)}")
+        raise RequestError(f"inputs is empty; send at least one object with {_named(required)}")
     plain = [{str(key): _plain(value) for key, value in record.items()} for record in records]
     present = [{key: value for key, value in record.items() if not _is_missing(value)} for record in plain]
     for i, record in enumerate(present):
@@ -241,7 +241,7 @@ def _too_many_pixels(name: str, size: str, limits: Limits) -> str:
 
 
 def _plain(value: Any) -> Any:
-    # of `inputs`, MLflow makes NumPy arrays
+    # MLflow makes a NumPy array of every value
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
