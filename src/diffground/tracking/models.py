@@ -109,15 +109,18 @@ def save_model(
     import mlflow.pyfunc
     from mlflow.models import Model
 
+    from diffground.tracking.requests import DEFAULT_LIMITS
+
     mlflow.pyfunc.save_model(
         path,
         python_model=str(_SCRIPT),
         artifacts={"model": str(folder)},
         mlflow_model=Model(run_id=run_id, model_id=model_id, model_uuid=model_id),
-        model_config={**values["config"], "model": values["registered"]},
+        model_config={**DEFAULT_LIMITS, **values["config"], "model": values["registered"]},
         metadata=dict(values["tags"]),
         pip_requirements=[f"diffground=={diffground.__version__}"],
-        **(_grounding_example() if values["registered"] == GROUNDING else {}),
+        signature=_signature(),
+        input_example=(_EXAMPLES[values["registered"]], {"format": "rle"}),
     )
     saved = Model.load(str(path))
     flavor = saved.flavors[mlflow.pyfunc.FLAVOR_NAME]
@@ -177,15 +180,17 @@ def _standing_of(tags: Mapping[str, str]) -> Standing | None:
     return Standing(profile=tags[PROFILE], benchmark=tags[BENCHMARK], score=float(tags[SCORE]))
 
 
-def _grounding_example() -> dict[str, Any]:
-    """Signature and example; a segmenter has none: its images differ in size, which MLflow's tensors cannot say."""
+def _signature() -> Any:
+    """The parameter of a request. Inputs are checked by requests.py, whose messages are one line, not by MLflow."""
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
-    from mlflow.types.schema import Array, DataType
+    from mlflow.types import ParamSchema, ParamSpec
 
-    columns = {"prompt": DataType.string, "categories": Array(DataType.string), "seed": DataType.long}
-    signature = ModelSignature(inputs=Schema([ColSpec(kind, name) for name, kind in columns.items()]))
-    return {
-        "signature": signature,
-        "input_example": [{"prompt": "a photograph of a dog", "categories": ["dog"], "seed": 0}],
-    }
+    return ModelSignature(params=ParamSchema([ParamSpec("format", "string", None)]))
+
+
+_WHITE_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mP8zwABTAwUMQBJQQEPkWFcdwAAAABJRU5ErkJggg=="
+_EXAMPLES: Mapping[str, list[dict[str, Any]]] = {
+    SEGMENTER: [{"image": _WHITE_PNG}],
+    GROUNDING: [{"prompt": "a photograph of a dog", "categories": ["dog"], "seed": 0}],
+}
+"""Records of a request over HTTP."""
