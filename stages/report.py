@@ -1,17 +1,28 @@
-"""reports/{metrics,experiments}, data/{synthetic,real}, models/segmenter -> reports/{tables,figures,index.html}."""
+"""reports/{metrics,experiments,benchmarks}, data/{synthetic,real}, models/segmenter -> reports/{tables,figures} and
+reports/index.html, one file that needs no other."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from _stage import run_stage
 
 from diffground.data.shards import read_samples
 from diffground.data.voc import VocDataset
+from diffground.report.benchmarks import benchmark_sections
+from diffground.report.cards import (
+    first_cards,
+    generated_by_quality,
+    generated_galleries,
+    hardest_group,
+    segmented_by_iou,
+    segmented_galleries,
+)
 from diffground.report.experiments import comparable_experiments
 from diffground.report.gallery import draw_gallery
 from diffground.report.page import write_page
-from diffground.report.pictures import failure_rows, scored_rows, synthetic_rows
+from diffground.report.pictures import readme_rows, scored_rows, synthetic_rows, truth_title
 from diffground.report.tables import TRAINING_TITLES
 from diffground.report.write import notes_of, result_tables, trends_of, write_charts, write_tables
 from diffground.reproduction import paths
@@ -35,8 +46,9 @@ def main(params: Params, run: TrackingRun) -> None:
     experiments = comparable_experiments(params)
     tables = result_tables(metrics, params, experiments)
     write_tables(tables, paths.TABLES)
+    synthetic = partial(read_samples, paths.SYNTHETIC)
     write_charts(metrics, params, experiments, paths.FIGURES)
-    draw_gallery(paths.FIGURES / "masks.png", synthetic_rows(read_samples(paths.SYNTHETIC), num_columns=8))
+    draw_gallery(paths.FIGURES / "masks.png", synthetic_rows(synthetic(), num_columns=8))
     segmenters = {
         f"segmenter trained on {TRAINING_TITLES[name]}": MaskFormerSegmenter.load(
             paths.SEGMENTERS / name, device=device
@@ -45,29 +57,40 @@ def main(params: Params, run: TrackingRun) -> None:
     }
     categories = params.vocabulary.load().categories
     real = VocDataset(paths.REAL, params.data.val_list, num_categories=len(categories), may_be_empty=True)
+    held_out = not len(real)
     scored = (
-        real
-        if len(real)
-        else ShardSource(
+        ShardSource(
             paths.SYNTHETIC,
             part="held_out",
             review=review_of(paths.SYNTHETIC_REVIEWS, params.profile),
             categories=categories,
         )
+        if held_out
+        else real
     )
-    what = metrics["evaluate_zs3"].get("on", "real images")
-    draw_gallery(paths.FIGURES / "real.png", scored_rows(scored, segmenters, num_columns=8, what=what))
+    draw_gallery(paths.FIGURES / "real.png", scored_rows(scored, segmenters, num_columns=8, held_out=held_out))
     named, first = next(iter(segmenters.items()))
-    draw_gallery(paths.FIGURES / "failures.png", failure_rows(scored, first, num_columns=8, what=what))
+    group, truth = hardest_group(synthetic()), truth_title(held_out=held_out)
+    generated = generated_by_quality(synthetic, group=group)
+    segmented = segmented_by_iou(scored, first)
+    rows = readme_rows(generated["median"], segmented["median"], categories, heading=named.capitalize())
+    draw_gallery(paths.FIGURES / "readme.png", rows, picture_px=224)
     notes = notes_of(metrics, params)
     write_page(
         PAGE,
+        metrics=metrics,
         tables=tables,
         figures=sorted(paths.FIGURES.glob("*.png")),
         params=params,
         experiments=experiments,
         trends=[trend.sentence() for trend in trends_of(metrics, params, experiments)],
-        notes={**notes, "failures": f"Here it is the {named}. {notes.get('failures', '')}".rstrip()},
+        notes={**notes, "segmented": f"Here it is the {named}. {notes.get('segmented', '')}".rstrip()},
+        galleries={
+            "generated": generated_galleries(generated_by_quality(synthetic)),
+            "segmented": segmented_galleries(segmented, categories, truth=truth),
+        },
+        cards=first_cards(generated, segmented, categories, group=group, truth=truth),
+        benchmarks=benchmark_sections(paths.BENCHMARKS),
     )
 
     # stages that DVC took from its cache logged nothing themselves

@@ -73,14 +73,15 @@ def mask_overlay(image: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
 def draw_gallery(path: Path, rows: Sequence[Row], *, picture_px: int = 128) -> None:
     """Write the rows as one PNG, every picture `picture_px` wide and high, pixels kept sharp."""
     columns = max((len(row.pictures) for row in rows), default=0)
-    cell_height = picture_px + _CAPTION + _MARGIN
+    caption_px = max(_CAPTION, picture_px // 12)
+    cell_height = picture_px + caption_px + _MARGIN
     canvas = Image.new(
         "RGB",
         (_MARGIN + columns * (picture_px + _MARGIN), _MARGIN + len(rows) * (_HEADING + cell_height)),
         "white",
     )
     draw = ImageDraw.Draw(canvas)
-    heading_font, caption_font = ImageFont.load_default(14), ImageFont.load_default(10)
+    heading_font, caption_font = ImageFont.load_default(14), ImageFont.load_default(caption_px - 6)
     top = _MARGIN
     for row in rows:
         draw.text((_MARGIN, top), row.heading, fill="black", font=heading_font)

@@ -1,37 +1,101 @@
-"""reports/index.html: every table and picture of a reproduction on one page, without scripts or external resources."""
+"""reports/index.html: one page without external resources, from what its sections hold."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from html import escape
+from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from diffground.report.embed import Embedded, csv_uri
 from diffground.report.tables import Table, format_cell
 
 
 @dataclass(frozen=True)
+class Tile:
+    """A headline number. score: with its spread where there is one. runs: "3 seeds" or "one run". beside: reference."""
+
+    title: str
+    score: str
+    runs: str
+    beside: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """Pictures of one image side by side, and a sentence below them."""
+
+    pictures: Sequence[Embedded]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Cards under a small heading."""
+
+    heading: str
+    cards: Sequence[Card]
+
+
+@dataclass(frozen=True)
 class Section:
-    """A heading and a text, followed by lines, a table and pictures (paths relative to the page)."""
+    """A heading and a text, followed by lines, a table, charts and galleries.
+
+    name: of the table's CSV file.
+    """
 
     heading: str
     text: str
     table: Table | None = None
-    figures: Sequence[str] = ()
+    charts: Sequence[Embedded] = ()
     lines: Sequence[str] = ()
+    galleries: Sequence[Gallery] = ()
+    name: str = ""
+
+    @property
+    def anchor(self) -> str:
+        """The heading as an id of the page: letters, digits and hyphens."""
+        return "s-" + "-".join(re.findall(r"\w+", self.heading.lower()))
 
 
-def render_page(*, title: str, sections: Sequence[Section], settings: Mapping[str, object]) -> str:
-    """The page as one HTML document; `settings` (parameter -> value) are listed at its end."""
-    return render_template("page.html.j2", title=title, sections=sections, settings=settings)
+@dataclass(frozen=True)
+class Part:
+    """Sections under a heading of their own; `text` says what they are."""
+
+    heading: str
+    text: str
+    sections: Sequence[Section]
+
+    @property
+    def anchor(self) -> str:
+        return "p-" + "-".join(re.findall(r"\w+", self.heading.lower()))
 
 
-def render_template(name: str, **values: object) -> str:
-    """The text of templates/NAME with these values, escaped."""
-    return _environment().get_template(name).render(values)
+@dataclass(frozen=True)
+class Page:
+    """All that the page shows. settings: parameter -> value. versions: package -> version."""
+
+    title: str
+    summary: Sequence[str]
+    tiles: Sequence[Tile]
+    cards: Sequence[Card]
+    parts: Sequence[Part]
+    settings: Mapping[str, object]
+    versions: Mapping[str, str]
+
+
+def render_page(page: Page) -> str:
+    """The page as one HTML document; all text is escaped."""
+    style, script = (Markup(_template_text(name)) for name in ("page.css", "page.js"))  # our own files
+    return _environment().get_template("page.html.j2").render(page=page, style=style, script=script)
+
+
+def _template_text(name: str) -> str:
+    return files("diffground").joinpath("report/templates", name).read_text(encoding="utf-8")
 
 
 @cache
@@ -39,16 +103,11 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("diffground", "report/templates"),
         autoescape=True,
-        finalize=_escaped,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters["format_cell"] = format_cell
+    environment.filters["csv_uri"] = csv_uri
     return environment
-
-
-def _escaped(value: object) -> Markup:
-    """Quotes as html.escape writes them (&#x27;), not as markupsafe does (&#39;): recorded pages keep their bytes."""
-    return value if isinstance(value, Markup) else Markup(escape(str(value)))

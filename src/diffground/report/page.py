@@ -4,56 +4,106 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from diffground.atomic import write_atomically
+from diffground.report.embed import embed_chart
 from diffground.report.experiments import WITHOUT_EFFECT, Experiments
-from diffground.report.html import Section, render_page
+from diffground.report.headline import headline
+from diffground.report.html import Card, Gallery, Page, Part, Section, render_page
 from diffground.report.tables import Table, read_packaged_yaml
 from diffground.reproduction.config import Params
 from diffground.reproduction.params import flat_params
 
+_PARTS = {
+    "results": ("Results", "What was measured here, next to the numbers of the paper where it has them."),
+    "pictures": ("Pictures", "Images and masks, chosen by their scores and not by hand."),
+    "details": ("Details", "Further scores, scores by category, and what was left out on the way."),
+}
+"""Value of `part` in sections.yaml -> heading and text."""
+_BENCHMARKS = "Speed, memory and recovery, measured by the scripts in the folder benchmarks of the repository."
+_LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow")
+
 
 def read_sections() -> list[dict[str, Any]]:
-    """All sections that a page may have: heading, text, and optionally table, figure (names), experiments (globs)."""
+    """All sections that a page may have: part, heading, text, and optionally table, figure, alt, gallery (names),
+    experiments (globs)."""
     return read_packaged_yaml("report/templates/sections.yaml")
 
 
 def write_page(
     path: Path,
     *,
+    metrics: Mapping[str, Mapping[str, Any]],
     tables: Mapping[str, Table],
     figures: Sequence[Path],
     params: Params,
     experiments: Experiments,
     trends: Sequence[str],
     notes: Mapping[str, str] | None = None,
+    galleries: Mapping[str, Sequence[Gallery]] | None = None,
+    cards: Sequence[Card] = (),
+    benchmarks: Sequence[Section] = (),
 ) -> None:
-    """Write the page at `path`, with the parameters that shape results; the figures are linked relative to it.
+    """Write the page at `path`, with the parameters that shape results; pictures and tables are embedded in it.
 
-    trends: one sentence each. notes: name of a figure or table -> what to add to the text of its section.
+    trends: one sentence each. notes: name of a figure, table or gallery -> what to add to the text of its section.
+    galleries: by name. cards: pictures of the first screen.
     """
-    links = {figure.stem: figure.relative_to(path.parent).as_posix() for figure in figures}
+    charts = {figure.stem: figure for figure in figures}
     here = f"Here: {experiments.setup.describe()}."
-    sections = []
+    shown: dict[str, list[Section]] = {part: [] for part in _PARTS}
     for section in read_sections():
-        table, figure = section.get("table", ""), section.get("figure", "")
-        if table in tables or figure in links:
-            added = (notes or {}).get(figure or table, "")
-            text = _joined(section["text"], added, here, experiments.note(section.get("experiments", ())))
-            shown = [links[figure]] if figure in links else []
-            sections.append(Section(section["heading"], text, tables.get(table), shown))
-    found = _joined(here, experiments.note(["*"]))
+        table, figure, gallery = (section.get(key, "") for key in ("table", "figure", "gallery"))
+        if not (table in tables or figure in charts or (galleries or {}).get(gallery)):
+            continue
+        added = (notes or {}).get(gallery or figure or table, "")
+        shown[section["part"]].append(
+            Section(
+                section["heading"],
+                _joined(section["text"], added, here, experiments.note(section.get("experiments", ()))),
+                tables.get(table),
+                [embed_chart(charts[figure], section["alt"])] if figure in charts else [],
+                galleries=(galleries or {}).get(gallery, ()),
+                name=table,
+            )
+        )
+    found = _joined("Each finding of the paper, and the numbers here and there.", here, experiments.note(["*"]))
     if trends:
-        sections.insert(-1, Section("Trends of the paper, and whether they hold here", found, lines=trends))
+        shown["results"].append(Section("Trends of the paper, and whether they hold here", found, lines=trends))
     if experiments.left_out:
         text = f"Run with other settings than the default run ({experiments.setup.describe()}), so in no table:"
-        sections.insert(-1, Section("Experiments that are left out", text, lines=experiments.left_out))
-    settings = flat_params(
-        {name: values for name, values in asdict(params).items() if name not in {"profile", *WITHOUT_EFFECT}}
+        shown["details"].append(Section("Experiments that are left out", text, lines=experiments.left_out))
+    parts = [Part(*_PARTS[name], sections) for name, sections in shown.items() if sections]
+    if benchmarks:
+        parts.append(Part("Benchmarks", _BENCHMARKS, benchmarks))
+    page = Page(
+        title=f"diffground: profile {params.profile}",
+        summary=_summary(params, experiments),
+        tiles=headline(metrics, tables),
+        cards=cards,
+        parts=parts,
+        settings=flat_params(
+            {name: values for name, values in asdict(params).items() if name not in {"profile", *WITHOUT_EFFECT}}
+        ),
+        versions={name: version(name) for name in _LIBRARIES},
     )
-    page = render_page(title=f"diffground: profile {params.profile}", sections=sections, settings=settings)
-    path.write_text(page, encoding="utf-8")
+    write_atomically(path, render_page(page))
+
+
+def _summary(params: Params, experiments: Experiments) -> list[str]:
+    vocabulary = params.vocabulary.load()
+    unseen = ", ".join(vocabulary.unseen)
+    return [
+        "A text-to-image model knows which pixels of an image belong to which word. diffground trains a small module "
+        "that reads this from the frozen model, so that it generates images together with segmentation masks. This "
+        "report shows how good the masks are, and how good a segmenter is that learned from them.",
+        f"What was run: {experiments.setup.describe()}; {len(vocabulary.seen)} seen categories, and "
+        f"{len(vocabulary.unseen)} unseen ones ({unseen}), of which no mask was used to train the module. mIoU is the "
+        "mean overlap of masks with the right ones; 100 % is perfect.",
+    ]
 
 
 def _joined(*sentences: str) -> str:

@@ -101,7 +101,7 @@ def notes_of(metrics: Mapping[str, Mapping[str, Any]], params: Params) -> dict[s
     split = paper_split(params.vocabulary.load().unseen, vocabulary=vocabulary)
     notes = remarks(metrics["evaluate_grounding"], split=split, vocabulary=vocabulary)
     if "on" in metrics["evaluate_zs3"]:
-        notes |= dict.fromkeys(("zs3", "real", "failures"), _WITHOUT_REAL_IMAGES)
+        notes |= dict.fromkeys(("zs3", "segmented"), _WITHOUT_REAL_IMAGES)
     return notes
 
 

@@ -57,6 +57,8 @@ the stage resumes."""
 METRICS = Path("reports/metrics")
 EXPERIMENTS = Path("reports/experiments")
 """One JSON per finished experiment of conf/experiment; `diffground experiments collect` writes them."""
+BENCHMARKS = Path("reports/benchmarks")
+"""NAME.json and NAME.md per script of the folder benchmarks."""
 TABLES = Path("reports/tables")
 FIGURES = Path("reports/figures")
 
