@@ -47,7 +47,9 @@ def test_a_bad_profile_leaves_params_alone(clone):
     (clone / "params.yaml").write_text("mine")
     result = call(clone, "profile", "smok")
     assert result.returncode == 2
-    assert result.stderr == "error: profile must be one of mini, paper_coco, paper_voc, smoke, got 'smok'\n"
+    assert (
+        result.stderr == "error: profile must be one of mini, mini_tuning, paper_coco, paper_voc, smoke, got 'smok'\n"
+    )
     assert (clone / "params.yaml").read_text() == "mine"
 
 
@@ -93,7 +95,10 @@ def test_experiments_are_listed_with_their_source(clone):
     ("arguments", "line"),
     [
         (["run", "seen_20", "--profile", "mini"], "experiment seen_20 exists for profile paper_coco, not for 'mini'"),
-        (["collect", "--profile", "mimi"], "profile must be one of mini, paper_coco, paper_voc, smoke, got 'mimi'"),
+        (
+            ["collect", "--profile", "mimi"],
+            "profile must be one of mini, mini_tuning, paper_coco, paper_voc, smoke, got 'mimi'",
+        ),
     ],
 )
 def test_an_experiment_that_the_profile_does_not_have_is_one_line(clone, arguments, line):

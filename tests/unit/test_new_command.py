@@ -104,7 +104,10 @@ def test_categories_of_a_coco_file_a_devkit_and_a_list(clone):
         (["new", "x", "--seen", "dog,,cat"], "--seen: an empty name in 'dog,,cat'"),
         (["new", "x", "--seen", "dog", "--unseen", "dog"], "categories has 'dog' twice; name it once"),
         (["new", "x", "--unseen", "dog"], "all 1 categories in use are unseen; at least one must be seen"),
-        (["new", "x", "--seen", "dog", "--base", "mni"], "profile must be one of mini, paper_coco, paper_voc, smoke"),
+        (
+            ["new", "x", "--seen", "dog", "--base", "mni"],
+            "profile must be one of mini, mini_tuning, paper_coco, paper_voc, smoke",
+        ),
         (["new", "x", "--seen", "dog", "--on", "h100"], "--on h100: not measured"),
         (
             ["new", "x", "--seen", "dog", "--real", "conf"],

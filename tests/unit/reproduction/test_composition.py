@@ -138,7 +138,7 @@ def test_an_override_changes_one_value():
 @pytest.mark.parametrize(
     ("name", "overrides", "expected"),
     [
-        ("mni", [], "profile must be one of mini, paper_coco, paper_voc, smoke, got 'mni'"),
+        ("mni", [], "profile must be one of mini, mini_tuning, paper_coco, paper_voc, smoke, got 'mni'"),
         ("mini", ["generator.num_step=3"], "num_step"),
         ("mini", ["generator=nowhere"], "nowhere"),
         ("mini", ["generator.num_steps=0"], r"generator.num_steps must be at least 1, got 0 \(profile 'mini'\)"),
