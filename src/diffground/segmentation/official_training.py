@@ -6,6 +6,8 @@ full size of the view.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,7 +19,7 @@ from diffground.runtime.rank import is_one_of_several
 from diffground.segmentation.config import SegmenterConfig, check_backend
 from diffground.segmentation.detectron2_backend import OfficialMaskFormerSegmenter, build_official
 from diffground.segmentation.maskformer import build_maskformer
-from diffground.segmentation.official_weights import to_official
+from diffground.segmentation.official_weights import METADATA, to_official
 from diffground.segmentation.sources import SegmentationSource
 from diffground.segmentation.train import Part, ViewsTask, train_task
 from diffground.training.loop import Execution, LossCurve
@@ -80,6 +82,12 @@ class OfficialTask(ViewsTask):
     """The loss as the authors' model returns it in training: classes, focal and dice, after every decoder layer."""
 
     model: Any
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Of a saved state, which does not keep the version that to_official writes into `_metadata`."""
+        state = OrderedDict(state_dict)
+        state._metadata = {f"model.{name}": value for name, value in METADATA.items()}  # type: ignore[attr-defined]
+        return super().load_state_dict(state, strict=strict, assign=assign)
 
     def count(self, part: Part) -> Tensor:
         num_queries, weight = self.model.num_queries, self.model.criterion.eos_coef

@@ -18,7 +18,7 @@ from diffground.errors import UserError
 COUNTER = "num_batches_tracked"
 _HEAD = "sem_seg_head"
 PREDICTOR = f"{_HEAD}.predictor"
-_METADATA = {_HEAD: {"version": 2}}
+METADATA = {_HEAD: {"version": 2}}
 """Without it the authors' MaskFormerHead takes the weights for those of an older layout, and renames them."""
 _ENCODER = "model.pixel_level_module.encoder"
 _PIXELS = "model.pixel_level_module.decoder"
@@ -51,7 +51,7 @@ def to_official(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
             parts = [state[f"{match[1]}.{projection}.{match[3]}"] for projection in _PROJECTIONS]
             joined[f"{match[1]}.in_proj_{match[3]}"] = torch.cat(parts)  # (3 D, D) or (3 D,)
     official = OrderedDict(_rename(joined, dict(_modules(_num_layers(state)))))
-    official._metadata = _METADATA  # type: ignore[attr-defined]
+    official._metadata = METADATA  # type: ignore[attr-defined]
     return official
 
 
