@@ -22,7 +22,7 @@ RUN apt-get update \
     && install -d -o diffground /diffground
 
 WORKDIR /diffground
-ENV PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1 PYTHONUNBUFFERED=1 DVC_NO_ANALYTICS=1
+ENV PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1 PYTHONUNBUFFERED=1 DVC_NO_ANALYTICS=1 MLFLOW_DISABLE_TELEMETRY=true
 
 # Dependencies first, so that a change of the code does not install them again. Versions are those of the lock. Its hashes
 # are left out, because they are not those of PyTorch's CPU build.

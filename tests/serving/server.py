@@ -9,6 +9,8 @@ import time
 import urllib.error
 import urllib.request
 
+import psutil
+
 START_TIMEOUT_S = 120
 
 
@@ -50,11 +52,9 @@ class ModelServer:
             return error.code, json.load(error)
 
     def memory(self):
-        """Resident bytes of all its processes."""
-        import psutil
-
-        parent = psutil.Process(self._process.pid)
-        return sum(process.memory_info().rss for process in [parent, *parent.children(recursive=True)])
+        """Resident bytes of the largest of its processes, which holds the model."""
+        started = psutil.Process(self._process.pid)
+        return max(process.memory_info().rss for process in [started, *started.children(recursive=True)])
 
     def stop(self):
         if self._process.poll() is None:

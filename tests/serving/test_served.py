@@ -2,9 +2,14 @@
 
 import base64
 import io
+import json
+import shutil
 import struct
+import subprocess
+import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +17,12 @@ from PIL import Image
 from pycocotools.mask import decode
 
 from diffground import GroundedPipeline, load_segmenter
+from tests.documented import ROOT, blocks
 from tests.serving.conftest import MODELS
 
 NUM_CONCURRENT = 8
-REAL = MODELS.parents[1] / "reports/figures/real.png"
+REAL = ROOT / "reports/figures/real.png"
+PAGE = ROOT / "docs/mlflow.md"
 
 
 def base64_of(image, kind="PNG", **options):
@@ -176,14 +183,14 @@ def test_a_refused_prompt_is_answered_in_one_line(grounding, body, expected):
 
 
 def test_refused_requests_leave_no_memory_in_the_server(segmenter):
-    large = base64.b64encode(bytes(4 * 2**20)).decode()
-    body = request_of({"image": large})
-    for _ in range(5):
+    body = request_of({"image": base64.b64encode(bytes(4 * 2**20)).decode()})
+    for _ in range(15):
         check_refusal(segmenter, body, "record 0: 'image' is not an image")
     before = segmenter.memory()
-    for _ in range(25):
+    for _ in range(40):
         check_refusal(segmenter, body, "record 0: 'image' is not an image")
-    assert segmenter.memory() - before < 30 * 2**20, "25 requests of 5.6 MB"
+    # 40 requests of 5.6 MB would be 224 MB; the allocator alone moves it by some 50 MB
+    assert segmenter.memory() - before < 120e6
 
 
 def test_without_a_format_masks_are_run_lengths(segmenter, photo):
@@ -192,3 +199,42 @@ def test_without_a_format_masks_are_run_lengths(segmenter, photo):
     assert status == 200
     assert answer == segmenter.post({**body, "params": {"format": "rle"}})[1]
     assert set(answer["predictions"][0]["categories"][0]["mask"]) == {"size", "counts"}
+
+
+@pytest.fixture
+def photo_file(photo, tmp_path, monkeypatch):
+    """photo.png in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    photo.save("photo.png")
+
+
+def of_server(text, server):
+    """A documented command or script, for the port of `server`."""
+    assert "127.0.0.1:5001/" in text
+    return text.replace("127.0.0.1:5001/", f"127.0.0.1:{server.port}/")
+
+
+def test_the_documented_client_saves_the_masks(segmenter, library, photo, photo_file):
+    [script] = [
+        block for block in blocks(PAGE, "python") if block.startswith("# client.py: python client.py photo.png")
+    ]
+    Path("client.py").write_text(of_server(script, segmenter))
+    done = subprocess.run([sys.executable, "client.py", "photo.png"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    [expected] = library.predict(photo)
+    found = np.unique(expected.labels[expected.labels > 0])
+    assert len(found) > 0 and len(done.stdout.splitlines()) == len(found)
+    for label in found:
+        name = library.categories[label - 1]
+        assert np.array_equal(np.array(Image.open(f"{name}.png")), expected.labels == label)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_documented_curl_command_gets_the_masks(segmenter, library, photo, photo_file):
+    lines = [line for block in blocks(PAGE, "bash") for line in block.splitlines()]
+    [write] = [line for line in lines if line.startswith("printf ")]
+    [post] = [line for line in lines if line.startswith("curl ")]
+    commands = f"{write}\n{of_server(post, segmenter)}"
+    done = subprocess.run(["bash", "-ec", commands], capture_output=True, text=True, check=True)
+    [answer] = json.loads(done.stdout)["predictions"]
+    assert np.array_equal(labels_of(answer, library.categories), library.predict(photo)[0].labels)

@@ -52,7 +52,7 @@ def _summary() -> list[str]:
     return [
         *lines,
         f"report: {paths.TABLES.parent / 'index.html'}; models: {paths.GROUNDING_MODEL}, {paths.SEGMENTERS}",
-        "runs: mlflow ui --backend-store-uri sqlite:///mlflow.db",
+        "runs: MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri sqlite:///mlflow.db",
     ]
 
 

@@ -18,7 +18,7 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from PIL import Image
 
 from diffground.data.images import rgb_pixels
-from diffground.errors import InfrastructureError, UserError, in_one_line
+from diffground.errors import UserError, in_one_line
 from diffground.prompts import check_words
 
 _LOGGER = getLogger(__name__)
@@ -76,7 +76,7 @@ def one_line_errors() -> Iterator[None]:
     """UserErrors become RequestErrors, status 400; other errors status 500, their traceback in the log only."""
     try:
         yield
-    except (RequestError, InfrastructureError):
+    except RequestError:
         raise
     except UserError as error:
         raise RequestError(str(error)) from None

@@ -30,8 +30,10 @@ MODEL_FILES = {
     "artifacts/synthetic/model.safetensors",
     "code_model.py",
     "conda.yaml",
+    "input_example.json",
     "python_env.yaml",
     "requirements.txt",
+    "serving_input_example.json",
 }
 
 
@@ -200,6 +202,19 @@ def logged(params, components):
     values = {"registered": SEGMENTER, "config": {"device": "cpu"}, "tags": {}}
     save_model(Path("logged"), Path("synthetic"), values)
     return Path("logged")
+
+
+def test_limits_can_be_set_where_a_model_is_served(logged, monkeypatch):
+    from mlflow.pyfunc.scoring_server import load_model_with_mlflow_config
+
+    monkeypatch.setenv("SERVING_MODEL_CONFIG", '{"max_pixels": 63}')
+    served = load_model_with_mlflow_config(str(logged))
+    example = json.loads((logged / "serving_input_example.json").read_text())
+    with pytest.raises(UserError, match=r"too many pixels \(8 x 8\), at most 63"):
+        served.predict(example["inputs"], params=example["params"])
+    monkeypatch.setenv("SERVING_MODEL_CONFIG", '{"max_pixels": 64}')
+    (answer,) = load_model_with_mlflow_config(str(logged)).predict(example["inputs"], params=example["params"])
+    assert (answer["width"], answer["height"]) == (8, 8)
 
 
 def refused(folder, expected):
