@@ -21,7 +21,7 @@ from diffground.report.tables import GROUP_TITLES
 from diffground.segmentation.segmenter import Segmenter
 from diffground.segmentation.sources import SegmentationSource
 
-NUM = 4
+NUM = 3
 """Images of each kind."""
 _HARDEST_LAST = sorted(GROUPS, key=lambda group: (group.startswith("two"), "unseen" in group))
 Kind = Literal["best", "median", "worst"]
@@ -81,10 +81,14 @@ def first_cards(
         one.card(f"Generated, with masks; median quality of prompts that name {GROUP_TITLES[group]}. ")
         for one in generated["median"][:1]
     ]
-    kinds: tuple[tuple[Kind, str], ...] = (("median", "Segmented, median IoU. "), ("worst", "Failure, lowest IoU. "))
+    kinds: tuple[tuple[Kind, str], ...] = (
+        ("median", "Segmented, median of the scores. "),
+        ("worst", "Failure, lowest score. "),
+    )
     for kind, caption in kinds:
         for _, example in segmented[kind][:1]:
-            cards.append(segmented_card(example, categories, truth=truth, caption=caption))
+            said = caption + _why(kind, example, categories)
+            cards.append(segmented_card(example, categories, truth=truth, caption=said))
     return cards
 
 
@@ -126,11 +130,16 @@ def segmented_galleries(
     for kind in _KINDS:
         cards = []
         for _, example in chosen[kind]:
-            why = f"{explain(example.truth, example.answer, categories)} " if kind == "worst" else ""
-            cards.append(segmented_card(example, categories, truth=truth, caption=why))
+            said = _why(kind, example, categories)
+            cards.append(segmented_card(example, categories, truth=truth, caption=said))
         if cards:
             galleries.append(Gallery(f"{titles[kind]}: image, {truth}, predicted masks", cards))
     return galleries
+
+
+def _why(kind: Kind, example: Example, categories: Sequence[str]) -> str:
+    """What is wrong with one of the worst; nothing of others."""
+    return f"{explain(example.truth, example.answer, categories)} " if kind == "worst" else ""
 
 
 def _generated(samples: Iterable[Sample], wanted: set[int]) -> Iterator[tuple[int, Generated]]:
