@@ -18,6 +18,7 @@ from diffground.report.cards import (
     hardest_group,
     segmented_by_iou,
     segmented_galleries,
+    typical,
 )
 from diffground.report.experiments import comparable_experiments
 from diffground.report.gallery import draw_gallery
@@ -73,7 +74,7 @@ def main(params: Params, run: TrackingRun) -> None:
     group, truth = hardest_group(synthetic()), truth_title(held_out=held_out)
     generated = generated_by_quality(synthetic, group=group)
     segmented = segmented_by_iou(scored, first)
-    rows = readme_rows(generated["median"], segmented["median"], categories, heading=named.capitalize())
+    rows = readme_rows(typical(generated), typical(segmented), categories, heading=named.capitalize())
     draw_gallery(paths.FIGURES / "readme.png", rows, picture_px=256)
     notes = notes_of(metrics, params)
     write_page(

@@ -1,4 +1,4 @@
-"""A short loop of sampling while the masks form: reports/figures/sampling.gif.
+"""A short loop of sampling while the masks form: docs/images/sampling.gif.
 
     python tools/sampling_loop.py [--out FILE]     # about half a minute on one core
 
@@ -29,7 +29,8 @@ from diffground.grounding.prediction import Grounder, likeliest_word
 from diffground.report.gallery import mask_overlay
 
 MODELS = Path("models/mini")
-OUT = Path("reports/figures/sampling.gif")
+OUT = Path("docs/images/sampling.gif")
+"""Not in reports/figures: that folder is an output of stage report, which DVC empties."""
 WORDS = (("dog", "sofa"), ("car", "cat"), ("train", "horse"))
 """Of each prompt. Dog, sofa, car and train are unseen categories of profile mini."""
 PROMPTS = tuple(f"a photograph of a {first} and a {second}" for first, second in WORDS)
