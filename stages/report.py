@@ -18,13 +18,14 @@ from diffground.report.cards import (
     hardest_group,
     segmented_by_iou,
     segmented_galleries,
+    typical,
 )
 from diffground.report.experiments import comparable_experiments
 from diffground.report.gallery import draw_gallery
 from diffground.report.page import write_page
 from diffground.report.pictures import readme_rows, scored_rows, synthetic_rows, truth_title
 from diffground.report.tables import TRAINING_TITLES
-from diffground.report.write import notes_of, result_tables, trends_of, write_charts, write_tables
+from diffground.report.write import notes_of, result_tables, write_charts, write_tables
 from diffground.reproduction import paths
 from diffground.reproduction.config import Params
 from diffground.reproduction.metrics import flatten, read_metrics
@@ -73,8 +74,8 @@ def main(params: Params, run: TrackingRun) -> None:
     group, truth = hardest_group(synthetic()), truth_title(held_out=held_out)
     generated = generated_by_quality(synthetic, group=group)
     segmented = segmented_by_iou(scored, first)
-    rows = readme_rows(generated["median"], segmented["median"], categories, heading=named.capitalize())
-    draw_gallery(paths.FIGURES / "readme.png", rows, picture_px=224)
+    rows = readme_rows(typical(generated), typical(segmented), categories, heading=named.capitalize())
+    draw_gallery(paths.FIGURES / "readme.png", rows, picture_px=256)
     notes = notes_of(metrics, params)
     write_page(
         PAGE,
@@ -83,7 +84,6 @@ def main(params: Params, run: TrackingRun) -> None:
         figures=sorted(paths.FIGURES.glob("*.png")),
         params=params,
         experiments=experiments,
-        trends=[trend.sentence() for trend in trends_of(metrics, params, experiments)],
         notes={**notes, "segmented": f"Here it is the {named}. {notes.get('segmented', '')}".rstrip()},
         galleries={
             "generated": generated_galleries(generated_by_quality(synthetic)),

@@ -95,9 +95,10 @@ def test_the_report_is_complete(reproduced):
         f"{name}.{kind}" for name in ("protocol1", "zs3", "real_images") for kind in ("md", "csv")
     }
     figures = {p.name for p in (reports / "figures").iterdir()}
-    assert figures >= {"protocol1.png", "zs3.png", "loss.png", "masks.png", "real.png"}
+    assert figures >= {"protocol1.png", "zs3.png", "loss.png", "masks.png", "real.png", "readme.png"}
     page = (reports / "index.html").read_text()
-    assert all(f"figures/{name}" in page for name in figures)
+    assert page.count("data:image/png;base64,") == len(figures - {"masks.png", "real.png", "readme.png"})
+    assert page.count("data:image/webp;base64,") >= 3 and "figures/" not in page
 
 
 def test_mlflow_holds_one_parent_and_a_finished_run_of_every_stage(reproduced):

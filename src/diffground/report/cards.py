@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -21,10 +21,11 @@ from diffground.report.tables import GROUP_TITLES
 from diffground.segmentation.segmenter import Segmenter
 from diffground.segmentation.sources import SegmentationSource
 
-NUM = 4
+NUM = 3
 """Images of each kind."""
 _HARDEST_LAST = sorted(GROUPS, key=lambda group: (group.startswith("two"), "unseen" in group))
 Kind = Literal["best", "median", "worst"]
+_T = TypeVar("_T")
 _KINDS: tuple[Kind, ...] = ("best", "median", "worst")
 
 
@@ -79,12 +80,13 @@ def first_cards(
     """
     cards = [
         one.card(f"Generated, with masks; median quality of prompts that name {GROUP_TITLES[group]}. ")
-        for one in generated["median"][:1]
+        for one in typical(generated)[:1]
     ]
-    kinds: tuple[tuple[Kind, str], ...] = (("median", "Segmented, median IoU. "), ("worst", "Failure, lowest IoU. "))
-    for kind, caption in kinds:
-        for _, example in segmented[kind][:1]:
-            cards.append(segmented_card(example, categories, truth=truth, caption=caption))
+    for _, example in typical(segmented)[:1]:
+        cards.append(segmented_card(example, categories, truth=truth, caption="Segmented, median of the scores. "))
+    for _, example in segmented["worst"][:1]:
+        said = f"Failure, lowest score. {_why('worst', example, categories)}"
+        cards.append(segmented_card(example, categories, truth=truth, caption=said))
     return cards
 
 
@@ -126,11 +128,21 @@ def segmented_galleries(
     for kind in _KINDS:
         cards = []
         for _, example in chosen[kind]:
-            why = f"{explain(example.truth, example.answer, categories)} " if kind == "worst" else ""
-            cards.append(segmented_card(example, categories, truth=truth, caption=why))
+            said = _why(kind, example, categories)
+            cards.append(segmented_card(example, categories, truth=truth, caption=said))
         if cards:
             galleries.append(Gallery(f"{titles[kind]}: image, {truth}, predicted masks", cards))
     return galleries
+
+
+def typical(chosen: Mapping[Kind, Sequence[_T]]) -> Sequence[_T]:
+    """Those around the median; of so few images that there are none, the best or else the worst."""
+    return chosen["median"] or chosen["best"] or chosen["worst"]
+
+
+def _why(kind: Kind, example: Example, categories: Sequence[str]) -> str:
+    """What is wrong with one of the worst; nothing of others."""
+    return f"{explain(example.truth, example.answer, categories)} " if kind == "worst" else ""
 
 
 def _generated(samples: Iterable[Sample], wanted: set[int]) -> Iterator[tuple[int, Generated]]:

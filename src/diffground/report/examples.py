@@ -95,13 +95,17 @@ def explain(truth: np.ndarray, answer: np.ndarray, categories: Sequence[str]) ->
         if right_frac < _HALF:
             instead = int(values[counts.argmax()])
             what = "as background" if instead == 0 else f"as {categories[instead - 1]}"
-            found.append(f"{counts.max() / len(given):.0%} of the {name} is labelled {what}.")
+            found.append(f"{_percent(counts.max() / len(given))} of the {name} is labelled {what}.")
         elif (truth[answer == label] != label).mean() > _HALF:
-            found.append(f"The mask of the {name} is more than twice as large as the {name}.")
+            found.append(f"More than half of the mask of the {name} is on something else.")
     for label in sorted(set(np.unique(answer).tolist()) - {0, *shown}):
         if (frac := float((answer == label).mean())) >= _LEAST_FRAC:
-            found.append(f"{categories[label - 1]} is found on {frac:.0%} of the image, but is not there.")
+            found.append(f"{_percent(frac)} of the image is labelled as {categories[label - 1]}, which is not there.")
     return " ".join(found) or "The right categories are found; the outlines differ."
+
+
+def _percent(frac: float) -> str:
+    return f"{100 * frac:.0f} %"
 
 
 def _predictions(

@@ -34,7 +34,7 @@ def grouped_bars(path: Path, scores: Mapping[str, Mapping[str, float | None]], *
     axes.set_ylim(0, 105)
     axes.set_title(title, fontsize=10, loc="left")
     if scores:
-        columns = len(scores) if len(groups) > 3 else 1  # a narrow chart has no room for all names in one line
+        columns = min(len(scores), 3) if len(groups) > 3 else 1  # as many names as fit in one line
         figure.legend(fontsize=7, frameon=False, ncols=columns, loc="outside lower left")
     axes.spines[["top", "right"]].set_visible(False)
     _save(figure, path)

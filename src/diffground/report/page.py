@@ -41,7 +41,6 @@ def write_page(
     figures: Sequence[Path],
     params: Params,
     experiments: Experiments,
-    trends: Sequence[str],
     notes: Mapping[str, str] | None = None,
     galleries: Mapping[str, Sequence[Gallery]] | None = None,
     cards: Sequence[Card] = (),
@@ -49,7 +48,7 @@ def write_page(
 ) -> None:
     """Write the page at `path`, with the parameters that shape results; pictures and tables are embedded in it.
 
-    trends: one sentence each. notes: name of a figure, table or gallery -> what to add to the text of its section.
+    notes: name of a figure, table or gallery -> what to add to the text of its section.
     galleries: by name. cards: pictures of the first screen.
     """
     charts = {figure.stem: figure for figure in figures}
@@ -59,20 +58,18 @@ def write_page(
         table, figure, gallery = (section.get(key, "") for key in ("table", "figure", "gallery"))
         if not (table in tables or figure in charts or (galleries or {}).get(gallery)):
             continue
+        said = (here, experiments.note(section.get("experiments", ())))
         added = (notes or {}).get(gallery or figure or table, "")
         shown[section["part"]].append(
             Section(
                 section["heading"],
-                _joined(section["text"], added, here, experiments.note(section.get("experiments", ()))),
+                _joined(section["text"], added, *(said if "experiments" in section else ())),
                 tables.get(table),
                 [embed_chart(charts[figure], section["alt"])] if figure in charts else [],
                 galleries=(galleries or {}).get(gallery, ()),
                 name=table,
             )
         )
-    found = _joined("Each finding of the paper, and the numbers here and there.", here, experiments.note(["*"]))
-    if trends:
-        shown["results"].append(Section("Trends of the paper, and whether they hold here", found, lines=trends))
     if experiments.left_out:
         text = f"Run with other settings than the default run ({experiments.setup.describe()}), so in no table:"
         shown["details"].append(Section("Experiments that are left out", text, lines=experiments.left_out))

@@ -45,13 +45,8 @@ class Trend:
     stated: str = ""
     """What the paper states without numbers to compare; `paper` is empty then."""
 
-    def sentence(self) -> str:
-        """The trend, whether it holds here and in the paper's own numbers, and all of these."""
-        _, here, numbers_here, paper, numbers_paper = self.cells()
-        return f"{self.statement}: {here} here ({numbers_here}); {paper} in the paper ({numbers_paper})."
-
     def cells(self) -> tuple[str, str, str, str, str]:
-        """The parts of the sentence: statement, verdict and numbers here, verdict and numbers in the paper."""
+        """The row of `trend_table`: statement, verdict and numbers here, verdict and numbers in the paper."""
         here, paper = ((self.verdict(pairs), self.numbers(pairs)) for pairs in (self.here, self.paper))
         return (self.statement, *here, *(("stated", self.stated) if self.stated else paper))
 
@@ -98,7 +93,7 @@ def find_trends(
 
 
 def trend_table(trends: Iterable[Trend]) -> Table:
-    """One row per trend: the parts of its sentence."""
+    """One row per trend, see Trend.cells."""
     return Table(
         header=("trend of the paper", "here", "numbers here", "in the paper", "numbers in the paper"),
         rows=tuple(trend.cells() for trend in trends),

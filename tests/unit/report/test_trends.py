@@ -60,16 +60,17 @@ def test_equal_scores_are_no_worse_but_not_above():
 
 def test_one_pair_that_contradicts_it_is_enough():
     trend = Trend("A is above B", [("x", 2.0, 1.0), ("y", 1.0, 2.0)], [("x", 9.0, 1.0)])
-    assert trend.sentence() == (
-        "A is above B: does not hold here (x 2.0 against 1.0; y 1.0 against 2.0); "
-        "holds in the paper (x 9.0 against 1.0)."
+    assert trend.cells() == (
+        "A is above B",
+        "does not hold",
+        "x 2.0 against 1.0; y 1.0 against 2.0",
+        "holds",
+        "x 9.0 against 1.0",
     )
 
 
 def test_what_was_not_run_says_so():
-    assert Trend("A", [("x", 2.0, None)], []).sentence() == (
-        "A: not run here (no numbers); not run in the paper (no numbers)."
-    )
+    assert Trend("A", [("x", 2.0, None)], []).cells() == ("A", "not run", "no numbers", "not run", "no numbers")
 
 
 def test_grounding_against_daam_by_split():
@@ -79,7 +80,7 @@ def test_grounding_against_daam_by_split():
     assert (first.holds(first.here), second.holds(second.here), third.holds(third.here)) == (True, None, False)
     # table 1 of the paper: on split 1 DAAM has 69.94 where grounding has 57.93
     assert first.holds(first.paper) is False
-    assert "two unseen 57.9 against 69.9" in first.sentence()
+    assert "two unseen 57.9 against 69.9" in first.cells()[-1]
     assert second.holds(second.paper) is True and third.holds(third.paper) is True
 
 
@@ -164,7 +165,7 @@ def test_the_best_timestep(scores, at_the_papers_place, in_between):
     # a tenth of 12 steps is nearest to step 1
     assert place.here == [(f"steps 1 and {step}:", 70.0, score) for step, score in scores.items()]
     assert inner.here == [("steps 2 and 1:", scores[2], 70.0), ("steps 2 and 12:", scores[2], scores[12])]
-    assert place.sentence().endswith("stated in the paper (step 5 of 50, from the clean end, is best).")
+    assert place.cells()[-2:] == ("stated", "step 5 of 50, from the clean end, is best")
 
 
 def test_the_papers_place_is_step_5_of_50_and_may_not_have_been_tried():

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from diffground.data.shards import Sample, encode_json, encode_label, encode_png
+from diffground.report.embed import embed_image
 from diffground.report.experiments import Experiments, Setup
+from diffground.report.html import Card, Gallery, Section
 from diffground.report.page import read_sections, write_page
 from diffground.report.pictures import scored_rows, synthetic_rows
 from diffground.report.write import (
@@ -14,7 +15,6 @@ from diffground.report.write import (
     notes_of,
     paper_split,
     result_tables,
-    trends_of,
     write_charts,
     write_tables,
 )
@@ -64,34 +64,41 @@ def write_all(tmp_path, params, experiments):
     tables = result_tables(METRICS, params, experiments)
     write_tables(tables, tmp_path / "reports" / "tables")
     write_charts(METRICS, params, experiments, figures)
-    for name in ("masks", "real", "failures"):
-        Image.new("RGB", (8, 8)).save(figures / f"{name}.png")
+    card = Card([embed_image(np.zeros((8, 8, 3), dtype=np.uint8), "a dog")], "Failed.")
     page = tmp_path / "reports" / "index.html"
     write_page(
         page,
+        metrics=METRICS,
         tables=tables,
         figures=sorted(figures.glob("*.png")),
         params=params,
         experiments=experiments,
-        trends=[trend.sentence() for trend in trends_of(METRICS, params, experiments)],
-        notes={"failures": "By C."},
+        notes={"segmented": "By C."},
+        galleries={"segmented": [Gallery("Lowest IoU", [card])], "generated": []},
+        benchmarks=[Section("Speed", "How fast.")],
     )
     written = {path.stem for path in (tmp_path / "reports" / "tables").iterdir()}
     assert len(list((tmp_path / "reports" / "tables").iterdir())) == 2 * len(written), "csv and md of each"
     return written, {path.stem for path in figures.iterdir()}, page.read_text()
 
 
-def test_without_experiments_it_writes_what_there_is_and_a_page_that_links_it(params, tmp_path):
+def test_without_experiments_it_writes_what_there_is_and_a_page_that_holds_it(params, tmp_path):
     tables, figures, text = write_all(tmp_path, params, NONE)
     assert tables == {"protocol1", "zs3", "zs3_categories", "table2", "trends"}
-    assert figures == {"protocol1", "zs3", "loss", "masks", "real", "failures"}
-    for figure in figures:
-        assert f'src="figures/{figure}.png"' in text
+    assert figures == {"protocol1", "zs3", "loss"}
+    assert text.count('src="data:image/png;base64,') == len(figures) and 'src="figures' not in text
     for heading in ("Ablations", "Timestep", "Protocol I, other scores", "Experiments that are left out"):
-        assert f"<h2>{heading}</h2>" not in text
+        assert f">{heading}</h3>" not in text
     assert "generator.num_steps" in text
     assert "tracking.enabled" not in text, "where a run is logged must not change the page"
-    assert "The images with the lowest IoU of the named segmenter. By C. Here: profile smoke" in text
+    assert "that a segmenter predicts for them. By C.</p>" in text
+    assert ">Segmented images</h3>" in text and ">Generated images with masks</h3>" not in text, "only what there is"
+    assert ">Speed</h3>" in text and "What was run: profile smoke" in text
+
+
+def test_the_same_inputs_give_the_same_page(params, tmp_path):
+    pages = [write_all(tmp_path / name, params, NONE)[2] for name in ("a", "b")]
+    assert pages[0] == pages[1]
 
 
 def test_experiments_bring_their_sections_each_with_its_setup(params, tmp_path):
@@ -103,12 +110,13 @@ def test_experiments_bring_their_sections_each_with_its_setup(params, tmp_path):
     assert tables >= {"ablations"} and figures >= {"timestep", "seen_categories"}
     headings = ("Ablations", "Timestep", "Number of seen categories", "Trends of the paper, and whether they hold here")
     for heading in headings:
-        section = text.partition(f"<h2>{heading}</h2>")[2].partition("<h2>")[0]
+        section = text.partition(f">{heading}</h3>")[2].partition("<h3")[0]
         assert "profile smoke, generator models/smoke/diffusion (0123456789ab)" in section
         assert ("than the default run: seen_05 (commit 0123abcd: generate)." in section) == (heading != "Timestep")
-    left = text.partition("<h2>Experiments that are left out</h2>")[2].partition("<h2>")[0]
+    left = text.partition(">Experiments that are left out</h3>")[2].partition("<h3")[0]
     assert "<li>seen_10: profile mini, generator m (0123)</li>" in left
-    assert "than training with zero masks: holds here (one unseen 70.0 against 70.0" in text
+    row = text.partition("than training with zero masks</th>")[2].partition("</tr>")[0]
+    assert row.startswith('<td class="text">holds</td><td class="text">one unseen 70.0 against 70.0')
 
 
 def test_every_experiment_belongs_to_a_table_or_figure_of_the_page():
@@ -129,15 +137,15 @@ def test_real_images_have_a_table_and_a_section_where_they_were_scored(params, t
     real["foreground_only"] = {**scores, "unseen": 52.5}
     write_page(
         tmp_path / "index.html",
+        metrics=metrics,
         tables=tables,
         figures=[],
         params=params,
         experiments=NONE,
-        trends=[],
         notes=notes_of(metrics, params),
     )
     text = (tmp_path / "index.html").read_text()
-    section = text.partition("<h2>Grounding on real images</h2>")[2].partition("<h2>")[0]
+    section = text.partition(">Grounding on real images</h3>")[2].partition("<h3")[0]
     assert "together as the mask of each: unseen 50.0 against 52.5." in section
     assert "<td>61.5</td>" in text
     assert "<dt>inversion.num_val</dt>" in text
@@ -222,3 +230,15 @@ def test_real_gallery_sets_truth_and_answers_below_the_images():
     assert [p.caption for p in rows[2].pictures] == ["", ""]
     assert [p.caption for p in rows[3].pictures] == ["bicycle", "bicycle"]
     assert rows[3].pictures[0].image[1, 1].tolist() == [0, 70, 0]
+    assert [row.heading for row in rows] == ["real images, not used in training", "true masks", "A", "B"]
+
+
+def test_held_out_images_are_spread_over_the_set_and_their_masks_are_not_called_true():
+    source = [(np.full((128, 128, 3), i, dtype=np.uint8), np.zeros((128, 128), dtype=np.uint8)) for i in range(10)]
+    rows = scored_rows(source, {"A": Constant(0)}, num_columns=4, held_out=True)
+    assert [picture.image[0, 0, 0] for picture in rows[0].pictures] == [0, 2, 5, 7]
+    assert [row.heading for row in rows[:2]] == [
+        "held-out synthetic images, not used in training",
+        "masks of the grounding module",
+    ]
+    assert len(scored_rows(source[:2], {}, num_columns=4, held_out=True)[0].pictures) == 2
