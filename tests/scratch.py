@@ -67,7 +67,7 @@ def copy_of_the_working_tree(root):
         check=True,
     )
     for name in filter(None, listed.stdout.split("\0")):
-        made = name.startswith("reports/") and not name.startswith("reports/experiments/")
+        made = name.startswith("reports/") and not name.startswith(("reports/experiments/", "reports/benchmarks/"))
         if (WORKING_TREE / name).is_file() and not made and not name.startswith("tests/") and name != "dvc.lock":
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(WORKING_TREE / name, root / name)

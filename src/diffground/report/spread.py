@@ -23,7 +23,8 @@ Scores = Mapping[str, Any]
 
 def spread_tables(metrics: Mapping[str, Scores], experiments: Experiments) -> dict[str, Table]:
     """Tables `spread_protocol1` and `spread_zs3`: mean ± standard deviation over runs whose trainings have other seeds
-    (`diffground experiments run table2_model_c --seeds N`); none without such runs.
+    (`diffground experiments run table2_model_c --seeds N`). Without such runs there is only the first, where more than
+    one module was trained.
 
     metrics: of the default run.
     """
@@ -31,11 +32,12 @@ def spread_tables(metrics: Mapping[str, Scores], experiments: Experiments) -> di
     runs[DEFAULT_EXPERIMENT] = [metrics, *_runs(DEFAULT_EXPERIMENT, experiments, from_seed=1)]
     modules = {MODULES[name]: _of(of_name, "evaluate_grounding", "grounding") for name, of_name in runs.items()}
     segmenters = {title: _of(runs[DEFAULT_EXPERIMENT], "evaluate_zs3", name) for name, title in TRAINING_TITLES.items()}
-    found = {
-        "spread_protocol1": _table("mIoU, %", modules, GROUP_TITLES),
-        "spread_zs3": _table("trained on", segmenters, ZS3_TITLES),
-    }
-    return {name: table for name, table in found.items() if table is not None}
+    tables = {}
+    if _is_repeated(modules) or sum(map(bool, modules.values())) > 1:
+        tables["spread_protocol1"] = _table("mIoU, %", modules, GROUP_TITLES)
+    if _is_repeated(segmenters):
+        tables["spread_zs3"] = _table("trained on", segmenters, ZS3_TITLES)
+    return tables
 
 
 def mean_and_spread(scores: Sequence[float]) -> str:
@@ -53,13 +55,16 @@ def _of(runs: Sequence[Mapping[str, Scores]], stage: str, name: str) -> list[Sco
     return [run[stage][name] for run in runs if name in run.get(stage, {})]
 
 
-def _table(title: str, rows: Mapping[str, Sequence[Scores]], keys: Mapping[str, str]) -> Table | None:
-    """A row per title that was run, with the number of runs; None if all were run once at most."""
+def _is_repeated(rows: Mapping[str, Sequence[Scores]]) -> bool:
+    return any(len(runs) > 1 for runs in rows.values())
+
+
+def _table(title: str, rows: Mapping[str, Sequence[Scores]], keys: Mapping[str, str]) -> Table:
+    """A row per title that was run, with the number of runs."""
     found = list[Row]()
     for row_title, runs in rows.items():
         if not runs:
             continue
         scores = [[score for run in runs if (score := score_of(run, key)) is not None] for key in keys]
         found.append((row_title, *(mean_and_spread(of_key) if of_key else None for of_key in scores), len(runs)))
-    is_repeated = any(len(runs) > 1 for runs in rows.values())
-    return Table(header=(title, *keys.values(), "seeds"), rows=tuple(found)) if is_repeated else None
+    return Table(header=(title, *keys.values(), "seeds"), rows=tuple(found))

@@ -137,11 +137,11 @@ class Stages:
     def protocol1(self, out, grounder, workers):
         samples = list(read_labelled_samples(generated=out / "generated", oracle=out / "oracle"))
         maps = DaamMaps(generator=self.generator, vocabulary=self.vocabulary, sampling=SAMPLING)
-        daam = calibrate_daam(maps, samples, batch_size=2, workers=workers)
+        daam, best = calibrate_daam(maps, samples, image_size=32, batch_size=2, workers=workers)
         grounding = GroundingMethod(grounder=grounder, vocabulary=self.vocabulary, image_size=32, mask_threshold=0.5)
-        methods = {"grounding": grounding, "daam": daam, "foreground_only": foreground_method}
+        methods = {"grounding": grounding, "daam": daam, "daam_best": best, "foreground_only": foreground_method}
         result = run_protocol1(samples, methods, groups=GROUPS, batch_size=2, workers=workers)
-        return {**result.metrics(), "daam_threshold": daam.threshold}
+        return {**result.metrics(), "daam_settings": [daam.settings, best.settings]}
 
 
 def test_two_workers_give_the_bytes_of_one(one_thread, tmp_path):
