@@ -16,6 +16,7 @@ HEADINGS = {
     "scale": "Scale",
     "kills": "Recovery after a kill",
     "quality": "Synthetic images left out by quality",
+    "cues": "Masks without a trained module",
 }
 """Name of a benchmark -> heading; another one has its name as the heading."""
 TEXTS = {
@@ -24,6 +25,7 @@ TEXTS = {
     "scale": "Time and memory of writing and restarting a sharded stage, by the number of samples.",
     "kills": "Stages were killed at random times and started again; the results were compared byte for byte.",
     "quality": "Segmenters that were trained without the synthetic images whose masks are least reliable.",
+    "cues": "What the two inputs that profile mini adds to the paper's module find on their own.",
 }
 
 
