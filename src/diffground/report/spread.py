@@ -14,7 +14,7 @@ from diffground.reproduction.catalogue import DEFAULT_EXPERIMENT
 MODULES = {
     "module_paper": "grounding module of the paper",
     "module_attention": "the same, and the words' cross-attention",
-    DEFAULT_EXPERIMENT: "grounding module of the default run",
+    "module_both": "grounding module of the default run",
 }
 """Experiment -> its row in `spread_protocol1`."""
 
@@ -23,15 +23,16 @@ Scores = Mapping[str, Any]
 
 def spread_tables(metrics: Mapping[str, Scores], experiments: Experiments) -> dict[str, Table]:
     """Tables `spread_protocol1` and `spread_zs3`: mean ± standard deviation over runs whose trainings have other seeds
-    (`diffground experiments run table2_model_c --seeds N`). Without such runs there is only the first, where more than
+    (`diffground experiments run table2_model_c module_* --seeds N`). Without such runs there is only the first, where more than
     one module was trained.
 
     metrics: of the default run.
     """
     runs = {name: _runs(name, experiments) for name in MODULES}
-    runs[DEFAULT_EXPERIMENT] = [metrics, *_runs(DEFAULT_EXPERIMENT, experiments, from_seed=1)]
+    runs["module_both"] = [metrics, *_runs("module_both", experiments, from_seed=1)]
+    of_default = [metrics, *_runs(DEFAULT_EXPERIMENT, experiments, from_seed=1)]
     modules = {MODULES[name]: _of(of_name, "evaluate_grounding", "grounding") for name, of_name in runs.items()}
-    segmenters = {title: _of(runs[DEFAULT_EXPERIMENT], "evaluate_zs3", name) for name, title in TRAINING_TITLES.items()}
+    segmenters = {title: _of(of_default, "evaluate_zs3", name) for name, title in TRAINING_TITLES.items()}
     tables = {}
     if _is_repeated(modules) or sum(map(bool, modules.values())) > 1:
         tables["spread_protocol1"] = _table("mIoU, %", modules, GROUP_TITLES)

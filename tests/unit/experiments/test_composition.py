@@ -53,6 +53,7 @@ EXPECTED = {
         "segmenter.training_sets": ["synthetic"],
     },
     "table2_model_c": {},
+    "module_both": {},
     "table2_model_d": {"segmenter.training_sets": ["synthetic_and_real_seen"]},
     "training_normal": {"grounding.training_type": "normal"},
     "objects_one": {"prompts.num_train_one": 1200, "prompts.num_train_two": 0},

@@ -35,6 +35,9 @@ def test_rows_are_those_that_depend_on_a_training() -> None:
         module_paper=run(50, 0),
         module_paper_seed1=run(52, 0),
         module_attention=run(60, 0),
+        module_both=run(0, 0),  # the default run again
+        module_both_seed1=run(82, 0),
+        module_both_seed2=run(84, 0),
     )
     tables = spread_tables(run(80, 42), others)
     assert [(row[0], row[1], row[-1]) for row in tables["spread_protocol1"].rows] == [
