@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
 from _stage import run_stage
 
+from diffground.baselines.text2mask import Text2Mask
 from diffground.data.labelled import read_labelled_samples
 from diffground.detection.load import load_detector
 from diffground.diffusion.load import load_generator
-from diffground.evaluation.methods import (
+from diffground.evaluation.attention_methods import (
+    AttentionMaps,
+    AttentionMethod,
     DaamMaps,
-    DaamMethod,
-    GroundingMethod,
-    MirroredDetector,
-    calibrate_daam,
-    foreground_method,
+    RefinedMaps,
+    Text2MaskMaps,
+    calibrate,
 )
+from diffground.evaluation.methods import GroundingMethod, MirroredDetector, foreground_method
 from diffground.evaluation.protocol1 import MaskMethod, harmonic_of_groups, run_protocol1
 from diffground.evaluation.real_images import score_real_images
 from diffground.grounding.prediction import Grounder
@@ -38,7 +41,23 @@ def main(params: Params, run: TrackingRun) -> None:
     generator = load_generator(p, device)
     grounder = Grounder.load(paths.GROUNDING_MODEL, generator=generator, device=device)
     training = read_labelled_samples(generated=paths.GENERATED["train"], oracle=paths.ORACLE["train"])
-    maps = DaamMaps(generator=generator, vocabulary=vocabulary, sampling=p.sampling)
+    t = params.text2mask
+    attention: dict[str, AttentionMaps] = {
+        "daam": DaamMaps(generator, vocabulary, p.sampling),
+        "attention": RefinedMaps(generator, vocabulary, t.max_affinity_size),
+        "text2mask": Text2MaskMaps(
+            Text2Mask(
+                generator=generator,
+                noise_frac=t.noise_frac,
+                word_sizes=t.word_sizes,
+                num_noises=t.num_noises,
+                power=t.power,
+                max_affinity_size=t.max_affinity_size,
+            ),
+            vocabulary,
+            t.seed,
+        ),
+    }
     methods: dict[str, MaskMethod] = {
         "grounding": GroundingMethod(
             grounder=grounder,
@@ -59,16 +78,23 @@ def main(params: Params, run: TrackingRun) -> None:
     )
     real = None
     with make_workers(params.runtime, device) as workers:
-        daam, daam_best = calibrate_daam(
-            maps,
-            list(islice(training, params.daam.num_calibration)),
-            image_size=p.image_size,
-            batch_size=params.daam.batch_size,
-            workers=workers,
-        )
+        baselines: dict[str, AttentionMethod] = {}
+        examples = list(islice(training, params.daam.num_calibration))
+        for name, maps in attention.items():
+            published, best = calibrate(
+                maps,
+                examples,
+                image_size=p.image_size,
+                batch_size=params.daam.batch_size,
+                description=f"calibration of {name}",
+                workers=workers,
+            )
+            if published is not None:
+                baselines[name] = published
+            baselines[f"{name}_best"] = best
         result = run_protocol1(
             read_labelled_samples(generated=paths.GENERATED["test"], oracle=paths.ORACLE["test"]),
-            {**methods, "daam": daam, "daam_best": daam_best, "detector_mirrored": mirrored},
+            {**methods, **baselines, "detector_mirrored": mirrored},
             groups=GROUPS,
             batch_size=params.daam.batch_size,
             review=review_of(paths.TEST_REVIEWS, params.profile),
@@ -77,16 +103,17 @@ def main(params: Params, run: TrackingRun) -> None:
         if params.inversion.num_val:
             real = score_real_images(
                 read_labelled_samples(generated=paths.INVERTED["val"], oracle=paths.INVERTED_ORACLE["val"]),
-                methods,  # without DAAM, which needs every step of a sampling
+                methods,  # without the baselines, of which DAAM needs every step of a sampling
                 seen=vocabulary.seen,
                 unseen=vocabulary.unseen,
                 batch_size=params.daam.batch_size,
                 workers=workers,
             )
-    metrics = {
+    settings = {name: _settings(method, generator.cross_attention_names) for name, method in baselines.items()}
+    metrics: dict[str, Any] = {
         **result.metrics(),
-        "daam_threshold": daam.settings[1].threshold,
-        "daam_layers": _layers(daam, daam_best),
+        "daam_threshold": baselines["daam"].settings[1].threshold,
+        "baselines": settings,
     }
     if real is not None:
         metrics["real_images"] = real.metrics()
@@ -101,13 +128,11 @@ def main(params: Params, run: TrackingRun) -> None:
     )
 
 
-def _layers(daam: DaamMethod, best: DaamMethod) -> dict[str, Any]:
-    """What DAAM reads, as published and, for one and two categories, at its best."""
-    names = daam.maps.generator.cross_attention_names
-    settings = {"published": daam.settings[1], "best_one": best.settings[1], "best_two": best.settings[2]}
+def _settings(method: AttentionMethod, names: list[str]) -> dict[str, Any]:
+    """What a baseline reads, by the number of categories that a prompt names."""
     return {
-        name: {"layers": [names[layer] for layer in setting.layers], "threshold": setting.threshold}
-        for name, setting in settings.items()
+        str(num): {**asdict(setting), "layers": [names[layer] for layer in setting.layers]}
+        for num, setting in method.settings.items()
     }
 
 

@@ -18,7 +18,13 @@ import numpy as np
 import torch
 
 from diffground.baselines.dense_crf import DenseCrf
-from diffground.baselines.text2mask import Text2Mask, choose_label_threshold, image_level_labels, label_map
+from diffground.baselines.text2mask import (
+    Text2Mask,
+    choose_label_threshold,
+    image_level_labels,
+    label_map,
+    noise_seed,
+)
 from diffground.data.labelled import LabelledSample, image_sample
 from diffground.data.palette import IGNORE
 from diffground.data.shard_map import map_shards, shard_jobs
@@ -115,12 +121,6 @@ def plan_weak_images(dataset: VocDataset, *, vocabulary: Vocabulary, tokenizer: 
     return WeakImages(
         images=tuple(images), digest=digest.hexdigest(), num_without=num_without, num_too_many=num_too_many
     )
-
-
-def noise_seed(seed: int, image_id: str) -> int:
-    """The seed of an image's noise, the same in every batch, shard and list."""
-    digest = hashlib.sha256(f"{seed}:{image_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def calibrate_threshold(

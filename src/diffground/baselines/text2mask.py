@@ -7,6 +7,7 @@ trained. A dense CRF may follow (dense_crf).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -79,15 +80,38 @@ class Text2Mask:
         self, images: Sequence[np.ndarray], phrases: Sequence[Sequence[str]], seeds: Sequence[int]
     ) -> Tensor:
         """Refined attention, mean over the noise draws, float32 (B, Q, s, s); Q is the most that an image has."""
+        found, _ = self.layer_maps(images, phrases, seeds, powers=(self.power,), word_sizes=self.word_sizes)
+        return found[:, 0].mean(dim=2)
+
+    @torch.no_grad()
+    def layer_maps(
+        self,
+        images: Sequence[np.ndarray],
+        phrases: Sequence[Sequence[str]],
+        seeds: Sequence[int],
+        *,
+        powers: Sequence[int],
+        word_sizes: Sequence[int] = (),
+    ) -> tuple[Tensor, list[int]]:
+        """What the function `layer_maps` reads of the noised images, mean over the noise draws."""
         prompts = [photograph_of(*of_image) for of_image in phrases]
         weights = self.generator.token_weights(prompts, phrases)
         clean = self.generator.encode(np.stack([_squared(image, self.generator.image_size) for image in images]))
         timestep = round(self.noise_frac * (self.generator.scheduler(1).config.num_train_timesteps - 1))
-        maps = [
-            self._look(self.generator.add_noise(clean, noise, timestep=timestep), prompts, weights, timestep)
+        passes = [
+            layer_maps(
+                self.generator,
+                self.generator.add_noise(clean, noise, timestep=timestep),
+                prompts,
+                weights,
+                timestep=timestep,
+                powers=powers,
+                max_affinity_size=self.max_affinity_size,
+                word_sizes=word_sizes,
+            )
             for noise in self._noises(clean, seeds)
         ]
-        return torch.stack(maps).mean(dim=0)
+        return torch.stack([maps for maps, _ in passes]).mean(dim=0), passes[0][1]
 
     def _noises(self, clean: Tensor, seeds: Sequence[int]) -> Tensor:
         """float32 (num_noises, B, C, h, w), standard normal."""
@@ -95,37 +119,72 @@ class Text2Mask:
         draws = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         return torch.stack(draws, dim=1).to(clean.device)
 
-    def _look(self, noisy: Tensor, prompts: Sequence[str], weights: Tensor, timestep: int) -> Tensor:
-        """Refined attention of one pass, float32 (B, Q, s, s); s is the side of the largest cross-attention used."""
-        words, affinity = WordMaps(weights), PixelAffinity(batch_size=len(noisy))
-        self.generator.denoise(
-            noisy,
-            prompts,
-            timestep=timestep,
-            recorder=words,
-            affinity=affinity if self.power else None,
-            max_affinity_size=self.max_affinity_size,
+
+@torch.no_grad()
+def layer_maps(
+    generator: Generator,
+    noisy: Tensor,
+    prompts: Sequence[str],
+    weights: Tensor,
+    *,
+    timestep: int,
+    powers: Sequence[int],
+    max_affinity_size: int,
+    word_sizes: Sequence[int] = (),
+) -> tuple[Tensor, list[int]]:
+    """Attention to words in one UNet pass, by layer, spread by self-attention.
+
+    Args:
+        noisy: float (B, C, h, w), latents at `timestep`.
+        weights: float (B, T, Q), as Generator.token_weights.
+        powers: numbers of times that maps are spread, P of them; 0: not at all.
+        max_affinity_size: as Text2Mask.
+        word_sizes: only cross-attention layers of these sides; empty: all.
+    Returns: float32 (B, P, Q, L, s, s), zero mean over a map's pixels, s the side of the largest layer read; the sides
+        of these L layers.
+    Raises: UserError for word_sizes and max_affinity_size by which no attention layer of the UNet is left.
+    """
+    words, affinity = WordMaps(weights), PixelAffinity(batch_size=len(noisy))
+    generator.denoise(
+        noisy,
+        prompts,
+        timestep=timestep,
+        recorder=words,
+        affinity=affinity if any(powers) else None,
+        max_affinity_size=max_affinity_size,
+    )
+    used = [i for i, size in enumerate(words.sizes) if not word_sizes or size in word_sizes]
+    if not used:
+        there = ", ".join(map(str, sorted(set(words.sizes))))
+        raise UserError(f"text2mask.word_sizes must name some of this UNet's ({there}), got {tuple(word_sizes)}")
+    finest = max(words.sizes[i] for i in used)
+    maps = words.resized(finest, mode="bilinear")[:, :, used]  # (B, Q, L, s, s)
+    # A constant passes through refinement and is normalised away; without it less is lost to rounding.
+    maps = maps - maps.mean(dim=(3, 4), keepdim=True)
+    matrix = affinity.finest()
+    if any(powers) and matrix is None:
+        raise UserError(
+            f"text2mask.max_affinity_size is {max_affinity_size}, this UNet has larger self-attention only at this "
+            "image size; raise it, or set text2mask.power to 0"
         )
-        used = [i for i, size in enumerate(words.sizes) if not self.word_sizes or size in self.word_sizes]
-        if not used:
-            there = ", ".join(map(str, sorted(set(words.sizes))))
-            raise UserError(f"text2mask.word_sizes must name some of this UNet's ({there}), got {self.word_sizes}")
-        finest = max(words.sizes[i] for i in used)
-        maps = words.resized(finest, mode="bilinear")[:, :, used].mean(dim=2)  # (B, Q, s, s)
-        # A constant passes through refinement and is normalised away; without it less is lost to rounding.
-        maps = maps - maps.mean(dim=(2, 3), keepdim=True)
-        if not self.power:
-            return maps
-        matrix = affinity.finest()
-        if matrix is None:
-            raise UserError(
-                f"text2mask.max_affinity_size is {self.max_affinity_size}, this UNet has larger self-attention only at "
-                "this image size; raise it, or set text2mask.power to 0"
-            )
-        side = round(matrix.shape[-1] ** 0.5)
-        coarse = F.interpolate(maps, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
-        refined = refine(coarse, matrix, power=self.power)
-        return F.interpolate(refined, size=maps.shape[-2:], mode="bilinear", align_corners=False)
+    return torch.stack([_spread(maps, matrix, power) for power in powers], dim=1), [words.sizes[i] for i in used]
+
+
+def _spread(maps: Tensor, affinity: Tensor | None, power: int) -> Tensor:
+    """Maps (B, Q, L, s, s), averaged `power` times over the pixels that belong together."""
+    if affinity is None or not power:
+        return maps
+    side = round(affinity.shape[-1] ** 0.5)
+    flat = maps.flatten(1, 2)  # (B, Q * L, s, s)
+    coarse = F.interpolate(flat, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+    refined = refine(coarse, affinity, power=power)
+    return F.interpolate(refined, size=maps.shape[-2:], mode="bilinear", align_corners=False).view_as(maps)
+
+
+def noise_seed(seed: int, image_id: str) -> int:
+    """The seed of an image's noise, the same in every batch, shard and list."""
+    digest = hashlib.sha256(f"{seed}:{image_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def label_map(maps: np.ndarray, labels: Sequence[int], *, threshold: float, uncertain_band: float = 0.0) -> np.ndarray:

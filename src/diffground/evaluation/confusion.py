@@ -78,3 +78,13 @@ class MaskCounts:
             (self.target, target),
         ):
             counts[category] = counts.get(category, 0) + int(mask.sum())
+
+    def __add__(self, other: MaskCounts) -> MaskCounts:
+        """The counts of both."""
+        total = MaskCounts()
+        for name in ("intersection", "union", "target"):
+            counts = getattr(total, name)
+            for part in (self, other):
+                for category, pixels in getattr(part, name).items():
+                    counts[category] = counts.get(category, 0) + pixels
+        return total

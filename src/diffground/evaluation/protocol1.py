@@ -13,6 +13,7 @@ import numpy as np
 
 from diffground.data.labelled import LabelledSample
 from diffground.data.review import ACCEPTED, REJECTED, Review
+from diffground.evaluation.bootstrap import miou_interval
 from diffground.evaluation.boundary import BoundaryCounts
 from diffground.evaluation.confusion import MaskCounts
 from diffground.evaluation.miou import IouTable, harmonic_mean, iou_of_masks, mask_iou, percent
@@ -54,15 +55,18 @@ def quality_problem(masks: Mapping[str, np.ndarray], categories: tuple[str, ...]
 class GroupScores:
     """Counts of one method, by group; a category is scored in the images whose prompt names it."""
 
-    counts: dict[str, MaskCounts] = field(default_factory=dict)
+    images: dict[str, list[MaskCounts]] = field(default_factory=dict)
+    """Of each image."""
     boundary: dict[str, BoundaryCounts] = field(default_factory=dict)
     nmi: dict[str, NmiScores] = field(default_factory=dict)
 
     def update(self, *, group: str, predictions: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray]) -> None:
         """Add one image. `predictions` and `targets` map its categories to masks, bool (H, W)."""
+        counts = MaskCounts()
+        self.images.setdefault(group, []).append(counts)
         for category, target in targets.items():
             masks = {"prediction": predictions[category], "target": target}
-            self.counts.setdefault(group, MaskCounts()).update(category=category, **masks)
+            counts.update(category=category, **masks)
             self.boundary.setdefault(group, BoundaryCounts()).update(category=category, **masks)
         self.nmi.setdefault(group, NmiScores()).update(
             targets=list(targets.values()), predictions=[predictions[category] for category in targets]
@@ -70,7 +74,11 @@ class GroupScores:
 
     def table(self, group: str) -> IouTable:
         """IoU by category of `group`, empty when it has no image."""
-        return iou_of_masks(self.counts.get(group, MaskCounts()))
+        return iou_of_masks(sum(self.images.get(group, []), start=MaskCounts()))
+
+    def interval(self, group: str) -> tuple[float, float] | None:
+        """95 % interval of the mean of `table` over the images of `group`, 0..1; None without an image."""
+        return miou_interval(self.images.get(group, []))
 
     def boundary_table(self, group: str) -> IouTable:
         """Boundary IoU by category of `group`, empty when it has no image."""
@@ -123,7 +131,8 @@ class Protocol1Result:
     def metrics(self) -> dict[str, Any]:
         """mIoU in percent by method and group (None where a group has no image), counts, IoU by category.
 
-        `boundary_miou` and `nmi`, in percent too, are by method and group as well.
+        `interval` (95 %, [low, high], from resampled images), `boundary_miou` and `nmi`, in percent too, are by method
+        and group as well.
         """
         tables = {m: {group: s.table(group) for group in self.num_images} for m, s in self.scores.items()}
         miou = {m: {group: percent(table.mean) for group, table in groups.items()} for m, groups in tables.items()}
@@ -135,9 +144,17 @@ class Protocol1Result:
             m: {group: percent(s.boundary_table(group).mean) for group in self.num_images}
             for m, s in self.scores.items()
         }
+        intervals = {
+            m: {
+                group: None if (ends := s.interval(group)) is None else [100 * end for end in ends]
+                for group in self.num_images
+            }
+            for m, s in self.scores.items()
+        }
         nmi = {m: {group: percent(s.mean_nmi(group)) for group in self.num_images} for m, s in self.scores.items()}
         return {
             **miou,
+            "interval": intervals,
             "boundary_miou": boundary_miou,
             "nmi": nmi,
             "num_images": self.num_images,

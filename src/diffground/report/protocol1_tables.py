@@ -31,6 +31,21 @@ def extra_table(metrics: Mapping[str, Any]) -> Table | None:
     return Table(header=("score", "method", *GROUP_TITLES.values()), rows=rows) if rows else None
 
 
+def interval_table(metrics: Mapping[str, Any]) -> Table | None:
+    """The 95 % intervals of the mIoU by group, "83.1 to 85.2", of evaluate_grounding.json; None where it has none."""
+    intervals = metrics.get("interval", {})
+    rows = tuple(
+        (title, *(_interval(intervals[method].get(group)) for group in GROUPS))
+        for method, title in METHOD_TITLES.items()
+        if method in intervals
+    )
+    return Table(header=("mIoU, %", *GROUP_TITLES.values()), rows=rows) if rows else None
+
+
+def _interval(ends: Sequence[float] | None) -> str | None:
+    return None if ends is None else f"{ends[0]:.1f} to {ends[1]:.1f}"
+
+
 def category_table(metrics: Mapping[str, Any], *, unseen: Sequence[str]) -> Table | None:
     """IoU (%) of each category by PARTNERS, of the grounding module and DAAM; None without such scores."""
     scores = metrics.get("per_category", {})

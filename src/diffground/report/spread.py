@@ -11,10 +11,12 @@ from diffground.report.experiments import Experiments
 from diffground.report.tables import GROUP_TITLES, TRAINING_TITLES, ZS3_TITLES, Row, Table, score_of
 from diffground.reproduction.catalogue import DEFAULT_EXPERIMENT
 
+DEFAULT_MODULE = "module_both"
+"""The experiment that trains and scores the grounding module of the default run, without its segmenters."""
 MODULES = {
     "module_paper": "grounding module of the paper",
     "module_attention": "the same, and the words' cross-attention",
-    "module_both": "grounding module of the default run",
+    DEFAULT_MODULE: "grounding module of the default run",
 }
 """Experiment -> its row in `spread_protocol1`."""
 
@@ -23,13 +25,13 @@ Scores = Mapping[str, Any]
 
 def spread_tables(metrics: Mapping[str, Scores], experiments: Experiments) -> dict[str, Table]:
     """Tables `spread_protocol1` and `spread_zs3`: mean ± standard deviation over runs whose trainings have other seeds
-    (`diffground experiments run table2_model_c module_* --seeds N`). Without such runs there is only the first, where more than
-    one module was trained.
+    (`diffground experiments run table2_model_c 'module_*' --seeds N`). Without such runs there is only the first, where
+    more than one module was trained.
 
     metrics: of the default run.
     """
     runs = {name: _runs(name, experiments) for name in MODULES}
-    runs["module_both"] = [metrics, *_runs("module_both", experiments, from_seed=1)]
+    runs[DEFAULT_MODULE] = [metrics, *_runs(DEFAULT_MODULE, experiments, from_seed=1)]
     of_default = [metrics, *_runs(DEFAULT_EXPERIMENT, experiments, from_seed=1)]
     modules = {MODULES[name]: _of(of_name, "evaluate_grounding", "grounding") for name, of_name in runs.items()}
     segmenters = {title: _of(of_default, "evaluate_zs3", name) for name, title in TRAINING_TITLES.items()}

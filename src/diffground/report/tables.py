@@ -25,6 +25,9 @@ METHOD_TITLES = {
     "grounding": "grounding module",
     "daam": "DAAM",
     "daam_best": "DAAM, layers and thresholds fitted",
+    "attention_best": "cross-attention refined by self-attention, fitted",
+    "text2mask": "From Text to Mask",
+    "text2mask_best": "From Text to Mask, layers, refinement and thresholds fitted",
     "foreground_only": "foreground only (reference)",
     "detector_mirrored": "detector, of the mirrored image (reference)",
 }

@@ -16,6 +16,7 @@ from diffground.report.protocol1_tables import (
     detection_category_table,
     detection_table,
     extra_table,
+    interval_table,
 )
 from diffground.report.remarks import remarks
 from diffground.report.spread import spread_tables
@@ -57,6 +58,7 @@ def result_tables(
     num_seen = len(ours.seen)
     tables = {
         "protocol1": protocol1_table(grounding, split=split, vocabulary=vocabulary),
+        "protocol1_intervals": interval_table(grounding),
         "protocol1_extra": extra_table(grounding),
         "protocol1_categories": category_table(grounding, unseen=unseen),
         "detections": detection_table(metrics),

@@ -17,7 +17,8 @@ from diffground.detection.oracle import detect_shards
 from diffground.diffusion.generate import generate_shards
 from diffground.diffusion.generator import Generator
 from diffground.diffusion.sampling import Sampling
-from diffground.evaluation.methods import DaamMaps, GroundingMethod, calibrate_daam, foreground_method
+from diffground.evaluation.attention_methods import DaamMaps, RefinedMaps, Text2MaskMaps, calibrate
+from diffground.evaluation.methods import GroundingMethod, foreground_method
 from diffground.evaluation.protocol1 import run_protocol1
 from diffground.grounding.checkpoint import save_grounding
 from diffground.grounding.fit import spec_for
@@ -123,8 +124,11 @@ class Stages:
         shards = [path for part in parts for path in list_shards(out / part)]
         return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in shards}, metrics
 
+    def text2mask_method(self):
+        return Text2Mask(self.generator, noise_frac=0.1, word_sizes=(), num_noises=1, power=1, max_affinity_size=8)
+
     def text2mask(self, out, workers):
-        method = Text2Mask(self.generator, noise_frac=0.1, word_sizes=(), num_noises=1, power=1, max_affinity_size=8)
+        method = self.text2mask_method()
         samples = read_labelled_samples(generated=out / "generated", oracle=out / "oracle")
         shared = {"vocabulary": self.vocabulary, "seed": 0, "batch_size": 2, "workers": workers}
         threshold = calibrate_threshold(method, samples, num_calibration=5, **shared)
@@ -136,12 +140,19 @@ class Stages:
 
     def protocol1(self, out, grounder, workers):
         samples = list(read_labelled_samples(generated=out / "generated", oracle=out / "oracle"))
-        maps = DaamMaps(generator=self.generator, vocabulary=self.vocabulary, sampling=SAMPLING)
-        daam, best = calibrate_daam(maps, samples, image_size=32, batch_size=2, workers=workers)
+        baselines = {}
+        for maps in (
+            DaamMaps(self.generator, self.vocabulary, SAMPLING),
+            RefinedMaps(self.generator, self.vocabulary, max_affinity_size=8),
+            Text2MaskMaps(self.text2mask_method(), self.vocabulary, seed=0),
+        ):
+            name = type(maps).__name__
+            found = calibrate(maps, samples, image_size=32, batch_size=2, description=name, workers=workers)
+            baselines |= {f"{name}{i}": method for i, method in enumerate(found) if method}
         grounding = GroundingMethod(grounder=grounder, vocabulary=self.vocabulary, image_size=32, mask_threshold=0.5)
-        methods = {"grounding": grounding, "daam": daam, "daam_best": best, "foreground_only": foreground_method}
+        methods = {"grounding": grounding, **baselines, "foreground_only": foreground_method}
         result = run_protocol1(samples, methods, groups=GROUPS, batch_size=2, workers=workers)
-        return {**result.metrics(), "daam_settings": [daam.settings, best.settings]}
+        return {**result.metrics(), "settings": {name: method.settings for name, method in baselines.items()}}
 
 
 def test_two_workers_give_the_bytes_of_one(one_thread, tmp_path):
