@@ -64,6 +64,7 @@ def main(params: Params, run: TrackingRun) -> None:
             vocabulary=vocabulary,
             image_size=p.image_size,
             mask_threshold=params.grounding.mask_threshold,
+            resolve_overlaps=params.grounding.resolve_overlaps,
         ),
         "foreground_only": foreground_method,
     }

@@ -63,7 +63,7 @@ class DaamMaps:
     sampling: Sampling
     published: AttentionSetting | None = None
     powers: ClassVar[tuple[int, ...]] = (0,)
-    exclusive: ClassVar[tuple[bool, ...]] = (False,)
+    exclusive: ClassVar[tuple[bool, ...]] = (False, True)
     _last: tuple[tuple[str, ...], Tensor] | None = None
 
     def of(self, samples: Sequence[LabelledSample]) -> Tensor:

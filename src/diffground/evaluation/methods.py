@@ -12,7 +12,7 @@ from diffground.data.labelled import LabelledSample
 from diffground.detection.detector import Detector
 from diffground.detection.oracle import oracle_masks
 from diffground.evaluation.protocol1 import foreground_only
-from diffground.grounding.prediction import Grounder
+from diffground.grounding.prediction import Grounder, likeliest_word
 from diffground.vocabulary import Vocabulary
 
 
@@ -24,6 +24,8 @@ class GroundingMethod:
     vocabulary: Vocabulary
     image_size: int
     mask_threshold: float
+    resolve_overlaps: bool = False
+    """Whether a pixel belongs to its likeliest category only."""
 
     def __call__(self, samples: Sequence[LabelledSample]) -> list[dict[str, np.ndarray]]:
         probs = self.grounder.probs(
@@ -33,10 +35,11 @@ class GroundingMethod:
             timestep=samples[0].timestep,
             image_size=self.image_size,
         )
-        return [
-            dict(zip(s.categories, (p >= self.mask_threshold).numpy(), strict=True))
-            for s, p in zip(samples, probs, strict=True)
+        masks = [
+            likeliest_word(p, mask_threshold=self.mask_threshold) if self.resolve_overlaps else p >= self.mask_threshold
+            for p in (of_sample.numpy() for of_sample in probs)
         ]
+        return [dict(zip(s.categories, of_sample, strict=True)) for s, of_sample in zip(samples, masks, strict=True)]
 
 
 def foreground_method(samples: Sequence[LabelledSample]) -> list[dict[str, np.ndarray]]:

@@ -57,5 +57,8 @@ class GroundingConfig:
     """Share of the iterations at the end over which the learning rate falls linearly to 0, 0..1 (paper: 0)."""
     mask_threshold: Fraction
     """Probability from which a pixel belongs to a category, 0..1."""
+    resolve_overlaps: bool
+    """Whether Protocol I scores disjoint masks: a pixel belongs to its likeliest category only, as in synthetic label
+    maps. false: to each category that reaches the threshold (paper)."""
     seed: NonNegativeInt
     """Seed of initialisation and sample order."""

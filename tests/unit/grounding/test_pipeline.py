@@ -60,6 +60,7 @@ CONFIG = GroundingConfig(
     weight_decay=0.0,
     decay_frac=0.0,
     mask_threshold=0.5,
+    resolve_overlaps=True,
     seed=0,
 )
 SAMPLING = Sampling(3, 2.0, 1)
