@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from diffground.baselines.daam import choose_layers, choose_threshold, heat_maps, sample_with_layer_maps
@@ -17,9 +19,14 @@ from diffground.diffusion.generator import Generator
 from diffground.diffusion.sampling import Sampling
 from diffground.evaluation.protocol1 import foreground_only
 from diffground.grounding.prediction import Grounder
+from diffground.runtime.batches import in_batches
 from diffground.runtime.progress import Progress
 from diffground.runtime.workers import Advance, Workers
 from diffground.vocabulary import Vocabulary
+
+Result = TypeVar("Result")
+
+_LOWER = "generator.image_size or runtime.num_workers"
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,9 @@ class GroundingMethod:
     mask_threshold: float
 
     def __call__(self, samples: Sequence[LabelledSample]) -> list[dict[str, np.ndarray]]:
+        return [masks for _, found in _of_daam_batch(samples, self._predict) for masks in found]
+
+    def _predict(self, samples: Sequence[LabelledSample]) -> list[dict[str, np.ndarray]]:
         probs = self.grounder.probs(
             latents=torch.from_numpy(np.stack([s.latent for s in samples])).float(),
             prompts=[s.prompt for s in samples],
@@ -61,15 +71,19 @@ class DaamMaps:
         """The samples are sampled again; the maps of the last batch are kept, for several methods to read."""
         keys = tuple(sample.key for sample in samples)
         if self._maps is None or keys != self._keys:
-            _, self._maps, self.published = sample_with_layer_maps(
-                self.generator,
-                [s.prompt for s in samples],
-                [s.seed for s in samples],
-                [self.vocabulary.words_in(s.prompt, s.categories) for s in samples],
-                self.sampling,
-            )
+            self._maps = _stacked([maps for _, maps in _of_daam_batch(samples, self._sample)])
             self._keys = keys
         return self._maps
+
+    def _sample(self, samples: Sequence[LabelledSample]) -> Tensor:
+        _, maps, self.published = sample_with_layer_maps(
+            self.generator,
+            [s.prompt for s in samples],
+            [s.seed for s in samples],
+            [self.vocabulary.words_in(s.prompt, s.categories) for s in samples],
+            self.sampling,
+        )
+        return maps
 
     def __call__(self, samples: Sequence[LabelledSample], advance: Advance) -> tuple[Tensor, Sequence[int]]:
         """The same with the published layers, as the work of a worker."""
@@ -165,16 +179,34 @@ class MirroredDetector:
 
     def __call__(self, samples: Sequence[LabelledSample]) -> list[dict[str, np.ndarray]]:
         masks = []
-        for start in range(0, len(samples), self.batch_size):
-            batch = samples[start : start + self.batch_size]
-            images = np.stack([sample.image()[:, ::-1] for sample in batch])
-            for sample, instances in zip(batch, self.detector.detect(images), strict=True):
+        batches = in_batches(
+            samples,
+            lambda batch: self.detector.detect(np.stack([sample.image()[:, ::-1] for sample in batch])),
+            batch_size=self.batch_size,
+            setting="detector.batch_size",
+            lower=_LOWER,
+        )
+        for batch, found_in_batch in batches:
+            for sample, instances in zip(batch, found_in_batch, strict=True):
                 found = oracle_masks(
                     instances,
                     sample.categories,
                     detector_names=self.detector_names,
                     score_threshold=self.score_threshold,
                 )
-                nothing = np.zeros(images.shape[1:3], dtype=bool)
+                nothing = np.zeros(instances.masks.shape[1:], dtype=bool)
                 masks.append({c: found[c].mask[:, ::-1] if c in found else nothing for c in sample.categories})
         return masks
+
+
+def _of_daam_batch(
+    samples: Sequence[LabelledSample], compute: Callable[[Sequence[LabelledSample]], Result]
+) -> Iterator[tuple[Sequence[LabelledSample], Result]]:
+    """in_batches for `samples` that are a batch already, of daam.batch_size."""
+    return in_batches(samples, compute, batch_size=len(samples), setting="daam.batch_size", lower=_LOWER)
+
+
+def _stacked(maps: Sequence[Tensor]) -> Tensor:
+    """float (b, Q, L, s, s) of parts of a batch -> (B, Q, L, s, s), zero for words that a part does not have."""
+    num_words = max(part.shape[1] for part in maps)
+    return torch.cat([F.pad(part, (0, 0, 0, 0, 0, 0, 0, num_words - part.shape[1])) for part in maps])
