@@ -209,8 +209,6 @@ def test_what_grows_besides_the_batches_is_reported_once(caplog: pytest.LogCaptu
 def test_workers_have_the_limit_too() -> None:
     with Workers(num_workers=2, max_memory_gib=3.0) as workers:
         assert list(workers.map(memory_limit, [0, 1])) == [3 * 2**30] * 2
-    with Workers(num_workers=2) as workers:
-        assert list(workers.map(memory_limit, [0])) == [0]
 
 
 def test_on_a_gpu_torch_has_the_limit_as_a_share_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
