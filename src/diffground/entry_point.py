@@ -35,6 +35,7 @@ PIPELINE_PACKAGES = {
 }
 """What the extra `pipeline` of pyproject.toml installs, as it is imported."""
 
+_NO_MEMORY_WORDS = ("DefaultCPUAllocator: can't allocate memory", "can't start new thread")
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # safetensors and sqlite report a full disk in words of their own, without an errno
 _FULL_DISK_WORDS = ("no space left on device", "file too large", "disk is full", "disk quota exceeded")
@@ -131,5 +132,5 @@ def is_out_of_memory(error: BaseException) -> bool:
     torch = sys.modules.get("torch")  # not imported for this: where it is not loaded, it raised nothing
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return True
-    # torch's allocator of the CPU has no class of its own
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+    # neither torch's allocator of the CPU nor a thread that finds no room for its stack has a class of its own
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY_WORDS)

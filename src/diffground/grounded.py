@@ -24,6 +24,7 @@ from diffground.grounded_output import GroundedOutput, GroundedSample
 from diffground.grounding.checkpoint import Defaults, GroundingSpec, load_grounding, read_defaults
 from diffground.grounding.prediction import Grounder, likeliest_word
 from diffground.prompts import check_words, token_spans
+from diffground.runtime.batches import in_batches, naming_what_to_lower
 from diffground.runtime.device import pick_device, pick_dtype
 from diffground.vocabulary import photograph_of
 
@@ -149,9 +150,11 @@ class GroundedPipeline:
             mask_threshold: probability from which a pixel belongs to a word, above 0, to 1; None: see `defaults`.
             resolve_overlaps: True gives a pixel to its likeliest word only, so that masks are disjoint; False gives
                 each word all pixels above the threshold.
-            batch_size: images sampled at once; changes the speed, and the images by floating-point error only.
+            batch_size: images sampled at once; changes the speed, and the images by floating-point error only. It is
+                halved, with a warning, where memory runs out.
         Raises: UserError for a word that its prompt does not contain, a missing or repeated word, numbers that do not
-            fit each other, settings out of range, and a pipeline without defaults that is called without settings.
+            fit each other, settings out of range, and a pipeline without defaults that is called without settings;
+            InfrastructureError, a UserError too, where there is no memory for a single image.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         seeds = list(range(len(prompts))) if seeds is None else list(seeds)
@@ -199,13 +202,18 @@ class GroundedPipeline:
         spelt = [spell_out(prompt, self._phrases) for prompt in prompts]
         queries = [self._queries(full, of) for full, of in zip(spelt, words_of, strict=True)]
         left = iter(samples)
-        while batch := list(islice(left, batch_size)):
+
+        def sample(batch: Sequence[tuple[int, int]]) -> tuple[np.ndarray, list[np.ndarray]]:
             places, seeds = [place for place, _ in batch], [seed for _, seed in batch]
-            images, found = self._sample([spelt[i] for i in places], seeds, sampling, [queries[i] for i in places])
-            for i, seed, image, scores in zip(places, seeds, images, found, strict=True):
-                probs = scores[: len(words_of[i])]
-                masks = _masks(probs, threshold, resolve=resolve_overlaps)
-                yield GroundedSample(Image.fromarray(image), words_of[i], probs, masks, prompts[i], seed)
+            return self._sample([spelt[i] for i in places], seeds, sampling, [queries[i] for i in places])
+
+        while wanted := list(islice(left, batch_size)):
+            batches = in_batches(wanted, sample, batch_size=batch_size, setting="batch_size", lower="image_size")
+            for batch, (images, found) in batches:
+                for (i, seed), image, scores in zip(batch, images, found, strict=True):
+                    probs = scores[: len(words_of[i])]
+                    masks = _masks(probs, threshold, resolve=resolve_overlaps)
+                    yield GroundedSample(Image.fromarray(image), words_of[i], probs, masks, prompts[i], seed)
 
     def segment(
         self,
@@ -226,7 +234,8 @@ class GroundedPipeline:
             prompt: a caption that contains the words; None: "a photograph of a <word> and a <word> …".
             mask_threshold, resolve_overlaps: as for a call.
             fixed_point_iterations: UNet passes per step beyond the first; they make the inversion more exact.
-        Raises: UserError as a call does, for an image that cannot be read, and for a pipeline without grounding module.
+        Raises: UserError as a call does, for an image that cannot be read, and for a pipeline without grounding module;
+            InfrastructureError, a UserError too, where memory runs out.
         """
         if self._grounder is None or self._spec is None:
             raise UserError("segment needs a grounding module; give from_pretrained a model folder as grounding")
@@ -238,19 +247,20 @@ class GroundedPipeline:
         pixels = read_image(image)
         size, sampling = self.generator.image_size, self._spec.sampling
         square = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
-        latents = invert_latents(
-            self.generator,
-            self.generator.encode(np.array(square)[None]),
-            [spelt],
-            num_steps=sampling.num_steps,
-            tapped_step=sampling.tapped_step,
-            timesteps=sampling.timesteps,
-            fixed_point_iterations=fixed_point_iterations,
-        )
-        [found] = self._grounder.probs(
-            latents=latents, prompts=[spelt], words=[queries], timestep=self._spec.timestep, image_size=size
-        )
-        resized = F.interpolate(found[None], size=pixels.shape[:2], mode="bilinear", align_corners=False)[0]
+        with naming_what_to_lower("segment", "image_size or the size of the image"):
+            latents = invert_latents(
+                self.generator,
+                self.generator.encode(np.array(square)[None]),
+                [spelt],
+                num_steps=sampling.num_steps,
+                tapped_step=sampling.tapped_step,
+                timesteps=sampling.timesteps,
+                fixed_point_iterations=fixed_point_iterations,
+            )
+            [found] = self._grounder.probs(
+                latents=latents, prompts=[spelt], words=[queries], timestep=self._spec.timestep, image_size=size
+            )
+            resized = F.interpolate(found[None], size=pixels.shape[:2], mode="bilinear", align_corners=False)[0]
         probs = resized[: len(of_image)].numpy()
         masks = _masks(probs, threshold, resolve=resolve_overlaps)
         return GroundedSample(Image.fromarray(pixels), of_image, probs, masks, prompt)

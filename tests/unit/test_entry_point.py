@@ -78,7 +78,13 @@ def too_large_for_a_gpu():
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nSee documentation")
 
 
-@pytest.mark.parametrize("action", [too_large_for_numpy, too_large_for_torch, too_large_for_a_gpu])
+def too_many_for_their_stacks():
+    raise RuntimeError("can't start new thread")  # as threading does where memory or threads are used up
+
+
+@pytest.mark.parametrize(
+    "action", [too_large_for_numpy, too_large_for_torch, too_large_for_a_gpu, too_many_for_their_stacks]
+)
 def test_no_memory_left_is_one_line_and_75(capsys, action):
     assert run(action) == TEMPORARY_FAILURE
     message = capsys.readouterr().err

@@ -30,11 +30,13 @@ from diffground.data.palette import IGNORE
 from diffground.data.shard_map import map_shards, shard_jobs
 from diffground.data.shards import Sample
 from diffground.data.voc import VocDataset
+from diffground.runtime.batches import in_batches
 from diffground.runtime.progress import Progress
 from diffground.runtime.workers import Advance, Workers
 from diffground.vocabulary import Vocabulary, photograph_of
 
 _EVEN_ODDS = 0.5
+_LOWER = "text2mask.max_affinity_size, generator.image_size or runtime.num_workers"
 
 
 @dataclass(frozen=True)
@@ -221,13 +223,17 @@ class _CalibrationMaps:
     seed: int
 
     def __call__(self, samples: Sequence[LabelledSample], advance: Advance) -> list[np.ndarray]:
-        maps = self.method.maps(
+        batches = in_batches(samples, self._maps, batch_size=len(samples), setting="text2mask.batch_size", lower=_LOWER)
+        maps = [of_sample for _, of_batch in batches for of_sample in of_batch]
+        advance(len(samples))
+        return maps
+
+    def _maps(self, samples: Sequence[LabelledSample]) -> list[np.ndarray]:
+        return self.method.maps(
             [sample.image() for sample in samples],
             [[self.phrases[category] for category in sample.categories] for sample in samples],
             [noise_seed(self.seed, sample.key) for sample in samples],
         )
-        advance(len(samples))
-        return maps
 
 
 @dataclass(frozen=True)
@@ -245,17 +251,21 @@ class _LabelShard:
     batch_size: int
 
     def __call__(self, shard: Sequence[WeakImage]) -> Iterator[Sample]:
-        for start in range(0, len(shard), self.batch_size):
-            yield from self._batch(shard[start : start + self.batch_size])
+        batches = in_batches(
+            shard, self._label, batch_size=self.batch_size, setting="text2mask.batch_size", lower=_LOWER
+        )
+        for _, samples in batches:
+            yield from samples
 
-    def _batch(self, batch: Sequence[WeakImage]) -> Iterator[Sample]:
+    def _label(self, batch: Sequence[WeakImage]) -> list[Sample]:
         images = [self.dataset[weak.index][0] for weak in batch]
         phrases = [[self.phrases[value] for value in weak.labels] for weak in batch]
         seeds = [noise_seed(self.settings["seed"], weak.id) for weak in batch]
         maps = self.method.maps(images, phrases, seeds)
+        samples = []
         for weak, image, words, of_image in zip(batch, images, phrases, maps, strict=True):
             label = self.rule(of_image, weak.labels, image, device=self.method.generator.device)
-            yield image_sample(
+            sample = image_sample(
                 id=f"real-{weak.id}",
                 prompt=photograph_of(*words),
                 categories=[self.names[value] for value in weak.labels],
@@ -264,6 +274,8 @@ class _LabelShard:
                 label=np.where(np.isin(label, list(self.hidden)), np.uint8(IGNORE), label),
                 image_id=weak.id,
             )
+            samples.append(sample)
+        return samples
 
 
 def _phrases(vocabulary: Vocabulary) -> dict[int, str]:

@@ -13,6 +13,7 @@ from diffground.data.shard_map import ShardJob, map_shards
 from diffground.data.shards import Sample, count_samples, list_shards, read_samples, read_shard
 from diffground.detection.detector import Detector, Instances
 from diffground.errors import UserError
+from diffground.runtime.batches import in_batches
 from diffground.runtime.fingerprint import checkpoint_fingerprint
 from diffground.runtime.workers import Workers
 from diffground.vocabulary import closest
@@ -142,10 +143,15 @@ class _DetectShard:
 
     def __call__(self, path: Path) -> Iterator[Sample]:
         samples = [LabelledSample(sample) for sample in read_shard(path)]
-        for start in range(0, len(samples), self.batch_size):
-            batch = samples[start : start + self.batch_size]
-            images = np.stack([sample.image() for sample in batch])  # (B, H, W, 3)
-            for sample, instances in zip(batch, self.detector.detect(images), strict=True):
+        batches = in_batches(
+            samples,
+            lambda batch: self.detector.detect(np.stack([sample.image() for sample in batch])),  # of (B, H, W, 3)
+            batch_size=self.batch_size,
+            setting="detector.batch_size",
+            lower="generator.image_size or runtime.num_workers",
+        )
+        for batch, found_in_batch in batches:
+            for sample, instances in zip(batch, found_in_batch, strict=True):
                 found = oracle_masks(
                     instances,
                     sample.categories,

@@ -16,6 +16,8 @@ from diffground.data.shards import Sample
 from diffground.diffusion.generator import Generator
 from diffground.diffusion.sampling import Sampling
 from diffground.prompts import PromptRecord, prompts_digest
+from diffground.runtime.batches import in_batches
+from diffground.runtime.overlap import finish_in_background
 from diffground.runtime.workers import Workers
 
 
@@ -76,11 +78,26 @@ class _SampleShard:
     batch_size: int
 
     def __call__(self, shard: Sequence[PromptRecord]) -> Iterator[Sample]:
-        for start in range(0, len(shard), self.batch_size):
-            batch = shard[start : start + self.batch_size]
-            samples = self.generator.sample(
-                [record.prompt for record in batch], [record.seed for record in batch], self.sampling
-            )
-            latents = samples.latents.cpu().numpy().astype(np.float16)
-            for record, image, latent in zip(batch, samples.images, latents, strict=True):
-                yield image_sample(**record.to_json(), settings=self.settings, image=image, latent=latent)
+        batches = in_batches(
+            shard,
+            self._sample,
+            batch_size=self.batch_size,
+            setting="generator.batch_size",
+            lower="generator.image_size or runtime.num_workers",
+        )
+        for encoded in finish_in_background(batches, self._encode):
+            yield from encoded
+
+    def _sample(self, batch: Sequence[PromptRecord]) -> tuple[np.ndarray, np.ndarray]:
+        """Images uint8 (B, H, W, 3), latents float16 (B, C, h, w)."""
+        samples = self.generator.sample(
+            [record.prompt for record in batch], [record.seed for record in batch], self.sampling
+        )
+        return samples.images, samples.latents.cpu().numpy().astype(np.float16)
+
+    def _encode(self, sampled: tuple[Sequence[PromptRecord], tuple[np.ndarray, np.ndarray]]) -> list[Sample]:
+        batch, (images, latents) = sampled
+        return [
+            image_sample(**record.to_json(), settings=self.settings, image=image, latent=latent)
+            for record, image, latent in zip(batch, images, latents, strict=True)
+        ]

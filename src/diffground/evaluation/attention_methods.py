@@ -16,6 +16,7 @@ from diffground.data.labelled import LabelledSample
 from diffground.diffusion.generator import Generator
 from diffground.diffusion.sampling import Sampling
 from diffground.errors import UserError
+from diffground.evaluation.methods import parts_that_fit
 from diffground.runtime.progress import Progress
 from diffground.runtime.workers import Advance, Workers
 from diffground.vocabulary import Vocabulary
@@ -151,11 +152,12 @@ class AttentionMethod:
 
     def __call__(self, samples: Sequence[LabelledSample]) -> list[dict[str, np.ndarray]]:
         found = []
-        for sample, maps in zip(samples, self.maps.of(samples), strict=True):
-            num = len(sample.categories)
-            setting = self.settings[num]
-            scores = _scores(maps[self.maps.powers.index(setting.power), :num], setting, self.image_size)
-            found.append({c: scores[q] >= setting.threshold for q, c in enumerate(sample.categories)})
+        for part, of_part in parts_that_fit(samples, self.maps.of):
+            for sample, maps in zip(part, of_part, strict=True):
+                num = len(sample.categories)
+                setting = self.settings[num]
+                scores = _scores(maps[self.maps.powers.index(setting.power), :num], setting, self.image_size)
+                found.append({c: scores[q] >= setting.threshold for q, c in enumerate(sample.categories)})
         return found
 
 
@@ -183,8 +185,7 @@ def calibrate(
         for batch, (of_batch, setting) in zip(batches, read, strict=True):
             published = setting
             for sample, of_sample in zip(batch, of_batch, strict=True):
-                num = len(sample.categories)
-                found[num].append(_Found(sample, of_sample[:, :num], maps.powers))
+                found[len(sample.categories)].append(_Found(sample, of_sample, maps.powers))
 
     def fit(setting: AttentionSetting, nums: Sequence[int]) -> tuple[float, AttentionSetting]:
         pairs = [pair for num in nums for one in found[num] for pair in one.pairs(setting, image_size)]
@@ -209,7 +210,7 @@ def calibrate(
 
 @dataclass(frozen=True)
 class _Read:
-    """The maps of a batch with the published setting, as the work of a worker."""
+    """The maps of each sample, (P, Q, L, s, s), with the published setting, as the work of a worker."""
 
     maps: AttentionMaps
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +14,12 @@ from diffground.detection.detector import Detector
 from diffground.detection.oracle import oracle_masks
 from diffground.evaluation.protocol1 import foreground_only
 from diffground.grounding.prediction import Grounder, likeliest_word
+from diffground.runtime.batches import in_batches
 from diffground.vocabulary import Vocabulary
+
+Result = TypeVar("Result")
+
+_LOWER = "generator.image_size or runtime.num_workers"
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,9 @@ class GroundingMethod:
     """Whether a pixel belongs to its likeliest category only."""
 
     def __call__(self, samples: Sequence[LabelledSample]) -> list[dict[str, np.ndarray]]:
+        return [masks for _, found in parts_that_fit(samples, self._predict) for masks in found]
+
+    def _predict(self, samples: Sequence[LabelledSample]) -> list[dict[str, np.ndarray]]:
         probs = self.grounder.probs(
             latents=torch.from_numpy(np.stack([s.latent for s in samples])).float(),
             prompts=[s.prompt for s in samples],
@@ -61,16 +70,28 @@ class MirroredDetector:
 
     def __call__(self, samples: Sequence[LabelledSample]) -> list[dict[str, np.ndarray]]:
         masks = []
-        for start in range(0, len(samples), self.batch_size):
-            batch = samples[start : start + self.batch_size]
-            images = np.stack([sample.image()[:, ::-1] for sample in batch])
-            for sample, instances in zip(batch, self.detector.detect(images), strict=True):
+        batches = in_batches(
+            samples,
+            lambda batch: self.detector.detect(np.stack([sample.image()[:, ::-1] for sample in batch])),
+            batch_size=self.batch_size,
+            setting="detector.batch_size",
+            lower=_LOWER,
+        )
+        for batch, found_in_batch in batches:
+            for sample, instances in zip(batch, found_in_batch, strict=True):
                 found = oracle_masks(
                     instances,
                     sample.categories,
                     detector_names=self.detector_names,
                     score_threshold=self.score_threshold,
                 )
-                nothing = np.zeros(images.shape[1:3], dtype=bool)
+                nothing = np.zeros(instances.masks.shape[1:], dtype=bool)
                 masks.append({c: found[c].mask[:, ::-1] if c in found else nothing for c in sample.categories})
         return masks
+
+
+def parts_that_fit(
+    samples: Sequence[LabelledSample], compute: Callable[[Sequence[LabelledSample]], Result]
+) -> Iterator[tuple[Sequence[LabelledSample], Result]]:
+    """A batch of daam.batch_size samples, as in_batches: in parts where it does not fit into memory."""
+    return in_batches(samples, compute, batch_size=len(samples), setting="daam.batch_size", lower=_LOWER)

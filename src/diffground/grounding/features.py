@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from diffground.diffusion.generator import Features
+from diffground.runtime.batches import in_batches
 from diffground.runtime.progress import Progress
 
 MAX_CACHE_BYTES = 4 * 2**30
@@ -23,13 +25,20 @@ class FeatureSource(Protocol):
 
 
 class StreamedFeatures:
-    """One UNet pass for every batch."""
+    """One UNet pass for every batch, or several for one that does not fit into memory."""
 
     def __init__(self, extract: Callable[[Sequence[int]], Features]) -> None:
         self._extract = extract
 
     def batch(self, indices: Sequence[int]) -> Features:
-        return self._extract(indices)
+        passes = in_batches(
+            indices,
+            self._extract,
+            batch_size=len(indices),
+            setting="grounding.batch_size",
+            lower="generator.image_size",
+        )
+        return _joined([features for _, features in passes])
 
 
 class CachedFeatures:
@@ -65,8 +74,16 @@ def gather_features(
     Args:
         extract: computes the features of the samples with these indices; every batch with the same number of queries.
         batch_size: samples in one UNet pass while the cache is filled.
+    Raises: InfrastructureError and UserError as in_batches does.
     """
-    first = extract(range(min(batch_size, num_samples)))
+    batches = in_batches(
+        range(num_samples),
+        extract,
+        batch_size=batch_size,
+        setting="generator.batch_size",
+        lower="generator.image_size",
+    )
+    first_indices, first = next(batches)
     tensors = [*first.maps.values(), *([] if first.attention is None else [first.attention])]
     bytes_a_sample = 2 * sum(t[0].numel() for t in tensors)
     if num_samples * bytes_a_sample > max_cache_bytes:
@@ -78,12 +95,23 @@ def gather_features(
     maps = {size: empty(values) for size, values in first.maps.items()}
     attention = None if first.attention is None else empty(first.attention)
     with Progress(num_samples, description="features") as progress:
-        for start in range(0, num_samples, batch_size):
-            indices = range(start, min(start + batch_size, num_samples))
-            features = first if start == 0 else extract(indices)
+        done = 0
+        for indices, features in chain([(first_indices, first)], batches):
             for size, values in features.maps.items():
-                maps[size][indices.start : indices.stop] = values
+                maps[size][done : done + len(indices)] = values
             if attention is not None and features.attention is not None:
-                attention[indices.start : indices.stop] = features.attention
+                attention[done : done + len(indices)] = features.attention
+            done += len(indices)
             progress.advance(len(indices))
     return CachedFeatures(maps=maps, attention=attention, device=device)
+
+
+def _joined(parts: Sequence[Features]) -> Features:
+    """Features of consecutive parts of a batch, which have the same number of queries."""
+    if len(parts) == 1:
+        return parts[0]
+    attention = [part.attention for part in parts if part.attention is not None]
+    return Features(
+        maps={size: torch.cat([part.maps[size] for part in parts]) for size in parts[0].maps},
+        attention=torch.cat(attention) if attention else None,
+    )

@@ -19,6 +19,7 @@ from diffground.grounding.features import gather_features
 from diffground.grounding.module import GroundingModule
 from diffground.grounding.prediction import read_features
 from diffground.grounding.train import TrainingSet, train_module
+from diffground.runtime.batches import naming_what_to_lower
 from diffground.training.loop import Execution, LossCurve, OnPoint
 from diffground.training.resume import Unfinished
 from diffground.vocabulary import Vocabulary
@@ -79,7 +80,8 @@ def fit_grounding(
     sampling: how the images were sampled, or inverted; kept in the module's spec.
     sources: pairs of folders (images, masks), one or more: those of `generate` and `detect`, of `invert_real`, or both.
     unfinished: where the training saves its state and resumes from; None: nowhere.
-    Raises: UserError for shards that do not fit each other and when the oracle of a pair found (almost) nothing.
+    Raises: UserError for shards that do not fit each other and when the oracle of a pair found (almost) nothing,
+    InfrastructureError where memory runs out.
     """
     everything = [sample for images, oracle in sources for sample in _read_source(images, oracle, config.training_type)]
     _require_one_timestep(everything)
@@ -88,28 +90,32 @@ def fit_grounding(
     torch.manual_seed(config.seed)
     spec = spec_for(generator, config, sampling=sampling, timestep=everything[0].timestep)
     module = spec.build().to(device)
-    curve = train_module(
-        module,
-        training_set(
-            samples,
-            generator=generator,
-            vocabulary=vocabulary,
-            config=config,
-            image_size=next(read_labelled_samples(generated=images, oracle=oracle)).image().shape[0],
-            batch_size=feature_batch_size,
-            device=device,
-        ),
-        training_type=config.training_type,
-        iterations=config.iterations,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        decay_frac=config.decay_frac,
-        query_noise=config.query_noise,
-        text_drop=config.text_drop if config.word_attention else 0.0,
-        seed=config.seed,
-        execution=Execution(config.mixed_precision, config.gradient_accumulation_steps, unfinished, on_point),
+    data = training_set(
+        samples,
+        generator=generator,
+        vocabulary=vocabulary,
+        config=config,
+        image_size=next(read_labelled_samples(generated=images, oracle=oracle)).image().shape[0],
+        batch_size=feature_batch_size,
+        device=device,
     )
+    with naming_what_to_lower(
+        "train_grounding", "grounding.batch_size, or raise grounding.gradient_accumulation_steps"
+    ):
+        curve = train_module(
+            module,
+            data,
+            training_type=config.training_type,
+            iterations=config.iterations,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            decay_frac=config.decay_frac,
+            query_noise=config.query_noise,
+            text_drop=config.text_drop if config.word_attention else 0.0,
+            seed=config.seed,
+            execution=Execution(config.mixed_precision, config.gradient_accumulation_steps, unfinished, on_point),
+        )
     return FittedGrounding(module=module, spec=spec, curve=curve, counts=counts)
 
 

@@ -27,6 +27,7 @@ from diffground.diffusion.inversion import check_inversion, invert_latents, resa
 from diffground.diffusion.sampling import Sampling
 from diffground.errors import UserError
 from diffground.grounding.real_prompts import RealImage, plan_real_images, squeeze
+from diffground.runtime.batches import in_batches
 from diffground.runtime.fingerprint import checkpoint_fingerprint
 from diffground.runtime.workers import Workers
 from diffground.vocabulary import Vocabulary
@@ -164,10 +165,17 @@ class _InvertShard:
     batch_size: int
 
     def __call__(self, shard: Sequence[RealImage]) -> Iterator[Sample]:
-        for start in range(0, len(shard), self.batch_size):
-            yield from self._batch(shard[start : start + self.batch_size])
+        batches = in_batches(
+            shard,
+            self._invert,
+            batch_size=self.batch_size,
+            setting="inversion.batch_size",
+            lower="generator.image_size or runtime.num_workers",
+        )
+        for _, samples in batches:
+            yield from samples
 
-    def _batch(self, batch: Sequence[RealImage]) -> Iterator[Sample]:
+    def _invert(self, batch: Sequence[RealImage]) -> list[Sample]:
         size = self.generator.image_size
         pairs = [squeeze(*self.dataset[real.index], image_size=size) for real in batch]
         prompts = [real.record.prompt for real in batch]
@@ -192,17 +200,18 @@ class _InvertShard:
                     f"generator.dtype ({self.settings['dtype']}) to float32"
                 )
         stored = latents.cpu().numpy().astype(np.float16)
-        for real, (image, label), latent, error in zip(batch, pairs, stored, errors, strict=True):
-            judged = np.where(np.isin(label, self.hidden), np.uint8(IGNORE), label)
-            yield image_sample(
+        return [
+            image_sample(
                 **real.record.to_json(),
                 settings=self.settings,
                 image=image,
-                label=judged,
+                label=np.where(np.isin(label, self.hidden), np.uint8(IGNORE), label),
                 latent=latent,
                 image_id=self.dataset.ids[real.index],
                 inversion_error=round(error, 4),
             )
+            for real, (image, label), latent, error in zip(batch, pairs, stored, errors, strict=True)
+        ]
 
 
 @dataclass(frozen=True)

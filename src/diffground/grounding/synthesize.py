@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from diffground.atomic import write_atomically
 from diffground.data.labelled import CATEGORIES_FILE, image_sample
@@ -20,6 +21,8 @@ from diffground.diffusion.sampling import Sampling
 from diffground.grounding.prediction import Grounder
 from diffground.grounding.quality import sample_quality
 from diffground.prompts import PromptRecord, prompts_digest
+from diffground.runtime.batches import in_batches
+from diffground.runtime.overlap import finish_in_background
 from diffground.runtime.workers import Workers
 from diffground.vocabulary import Vocabulary
 
@@ -122,29 +125,42 @@ class _SynthesizeShard:
             yield drawn.sample
 
     def _draw(self, shard: Sequence[PromptRecord]) -> Iterator[_Drawn]:
-        for start in range(0, len(shard), self.batch_size):
-            batch = shard[start : start + self.batch_size]
-            images, probs = self.grounder.sample(
-                [record.prompt for record in batch],
-                [record.seed for record in batch],
-                self.sampling,
-                words=[self.vocabulary.words_in(record.prompt, record.categories) for record in batch],
+        batches = in_batches(
+            shard,
+            self._sample,
+            batch_size=self.batch_size,
+            setting="generator.batch_size",
+            lower="generator.image_size or runtime.num_workers",
+        )
+        for drawn in finish_in_background(batches, self._finish):
+            yield from drawn
+
+    def _sample(self, batch: Sequence[PromptRecord]) -> tuple[np.ndarray, list[Tensor]]:
+        """Images uint8 (B, H, W, 3), and of each the probabilities of its categories, float32 (Q_i, H, W)."""
+        return self.grounder.sample(
+            [record.prompt for record in batch],
+            [record.seed for record in batch],
+            self.sampling,
+            words=[self.vocabulary.words_in(record.prompt, record.categories) for record in batch],
+        )
+
+    def _finish(self, sampled: tuple[Sequence[PromptRecord], tuple[np.ndarray, list[Tensor]]]) -> list[_Drawn]:
+        batch, (images, probs) = sampled
+        drawn = []
+        for record, image, maps in zip(batch, images, probs, strict=True):
+            by_category = dict(zip(record.categories, maps.numpy(), strict=True))
+            label = label_map(by_category, vocabulary=self.vocabulary, mask_threshold=self.settings["mask_threshold"])
+            quality = sample_quality(by_category, _masks(by_category, label, self.vocabulary))
+            sample = image_sample(
+                **record.to_json(),
+                settings=self.settings,
+                image=image,
+                label=label,
+                mask_summary=_summary(by_category, label, self.vocabulary),
+                quality=quality,
             )
-            for record, image, maps in zip(batch, images, probs, strict=True):
-                by_category = dict(zip(record.categories, maps.numpy(), strict=True))
-                label = label_map(
-                    by_category, vocabulary=self.vocabulary, mask_threshold=self.settings["mask_threshold"]
-                )
-                quality = sample_quality(by_category, _masks(by_category, label, self.vocabulary))
-                sample = image_sample(
-                    **record.to_json(),
-                    settings=self.settings,
-                    image=image,
-                    label=label,
-                    mask_summary=_summary(by_category, label, self.vocabulary),
-                    quality=quality,
-                )
-                yield _Drawn(sample, quality)
+            drawn.append(_Drawn(sample, quality))
+        return drawn
 
 
 def label_map(probs: Mapping[str, np.ndarray], *, vocabulary: Vocabulary, mask_threshold: float) -> np.ndarray:

@@ -28,13 +28,16 @@ WITHOUT_EFFECT = (
     "reproduction.params",
     "reproduction.paths",
     "reproduction.recovery",
-    # which process computes, and progress; tests show that the outputs are equal
+    # which process computes, in what batches, and progress; tests show that the outputs are equal
     "runtime.backend",
+    "runtime.batches",
     "runtime.code_digest",
     "runtime.fork_server",
     "runtime.imports",
     "runtime.instruction_set",
+    "runtime.memory",
     "runtime.openmp",
+    "runtime.overlap",
     "runtime.processes",
     "runtime.progress",
     "runtime.rank",

@@ -17,7 +17,7 @@ def make_workers(runtime: RuntimeConfig, device: torch.device) -> Workers:
     on_gpus = device.type != "cpu"
     if runtime.backend == "local":
         num_workers = 1 if on_gpus else runtime.num_workers
-        return Workers(num_workers=num_workers, num_threads=runtime.num_threads)
+        return Workers(num_workers=num_workers, num_threads=runtime.num_threads, max_memory_gib=runtime.max_memory_gib)
     if device != torch.device(device.type):
         raise UserError(
             f"runtime.device must be 'auto', 'cpu' or 'cuda' where runtime.backend is 'ray', got '{device}'"
@@ -27,6 +27,7 @@ def make_workers(runtime: RuntimeConfig, device: torch.device) -> Workers:
     return RayWorkers(
         num_workers=runtime.num_workers,
         num_threads=runtime.num_threads,
+        max_memory_gib=runtime.max_memory_gib,
         address=runtime.ray_address,
         on_gpus=on_gpus,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from diffground.ranges import NonEmptyStr, NonNegativeInt, PositiveFloat, PositiveInt
+from diffground.ranges import NonEmptyStr, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from diffground.runtime.instruction_set import InstructionSet
 
 
@@ -33,3 +33,8 @@ class RuntimeConfig:
     one process on the CPU. The segmenter's dropout differs between numbers of processes."""
     checkpoint_every_s: PositiveFloat
     """Seconds between two saved states of a training: at most this much is lost when it is killed."""
+    max_memory_gib: NonNegativeFloat = 0.0
+    """GiB that each process may use; 0: no limit. On a GPU, torch allocates no more of its memory, in trainings too. On
+    the CPU (Linux), the resident memory of a process is measured with one and with two samples at once in a frozen
+    model, and batches are cut so that they fit. Trainings, and what a stage keeps besides a batch, are not limited
+    there."""

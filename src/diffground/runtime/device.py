@@ -10,6 +10,7 @@ import torch
 from diffground.errors import UserError
 from diffground.runtime.config import RuntimeConfig
 from diffground.runtime.instruction_set import check_instruction_set
+from diffground.runtime.memory import limit_memory
 
 _CPU = torch.device("cpu")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -57,9 +58,9 @@ def _has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def setup(runtime: RuntimeConfig) -> torch.device:
-    """Set torch's threads and repeatable algorithms for this process and return the device.
+    """Set torch's threads, repeatable algorithms and memory for this process and return the device.
 
-    Raises: UserError as pick_device and check_instruction_set do.
+    Raises: UserError as pick_device, check_instruction_set and limit_memory do.
     """
     check_instruction_set(runtime.instruction_set)
     setup_torch(num_threads=runtime.num_threads)
@@ -67,6 +68,7 @@ def setup(runtime: RuntimeConfig) -> torch.device:
     if device.type == "cuda" and "LOCAL_RANK" in os.environ:  # one of several processes, each with its own GPU
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
+    limit_memory(runtime.max_memory_gib, device)
     return device
 
 

@@ -17,9 +17,12 @@ from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, TypeVar
 
+import torch
+
 from diffground.errors import InfrastructureError, UserError
 from diffground.runtime.device import setup_torch
 from diffground.runtime.fork_server import interrupts_held_back, start_fork_server
+from diffground.runtime.memory import limit_memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -44,10 +47,15 @@ class Workers:
                 ...
     """
 
-    def __init__(self, *, num_workers: int = 1, num_threads: int = 1) -> None:
-        """`num_threads`: of torch, divided among several workers; one worker keeps those of this process."""
+    def __init__(self, *, num_workers: int = 1, num_threads: int = 1, max_memory_gib: float = 0.0) -> None:
+        """
+        Args:
+            num_threads: of torch, divided among several workers; one worker keeps those of this process.
+            max_memory_gib: as limit_memory takes it, of each of several workers, which compute on the CPU.
+        """
         self._num_workers = num_workers
         self._threads_each = max(1, num_threads // num_workers)
+        self._max_memory_gib = max_memory_gib
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> Workers:
@@ -98,7 +106,7 @@ class Workers:
         start_fork_server([name for name in sys.modules if name.startswith("diffground.")])
         with interrupts_held_back():
             while len(self._workers) < num_workers:
-                self._workers.append(_Worker(num_threads=self._threads_each))
+                self._workers.append(_Worker(num_threads=self._threads_each, max_memory_gib=self._max_memory_gib))
 
     def _stop(self) -> None:
         for worker in self._workers:
@@ -109,10 +117,10 @@ class Workers:
 class _Worker:
     """The parent's side of one process."""
 
-    def __init__(self, *, num_threads: int) -> None:
+    def __init__(self, *, num_threads: int, max_memory_gib: float) -> None:
         context = multiprocessing.get_context("forkserver")
         self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, num_threads), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, num_threads, max_memory_gib), daemon=True)
         self._process.start()
         theirs.close()  # so that the connection closes when the process ends
 
@@ -150,10 +158,11 @@ def _with_message(workers: Sequence[_Worker]) -> list[_Worker]:
     return [worker for worker in workers if worker.connection in ready]
 
 
-def _serve(connection: Connection, num_threads: int) -> None:
+def _serve(connection: Connection, num_threads: int, max_memory_gib: float) -> None:
     """The worker's side: first the work arrives or another one replaces it, then numbered items."""
     end_with_parent_in_background()
     setup_torch(num_threads=num_threads)
+    limit_memory(max_memory_gib, torch.device("cpu"))
 
     def tell(kind: str, value: Any) -> None:
         content = pickle.dumps((kind, value))

@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from diffground.atomic import atomic_file, write_atomically
 from diffground.errors import UserError, in_one_line
+from diffground.runtime.batches import in_batches
 from diffground.runtime.fingerprint import is_hub_id
 
 GROUPS = 32
@@ -59,17 +60,28 @@ class MaskFormerSegmenter:
     @torch.no_grad()
     def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """uint8 (H, W, 3), sizes may differ -> scores float32 (K + 1, H, W) of each: class probability times mask
-        probability, summed over the queries (equation 3 of the MaskFormer paper, null class left out)."""
+        probability, summed over the queries (equation 3 of the MaskFormer paper, null class left out).
+
+        Raises: InfrastructureError and UserError as in_batches does.
+        """
         self.model.eval()
+        batches = in_batches(
+            images,
+            self._predict,
+            batch_size=self._batch_size,
+            setting="segmenter",
+            lower="the size of the image or segmenter.image_size",
+        )
+        return [scores for _, of_batch in batches for scores in of_batch]
+
+    def _predict(self, batch: Sequence[np.ndarray]) -> list[np.ndarray]:
+        inputs = torch.stack([resize_image(image, self.image_size) for image in batch]).to(self.device)
+        outputs = self.model(pixel_values=normalise(inputs))
+        classes = outputs.class_queries_logits.softmax(dim=-1)[..., :-1]  # (B, Q, K + 1)
         scores = []
-        for start in range(0, len(images), self._batch_size):
-            batch = images[start : start + self._batch_size]
-            inputs = torch.stack([resize_image(image, self.image_size) for image in batch]).to(self.device)
-            outputs = self.model(pixel_values=normalise(inputs))
-            classes = outputs.class_queries_logits.softmax(dim=-1)[..., :-1]  # (B, Q, K + 1)
-            for image, of_query, masks in zip(batch, classes, outputs.masks_queries_logits, strict=True):
-                masks = F.interpolate(masks[None], size=image.shape[:2], mode="bilinear", align_corners=False)[0]
-                scores.append(torch.einsum("qc,qhw->chw", of_query, masks.sigmoid()).cpu().numpy())
+        for image, of_query, masks in zip(batch, classes, outputs.masks_queries_logits, strict=True):
+            masks = F.interpolate(masks[None], size=image.shape[:2], mode="bilinear", align_corners=False)[0]
+            scores.append(torch.einsum("qc,qhw->chw", of_query, masks.sigmoid()).cpu().numpy())
         return scores
 
     def save(self, folder: Path, *, card: str) -> None:

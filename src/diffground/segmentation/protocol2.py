@@ -12,6 +12,7 @@ import torch
 
 from diffground.data.review import Review
 from diffground.data.voc import VocDataset
+from diffground.runtime.batches import naming_what_to_lower
 from diffground.runtime.rank import is_main_process
 from diffground.runtime.workers import Advance
 from diffground.segmentation.card import segmenter_card
@@ -107,15 +108,18 @@ class SegmenterTraining:
             hold_out=self.hold_out,
             review=self.review,
         )
-        segmenter, curve = fit_segmenter(
-            source,
-            categories=self.vocabulary.categories,
-            config=self.config,
-            device=self.device,
-            description=f"train_maskformer {name}",
-            unfinished=Unfinished(self.states / name, self.fingerprint, self.every_s),
-            on_point=None if self.on_point is None else partial(self.on_point, name),
-        )
+        with naming_what_to_lower(
+            f"train_maskformer {name}", "segmenter.batch_size, or raise segmenter.gradient_accumulation_steps"
+        ):
+            segmenter, curve = fit_segmenter(
+                source,
+                categories=self.vocabulary.categories,
+                config=self.config,
+                device=self.device,
+                description=f"train_maskformer {name}",
+                unfinished=Unfinished(self.states / name, self.fingerprint, self.every_s),
+                on_point=None if self.on_point is None else partial(self.on_point, name),
+            )
         if is_main_process():
             card = segmenter_card(
                 name,

@@ -9,6 +9,7 @@ import torch
 
 from diffground.data.shards import Sample
 from diffground.errors import UserError
+from diffground.runtime.memory import max_cpu_bytes
 
 
 def square(item, advance):
@@ -70,3 +71,7 @@ class KilledAt:
                     print(os.getpid(), file=file)
                 os.kill(os.getpid(), signal.SIGKILL)
             yield sample
+
+
+def memory_limit(item, advance):
+    return max_cpu_bytes()

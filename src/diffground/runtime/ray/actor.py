@@ -9,8 +9,11 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from diffground.errors import UserError
 from diffground.runtime.device import setup_torch
+from diffground.runtime.memory import limit_memory
 from diffground.runtime.workers import sendable
 
 
@@ -21,8 +24,11 @@ class Server:
         self._held: tuple[int, Any] = (0, None)
         self._progress = (0, 0)
 
-    def start(self, folder: str, num_threads: int) -> UserError | None:
-        """Change to `folder`, the working directory of the starting process. Returns the error if that fails."""
+    def start(self, folder: str, num_threads: int, max_memory_gib: float, on_gpu: bool) -> UserError | None:
+        """Change to `folder`, the working directory of the starting process. Returns the error if that fails.
+
+        max_memory_gib: as limit_memory takes it; `on_gpu`: of the GPU that Ray has assigned.
+        """
         try:
             os.chdir(folder)
         except OSError:
@@ -31,6 +37,10 @@ class Server:
                 "filesystem that all of them mount at the same path"
             )
         setup_torch(num_threads=num_threads)
+        try:
+            limit_memory(max_memory_gib, torch.device("cuda" if on_gpu else "cpu"))
+        except UserError as error:
+            return error
         return None
 
     def do(self, map_number: int, content: list[Any], i: int, item: Any) -> tuple[str, Any, int]:

@@ -39,17 +39,26 @@ _WATCH = "watch"
 class RayWorkers(Workers):
     """Workers of a Ray cluster. They start with the first item and end with the block, with a Ray that they started."""
 
-    def __init__(self, *, num_workers: int = 1, num_threads: int = 1, address: str = "", on_gpus: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        num_workers: int = 1,
+        num_threads: int = 1,
+        max_memory_gib: float = 0.0,
+        address: str = "",
+        on_gpus: bool = False,
+    ) -> None:
         """
         Args:
             num_workers: actors, which share `num_threads`; not read with `on_gpus`.
             num_threads: CPU threads of torch; with `on_gpus`, of each worker.
+            max_memory_gib: as limit_memory takes it, of each worker, on its device.
             address: '' starts Ray on this machine only; 'auto' or 'host:port' is an existing cluster that this machine
                 belongs to. A Ray that this process is already connected to is used as it is.
             on_gpus: one worker per GPU of the cluster.
         Raises: UserError when Ray is not installed, and for a Ray Client address, 'ray://…'.
         """
-        super().__init__(num_workers=num_workers, num_threads=num_threads)
+        super().__init__(num_workers=num_workers, num_threads=num_threads, max_memory_gib=max_memory_gib)
         if importlib.util.find_spec("ray") is None:
             raise UserError(
                 "runtime.backend is 'ray', which is not installed; run `pip install 'diffground[ray]'` or set it to "
@@ -193,7 +202,10 @@ class _Round:
         wanted = min(self.pool._num_workers, num_left + len(self.running))
         while len(self.idle) + len(self.running) + len(self.starting) < wanted:
             actor = self.pool._start_actor()
-            self.starting[actor.start.remote(str(Path.cwd()), self.pool._threads_each)] = actor
+            call = actor.start.remote(
+                str(Path.cwd()), self.pool._threads_each, self.pool._max_memory_gib, self.pool._on_gpus
+            )
+            self.starting[call] = actor
 
     def _started(self, call: Any) -> None:
         import ray
