@@ -43,7 +43,9 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("new", help="own categories: write a vocabulary and a profile, and say what a run costs")
     )
 
-    reproduce = commands.add_parser("reproduce", help="run all stages, then compare with the last commit")
+    reproduce = commands.add_parser(
+        "reproduce", help="run all stages, print scores and links, then compare with the last commit"
+    )
     reproduce.set_defaults(run=actions.reproduce)
 
     add_ground(commands.add_parser("ground", help="generate images and segment words in them"))
