@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
 
 from diffground.errors import UserError
 from diffground.reproduction import paths
 from diffground.reproduction.config import TrackingConfig, load_params
 from diffground.reproduction.metrics import flatten, read_metrics
-from diffground.tracking import find_reproductions, find_run
+from diffground.tracking import comparison_page, find_reproductions, find_run, run_page
 from flows.pictures import picture_uri
 from flows.places import MLFLOW_UI
 
@@ -69,7 +67,7 @@ def _tracking_line(stage: str, *, since_s: float) -> str:
         return ""
     address = _ui(run.uri)
     name = f"`{run.run_id}`"
-    link = f"[{name}]({address}/#/experiments/{run.experiment_id}/runs/{run.run_id})" if address else name
+    link = f"[{name}]({address}{run_page(run)})" if address else name
     return f"MLflow run {link} in `{run.uri}`"
 
 
@@ -87,13 +85,8 @@ def compared_runs(experiments: Sequence[str], tracking: TrackingConfig) -> str:
     untracked = [name for name in experiments if name not in runs]
     parts = [f"No stage had to run, so MLflow has no run: {', '.join(untracked)}."] if untracked else []
     if runs:
-        of_all = {
-            "runs": [run.run_id for run in runs.values()],
-            "experiments": sorted({run.experiment_id for run in runs.values()}),
-        }
-        query = urlencode({key: json.dumps(ids, separators=(",", ":")) for key, ids in of_all.items()}, quote_via=quote)
         uri = next(iter(runs.values())).uri
-        address, page = _ui(uri), f"/#/compare-runs?{query}"
+        address, page = _ui(uri), comparison_page(list(runs.values()))
         link = f"[MLflow's comparison]({address}{page})" if address else f"MLflow's comparison: `{page}`"
         rows = [f"| {name} | `{run.run_id}` |" for name, run in runs.items()]
         parts = [f"{link} in `{uri}`", "\n".join(["| | MLflow run |", "| --- | --- |", *rows]), *parts]

@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from diffground.entry_point import NO_TELEMETRY
+
 ROOT = Path(__file__).resolve().parents[1]
 """The repository."""
 PRETRAIN = ROOT / "pretrain"
@@ -17,8 +19,9 @@ MLFLOW_UI = "DIFFGROUND_MLFLOW_UI"
 
 
 def command_environment() -> dict[str, str]:
-    """For git, DVC and the stages: this Python first, and the repository's own code."""
+    """For git, DVC, the stages and servers: this Python first, the repository's own code, no telemetry."""
     return {
+        **NO_TELEMETRY,
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])),
@@ -29,9 +32,8 @@ def command_environment() -> dict[str, str]:
 def prefect_environment(*, api_url: str | None) -> dict[str, str]:
     """Settings of Prefect in this repository: its own home, no telemetry. api_url None: a temporary server."""
     settings = {
+        **NO_TELEMETRY,
         "PREFECT_HOME": str(HOME),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",

@@ -19,7 +19,8 @@ from diffground.errors import UserError
 from diffground.reproduction import paths
 from diffground.reproduction.commands import output_of
 from diffground.reproduction.config import load_params
-from diffground.tracking import without_password
+from diffground.tracking import newest_page, without_password
+from diffground.tracking.pages import ALL_EXPERIMENTS
 from flows.gpus import LIMIT, visible_gpus
 from flows.places import HOME, MLFLOW_UI, ROOT, command_environment, prefect_environment
 from flows.process import Supervised
@@ -122,11 +123,7 @@ def up(ports: Ports) -> None:
         if not served:
             _wait(stack.mlflow, parts)
         _STATE.write_text(json.dumps(asdict(stack)) + "\n", encoding="utf-8")
-        print(
-            f"Prefect  {stack.prefect}\nMLflow   {stack.mlflow}\nworkers  {', '.join(stack.pools)}\n"
-            f"Start a run under Deployments, or with `python -m flows reproduce`; Ctrl-C stops everything.",
-            flush=True,
-        )
+        print("\n".join(_links(stack)), flush=True)
         while True:
             _check(parts)
             time.sleep(1)
@@ -139,6 +136,22 @@ def up(ports: Ports) -> None:
         _close_runs(stack)
         for part in reversed(parts.values()):
             part.stop()
+
+
+def _links(stack: Stack) -> list[str]:
+    """What `up` prints: an address for each thing to look at."""
+    try:
+        page = newest_page(load_params(ROOT / paths.PARAMS).tracking)
+    except UserError:  # the store is away now; the page of all experiments shows when it is back
+        page = ALL_EXPERIMENTS
+    report = ROOT / paths.TABLES.parent / "index.html"
+    return [
+        f"deployments         {stack.prefect}/deployments",
+        f"runs, side by side  {stack.mlflow.rstrip('/')}{page}",
+        *([f"report              {report.as_uri()}"] if report.is_file() else []),
+        f"workers             {', '.join(stack.pools)}",
+        "Start a run on the page of the deployments, or with `python -m flows reproduce`; Ctrl-C stops everything.",
+    ]
 
 
 def _active_runs(stack: Stack) -> list[dict[str, Any]]:

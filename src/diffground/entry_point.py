@@ -35,6 +35,18 @@ PIPELINE_PACKAGES = {
 }
 """What the extra `pipeline` of pyproject.toml installs, as it is imported."""
 
+NO_TELEMETRY = {
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""Environment in which the tools that we start send no usage statistics. One variable is not enough: MLflow reads
+DO_NOT_TRACK only if it is "true"."""
+
 _NO_MEMORY_WORDS = ("DefaultCPUAllocator: can't allocate memory", "can't start new thread")
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # safetensors and sqlite report a full disk in words of their own, without an errno
@@ -46,7 +58,10 @@ def run_entry_point(action: Callable[[], None], *, resume_with: str) -> int:
     130 after Ctrl-C, 141 where the reader of stdout went away.
 
     `resume_with` is the command that resumes where this one stopped. Any other exception is a bug and passes through.
+    NO_TELEMETRY is set for `action` and all that it starts; a value that the user has set stays.
     """
+    for name, value in NO_TELEMETRY.items():
+        os.environ.setdefault(name, value)
     try:
         with log_to_stderr():
             action()

@@ -9,7 +9,7 @@ import pytest
 
 from diffground.reproduction.composition import compose_params
 from diffground.reproduction.config import load_params
-from diffground.tracking import find_reproductions, start_run
+from diffground.tracking import find_reproductions, newest_page, start_run
 from diffground.tracking.store import open_client
 from flows.artifacts import compared_runs
 from flows.places import MLFLOW_UI, ROOT
@@ -53,3 +53,22 @@ def test_the_link_names_the_newest_reproduction_of_each_experiment(tracking, mon
 
 def test_without_tracking_there_is_nothing_to_compare(tracking):
     assert compared_runs(["a"], replace(tracking, enabled=False)) == ""
+
+
+def test_the_newest_page_compares_the_newest_run_of_each_stage_of_the_newest_reproduction(tracking):
+    params = load_params(Path("params.yaml"))
+    for stage in ("generate", "detect", "generate"):
+        with start_run(stage, params) as run:
+            run.log_results({f"{stage}/seed": 0})
+    page = newest_page(params.tracking)
+    query = parse_qs(page.removeprefix("/#/compare-runs?"), strict_parsing=True)
+    client = open_client(params.tracking.uri)
+    tags = [client.get_run(run_id).data.tags for run_id in json.loads(query["runs"][0])]
+    assert [run["mlflow.runName"] for run in tags] == ["detect", "generate"]
+    assert [run for run in tags if run.get("dvc.experiment")] == []
+    assert len({run["mlflow.parentRunId"] for run in tags}) == 1
+
+
+def test_the_newest_page_of_an_empty_store_is_the_list_of_experiments(tracking):
+    assert newest_page(replace(tracking, uri="sqlite:///none.db")) == "/#/experiments"
+    assert not Path("none.db").exists()

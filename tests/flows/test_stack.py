@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import flows.stack
-from flows.places import ROOT
+from flows.places import ROOT, command_environment
 from flows.stack import Stack, running_stack, status
 
 
@@ -46,3 +46,5 @@ def test_what_runs_on_a_server_sends_nothing_anywhere():
     assert settings["PREFECT_API_URL"] == "http://127.0.0.1:4200/api"
     assert settings["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert settings["DO_NOT_TRACK"] == "1"
+    assert settings["MLFLOW_DISABLE_TELEMETRY"] == "true", "MLflow does not read a DO_NOT_TRACK of 1"
+    assert command_environment()["DVC_NO_ANALYTICS"] == "1"

@@ -1,6 +1,7 @@
 """`python -m flows up` in a copy of the repository: what it starts, where that listens, and that all of it ends."""
 
 import json
+import re
 import signal
 import socket
 import time
@@ -81,8 +82,19 @@ def test_everything_starts_on_loopback_and_ends(running):
     assert {address.port for address in listening} >= {port, mlflow_port}
     assert {address.ip for address in listening} <= {"127.0.0.1", "::1"}
 
+    started = [member.environ() for member in family[1:]]
+    assert len(started) > 2
+    assert {environment["MLFLOW_DISABLE_TELEMETRY"] for environment in started} == {"true"}
+
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 0, output
+    links = dict(re.findall(r"^(\w[\w, ]+\w)  +(\S+)$", output, re.MULTILINE))
+    assert links == {
+        "deployments": f"http://127.0.0.1:{port}/deployments",
+        "runs, side by side": f"http://127.0.0.1:{mlflow_port}/#/experiments",  # nothing was run here
+        "report": (repository.root / "reports/index.html").as_uri(),
+        "workers": "cpu",
+    }
     wait_until(lambda: not any(member.is_running() for member in family))
     assert not (repository.root / ".prefect/up.json").exists()

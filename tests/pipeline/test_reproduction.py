@@ -55,7 +55,9 @@ def test_a_second_run_does_nothing(reproduced):
     assert "Running stage" not in output
     assert (reproduced.root / "dvc.lock").read_bytes() == before
     assert "mIoU of grounded masks, %: one seen " in output
-    assert "report: reports/index.html; models: models/grounding, models/segmenter" in output
+    assert "models: models/grounding, models/segmenter" in output
+    assert f"report: {(reproduced.root / 'reports/index.html').as_uri()}\n" in output
+    assert "runs, side by side: http://127.0.0.1:5000/#/compare-runs?runs=" in output
 
 
 def test_metrics_have_the_names_that_others_rely_on(reproduced):

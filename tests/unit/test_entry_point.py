@@ -16,7 +16,7 @@ import torch
 
 import diffground
 from diffground.data.shards import Sample, read_shard, write_shard
-from diffground.entry_point import TEMPORARY_FAILURE, is_full_disk, run_entry_point
+from diffground.entry_point import NO_TELEMETRY, TEMPORARY_FAILURE, is_full_disk, run_entry_point
 from diffground.errors import InfrastructureError, UserError
 from diffground.prompts import PromptRecord, write_prompts
 
@@ -48,6 +48,15 @@ def assert_full_disk(capsys, action):
 
 def test_success_is_0():
     assert run(lambda: None) == 0
+
+
+def test_tools_send_no_usage_statistics_unless_the_user_allows_it(monkeypatch):
+    for name in NO_TELEMETRY:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "")
+    seen = {}
+    assert run(lambda: seen.update(os.environ)) == 0
+    assert {name: seen[name] for name in NO_TELEMETRY} == {**NO_TELEMETRY, "DVC_NO_ANALYTICS": ""}
 
 
 def test_a_user_error_is_one_line_and_2(capsys):

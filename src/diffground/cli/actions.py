@@ -64,7 +64,7 @@ def new(args: argparse.Namespace) -> None:
         rates = measure(written.params, vocabulary)
         print("\n".join(as_lines(estimate(written.params, written.prompts, rates), rates)))
     if args.real is None:
-        print("There are no real images: segmenters are scored on held-out synthetic ones, which is no substitute.")
+        print("There are no real images: segmenters are scored on held-out synthetic ones, which cannot replace them.")
     print(f"Next: diffground profile {args.name} && dvc repro")
 
 

@@ -105,7 +105,7 @@ def measure(params: Params, vocabulary: Vocabulary) -> Rates:
 def as_lines(costs: Sequence[StageCost], rates: Rates) -> list[str]:
     """A table with a row per stage, then the sums."""
     lines = [f"{'stage':<20}{'images':>10}{'UNet passes':>14}{'about':>12}{'disk':>10}"]
-    total = StageCost("together", None, None, sum(c.time_s for c in costs), sum(c.disk_bytes for c in costs))
+    total = StageCost("total", None, None, sum(c.time_s for c in costs), sum(c.disk_bytes for c in costs))
     for cost in (*costs, total):
         numbers = [f"{number:,}" if number is not None else "" for number in (cost.num_images, cost.num_passes)]
         disk = f"{cost.disk_bytes / 2**20:,.0f} MiB" if cost.disk_bytes else ""

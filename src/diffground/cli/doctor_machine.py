@@ -23,7 +23,14 @@ _LEAST_MEMORY_GIB = 2.0
 _LEAST_DISK_GIB, _GOOD_DISK_GIB = 1.0, 5.0
 """Profile mini writes about one GiB of data and models."""
 _CORE = ("torch", "diffusers", "transformers", "torchvision", "accelerate", "pycocotools", "safetensors")
-_EXTRAS = {"flows": ("prefect", "fastapi"), "ray": ("ray",), "s3": ("dvc_s3",)}
+_EXTRAS = {
+    "studio": ("gradio",),
+    "flows": ("prefect", "fastapi"),
+    "ray": ("ray",),
+    "s3": ("dvc_s3",),
+    "hf": ("pyarrow",),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+}
 """Optional extra -> its modules; the extra `pipeline` is what the stages need."""
 _PORTS = {
     4200: ("Prefect's server of `python -m flows up`", "stop what uses it, or give `up` another --port"),

@@ -57,7 +57,7 @@ def ground(
     highest = [f", highest probability {probs.max():.2f}" if grounding else "" for probs in sample.probs]
     for i, word in enumerate(words):
         print(f"{word}: {masks[i].mean():.1%} of the image{highest[i]}")
-    print(f"{out}: image and masks")
+    print(f"{out}: image with masks; next to it: {', '.join(path.name for path in contents if path != out)}")
     return list(contents)
 
 

@@ -32,26 +32,32 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"diffground {__version__}")
     commands = CommandGroups(parser)
 
-    profile = commands.add_parser("profile", help="compose conf/ into params.yaml")
-    profile.add_argument("name", help="a file of conf/profile: mini, smoke, paper_voc, paper_coco")
+    profile = commands.add_parser("profile", help="choose a profile: write its settings to params.yaml")
+    profile.add_argument("name", help="mini, smoke, paper_voc, paper_coco, or another file of conf/profile")
     profile.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="e.g. grounding.iterations=100, experiment=seen_05"
     )
     profile.set_defaults(run=actions.profile)
 
     _add_new(
-        commands.add_parser("new", help="own categories: write a vocabulary and a profile, and say what a run costs")
+        commands.add_parser(
+            "new", help="own categories: write a vocabulary and a profile, and estimate the time of a run"
+        )
     )
 
-    reproduce = commands.add_parser("reproduce", help="run all stages, then compare with the last commit")
+    reproduce = commands.add_parser(
+        "reproduce", help="run all stages, print scores and links, then compare with the last commit"
+    )
     reproduce.set_defaults(run=actions.reproduce)
 
     add_ground(commands.add_parser("ground", help="generate images and segment words in them"))
     add_segment(commands.add_parser("segment", help="find words in your own images"))
     add_studio(commands.add_parser("studio", help="generate, segment, review and export in a browser"))
-    _add_experiments(commands.add_parser("experiments", help="rows of the paper's tables: list, run or collect them"))
+    _add_experiments(
+        commands.add_parser("experiments", help="list, run or collect the experiments of the paper's tables")
+    )
     compare = commands.add_parser(
-        "compare", help="a table of the scores of several runs, with differences to the first"
+        "compare", help="print the scores of several runs in a table, with differences to the first"
     )
     compare.add_argument(
         "names",
@@ -68,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     recover = commands.add_parser("recover", help="repair DVC's files after it was killed while writing one")
     recover.set_defaults(run=actions.recover)
 
-    doctor = commands.add_parser("doctor", help="check this machine and this clone, and say how to fix what is missing")
+    doctor = commands.add_parser("doctor", help="check this machine and this clone, and say how to fix problems")
     doctor.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     doctor.set_defaults(run=actions.doctor)
 
@@ -85,18 +91,23 @@ def _parser() -> argparse.ArgumentParser:
         "name", choices=tuple(ARTIFACTS), help="; ".join(f"{name}: {what}" for name, what in ARTIFACTS.items())
     )
     fetch.add_argument(
-        "--root", type=Path, metavar="DIR", help="where to: 'data' for data sets, their libraries' caches for weights"
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="folder to write; default: data for data sets, the libraries' caches for weights",
     )
-    fetch.add_argument("--dry-run", action="store_true", help="only list what would be downloaded, and where to")
+    fetch.add_argument("--dry-run", action="store_true", help="only list files, sizes and sources; download nothing")
     fetch.set_defaults(run=actions.fetch)
 
-    released = commands.add_parser("import-released", help="make a model folder of the paper authors' weights")
+    released = commands.add_parser("import-released", help="convert the paper authors' weights to a model folder")
     released.add_argument("file", type=Path, help="the published file, grounding_module.pth")
     read_from = f"model folder to write; `ground --grounding FOLDER` reads it, the stages read {paths.GROUNDING_MODEL}"
     released.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help=read_from)
     released.set_defaults(run=actions.import_released)
 
-    imported = commands.add_parser("import-maskformer", help="make a segmenter of weights of the official MaskFormer")
+    imported = commands.add_parser(
+        "import-maskformer", help="convert weights of the official MaskFormer to a segmenter"
+    )
     imported.add_argument("file", type=Path, metavar="MODEL.pth", help="a checkpoint of the authors' train_net.py")
     read_by = f"model folder to write; the stages read {paths.SEGMENTERS}/TRAINING_SET"
     imported.add_argument("folder", type=Path, metavar="FOLDER", help=read_by)
@@ -129,28 +140,35 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_new(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="writes conf/vocabulary/NAME.yaml and conf/profile/NAME.yaml")
-    listed = "categories, with commas; WORD=LABEL where the detector has another label for it; may be repeated"
+    listed = "may be repeated; WORD=LABEL if the detector has another name for WORD"
     parser.add_argument(
-        "--seen", action="append", default=[], metavar="A,B", help=f"{listed}; the detector labels them"
+        "--seen",
+        action="append",
+        default=[],
+        metavar="A,B",
+        help=f"categories that the detector labels, with commas; {listed}",
     )
-    parser.add_argument("--unseen", action="append", default=[], metavar="C,D", help=f"{listed}; nobody labels them")
+    parser.add_argument(
+        "--unseen", action="append", default=[], metavar="C,D", help=f"categories without labels, with commas; {listed}"
+    )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--from-coco", type=Path, metavar="FILE", help="categories of a COCO annotation file (JSON)")
     source.add_argument("--from-voc", type=Path, metavar="DIR", help="categories of a VOC devkit")
     source.add_argument("--from-list", type=Path, metavar="FILE", help="categories of a text file, one per line")
+    parser.add_argument("--base", default="mini", help="profile whose models and settings are used (default: mini)")
     parser.add_argument(
-        "--base", default="mini", help="profile whose checkpoints and settings are taken (default: mini)"
-    )
-    parser.add_argument(
-        "--pairs", choices=("all", "none"), default="all", help="which categories share a prompt (default: all)"
+        "--pairs",
+        choices=("all", "none"),
+        default="all",
+        help="which pairs of categories share a prompt (default: all)",
     )
     parser.add_argument(
         "--real",
         type=Path,
         metavar="DIR",
-        help="real images with masks to score segmenters on: a VOC devkit, or folders images and masks",
+        help="real images with masks, to score segmenters: a VOC devkit, or a folder with images/ and masks/",
     )
-    parser.add_argument("--no-estimate", action="store_true", help="do not measure what a run costs")
+    parser.add_argument("--no-estimate", action="store_true", help="do not estimate the time of a run")
     parser.add_argument("--on", metavar="DEVICE", help="estimate for another device, from the benchmark table")
     parser.set_defaults(run=actions.new)
 

@@ -26,16 +26,16 @@ def add_ground(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="WORDS",
-        help="words of the prompt; may be repeated. Of several prompts, each uses those that it contains. Default: the "
-        "words of the profile's vocabulary that the prompt names",
+        help="words of the prompt; may be repeated. With several prompts, each prompt uses the words that it contains. "
+        "Default: the words of the profile's vocabulary that the prompt contains",
     )
     parser.add_argument(
         "--word",
         action="append",
         default=[],
         metavar="[WORD=]FILE",
-        help="textual inversion (safetensors) of a new word; WORD if the prompt writes it otherwise than the file; "
-        "may be repeated",
+        help="textual inversion (safetensors) of a new word; give WORD if the file has another name for it; may be "
+        "repeated",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the (first) image's noise; default: %(default)s")
     parser.add_argument(
@@ -52,23 +52,22 @@ def add_ground(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         type=float,
         metavar="SCORE",
-        help="score from which a pixel belongs to a word, 0..1; default: grounding.mask_threshold, for DAAM the one "
-        "that evaluate_grounding chose",
+        help="lowest score of a pixel that belongs to a word, 0..1; default: grounding.mask_threshold, for DAAM the "
+        "threshold that evaluate_grounding chose",
     )
     parser.add_argument(
         "-o",
         "--out",
         type=Path,
-        help="of one image: overlay (PNG), default ground.png. Of several, or a name without an ending: folder, "
-        "default grounded, with image, mask, overlay and meta.json of each",
+        help="for one image: file of the overlay (default ground.png); image and masks are written next to it. For "
+        "several, or if OUT has no ending: folder (default grounded) with image, mask, overlay and meta.json of each",
     )
     parser.add_argument(
         "--batch-size",
         type=int,
         default=8,
         metavar="N",
-        help="images sampled at once where there are several; changes the speed, and the images by floating-point "
-        "error only; default: %(default)s",
+        help="images sampled at once; changes the speed, and the images only by rounding errors; default: %(default)s",
     )
     add_overwrite(parser)
     parser.set_defaults(run=actions.ground)
@@ -79,7 +78,7 @@ def add_segment(parser: argparse.ArgumentParser) -> None:
         "images",
         nargs="+",
         metavar="IMAGE",
-        help="files, folders (with all below, but no hidden files and no links to folders), or quoted patterns",
+        help="files, folders with their subfolders (without hidden files and links to folders), or quoted patterns",
     )
     parser.add_argument(
         "-c",
@@ -106,7 +105,7 @@ def add_segment(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         type=float,
         metavar="SCORE",
-        help="probability from which a pixel belongs to a word, 0..1; default: grounding.mask_threshold",
+        help="lowest probability of a pixel that belongs to a word, 0..1; default: grounding.mask_threshold",
     )
     add_grounding(parser)
     add_overwrite(parser)
@@ -154,5 +153,5 @@ def add_grounding(parser: argparse.ArgumentParser) -> None:
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--overwrite", action="store_true", help="repeat what an earlier run finished with the same settings"
+        "--overwrite", action="store_true", help="repeat images that an earlier run finished with the same settings"
     )

@@ -6,11 +6,13 @@ import os
 import subprocess
 from pathlib import Path
 
+from diffground.cli.links import links
 from diffground.errors import UserError
 from diffground.prompts import GROUPS
 from diffground.report.tables import GROUP_TITLES, ZS3_TITLES, format_cell, score_of
 from diffground.reproduction import paths
 from diffground.reproduction.commands import DVC, check_dvc_is_idle
+from diffground.reproduction.config import load_params
 from diffground.reproduction.metrics import read_metrics
 from diffground.reproduction.overview import COMMITTED_TIMES, begin, read_times, stage_names
 from diffground.reproduction.recovery import recover
@@ -51,8 +53,8 @@ def _summary() -> list[str]:
         lines.append(f"mIoU of the segmenter on real images, %: {_listed(segmenter, ZS3_TITLES)}")
     return [
         *lines,
-        f"report: {paths.TABLES.parent / 'index.html'}; models: {paths.GROUNDING_MODEL}, {paths.SEGMENTERS}",
-        "runs: MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri sqlite:///mlflow.db",
+        f"models: {paths.GROUNDING_MODEL}, {paths.SEGMENTERS}",
+        *links(load_params(paths.PARAMS).tracking),
     ]
 
 

@@ -12,6 +12,8 @@ from tqdm import tqdm
 from diffground.runtime.rank import is_main_process
 
 _LOG_EVERY_S = 30.0
+_SLOW = 0.1
+"""Steps per second below which a line shows seconds per step."""
 _JUDGED_FROM_S = 5.0
 """Time after the first step from which the time left is estimated."""
 
@@ -30,6 +32,7 @@ class Progress:
         """When the first step was done; it takes longer than the others, as it includes all that happens only once."""
         self._bar: tqdm | None = None
         self._silent = not is_main_process()
+        self._logged = initial
 
     def __enter__(self) -> Progress:
         self._start_s = self._logged_s = time.monotonic()
@@ -52,17 +55,18 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif self._done > self._initial:
+        elif self._done > max(self._initial, self._logged):
             self._log()
 
     def _log(self) -> None:
         if self._silent:
             return
-        self._logged_s = time.monotonic()
+        self._logged, self._logged_s = self._done, time.monotonic()
         elapsed_s = max(self._logged_s - self._start_s, 1e-9)
         rate = (self._done - self._initial) / elapsed_s
         spent = tqdm.format_interval(elapsed_s)
-        line = f"{self._description}: {self._done}/{self._total}, {rate:.1f}/s, {spent} spent, {self._left()} left"
+        pace = f"{rate:.1f}/s" if rate >= _SLOW else f"{1 / rate:.0f} s each"
+        line = f"{self._description}: {self._done}/{self._total}, {pace}, {spent} spent, {self._left()} left"
         # not to the log: like the bar, it needs no set-up
         print(line, file=sys.stderr, flush=True)
 

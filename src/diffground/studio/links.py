@@ -12,6 +12,8 @@ _STACK = Path(".prefect/up.json")
 """Written by `python -m flows up`."""
 _DEFAULTS = {"MLflow": "http://127.0.0.1:5000", "Prefect": "http://127.0.0.1:4200"}
 _HEALTH = {"MLflow": "/health", "Prefect": "/api/health"}
+PAGES = {"MLflow": "/#/experiments", "Prefect": "/deployments"}
+"""Name of a server -> the page to open; MLflow 3 opens a page about language models instead."""
 _TIMEOUT_S = 0.5
 
 

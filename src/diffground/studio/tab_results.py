@@ -13,7 +13,7 @@ from PIL import Image
 
 from diffground.errors import UserError
 from diffground.reproduction import paths
-from diffground.studio.links import addresses, answering
+from diffground.studio.links import PAGES, addresses, answering
 from diffground.studio.messages import with_plain_errors
 from diffground.studio.models import Models
 from diffground.studio.pictures import note_html, picture
@@ -95,7 +95,7 @@ def _links(models: Models) -> str:
         lines.append(f'<a href="{REPORT_URL}" target="_blank" rel="noopener">{REPORT}</a>')
     for name, address in known.items():
         if name in answered:
-            lines.append(f'<a href="{escape(address)}" target="_blank" rel="noopener">{name}</a>')
+            lines.append(f'<a href="{escape(address + PAGES[name])}" target="_blank" rel="noopener">{name}</a>')
         else:
-            lines.append(f"{name}: no answer at {escape(address)}")
+            lines.append(f"{name}: no answer at {escape(address)}; python -m flows up starts it")
     return f'<ul class="dg-links">{"".join(f"<li>{line}</li>" for line in lines)}</ul>'

@@ -14,6 +14,7 @@ from diffground.tracking.models import DVC_EXPERIMENT, STAGE
 from diffground.tracking.store import UnavailableError, first_line, open_client, sqlite_path, without_password
 
 _PARENTS = f"tags.`{REPRODUCTION_TAG}` != ''"
+_PARENT = "mlflow.parentRunId"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,18 @@ def find_run(stage: str, tracking: TrackingConfig, *, since_s: float = 0.0) -> L
     """
     found = _search(f"tags.`{STAGE}` = '{stage}' and attributes.start_time >= {int(since_s * 1000)}", tracking)
     return _logged(found[0], tracking) if found else None
+
+
+def find_stage_runs(tracking: TrackingConfig) -> list[LoggedRun]:
+    """The newest run of each stage of the newest reproduction, in the order of their starts; [] without one.
+
+    DVC experiments do not count. Raises: UserError when the store is away.
+    """
+    runs = _search(f"tags.`{STAGE}` != ''", tracking)
+    runs = [run for run in runs if DVC_EXPERIMENT not in run.data.tags and _PARENT in run.data.tags]
+    of_newest = [run for run in runs if run.data.tags[_PARENT] == runs[0].data.tags[_PARENT]]
+    newest = {run.data.tags[STAGE]: run for run in reversed(of_newest)}
+    return [_logged(run, tracking) for run in newest.values()]
 
 
 def find_reproductions(experiments: Sequence[str], tracking: TrackingConfig) -> dict[str, LoggedRun]:

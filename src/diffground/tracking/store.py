@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +22,7 @@ _SETTINGS = {
 }
 _SQLITE_TIMEOUT_S = 2.0
 _WRONG_SCHEMA = "out-of-date database schema"  # of mlflow.store.db.utils, which has no error code of its own
+_PASSWORD = re.compile(r"//[^/\s]+@")
 _STORES_WITHOUT_SCHEME = ("", "databricks", "databricks-uc")
 
 
@@ -96,5 +98,6 @@ def without_password(uri: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
+    """Of its message, without the passwords of the addresses in it."""
+    lines = _PASSWORD.sub("//", str(error)).strip().splitlines()
     return lines[0][:160] if lines else type(error).__name__

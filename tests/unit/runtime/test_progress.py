@@ -22,7 +22,7 @@ def test_the_time_left_is_not_estimated_from_the_first_step(clock, capsys) -> No
     with Progress(1200, description="train") as progress:
         clock.now_s += 33  # loading, and the first step
         progress.advance()
-        assert capsys.readouterr().err == "train: 1/1200, 0.0/s, 00:33 spent, ? left\n"
+        assert capsys.readouterr().err == "train: 1/1200, 33 s each, 00:33 spent, ? left\n"
         for _ in range(20):
             clock.now_s += 2
             progress.advance()
