@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
+
+from diffground.reproduction.commands import environment_of
 
 ROOT = Path(__file__).resolve().parents[1]
 """The repository."""
@@ -17,13 +17,8 @@ MLFLOW_UI = "DIFFGROUND_MLFLOW_UI"
 
 
 def command_environment() -> dict[str, str]:
-    """For git, DVC and the stages: this Python first, and the repository's own code."""
-    return {
-        **os.environ,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])),
-        "PYTHONUNBUFFERED": "1",
-    }
+    """For git, DVC and the stages, see environment_of; their output comes line by line."""
+    return {**environment_of(ROOT), "PYTHONUNBUFFERED": "1"}
 
 
 def prefect_environment(*, api_url: str | None) -> dict[str, str]:
