@@ -37,12 +37,14 @@ def _parser() -> argparse.ArgumentParser:
     profile.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="e.g. grounding.iterations=100, experiment=seen_05"
     )
+
     add_new(commands)
     commands.add_parser("reproduce", actions.reproduce, help="run all stages, then compare with the last commit")
     add_ground(commands)
     add_segment(commands)
     add_studio(commands)
     _add_experiments(commands)
+
     compare = commands.add_parser(
         "compare", actions.compare, help="a table of the scores of several runs, with differences to the first"
     )
@@ -53,14 +55,17 @@ def _parser() -> argparse.ArgumentParser:
         help="'here' (reports/metrics), a record of reports/experiments, a DVC experiment, or an MLflow parent run",
     )
     compare.add_argument("--csv", action="store_true", help="comma-separated values instead of a Markdown table")
+
     commands.add_parser(
         "sync", actions.sync, help="send the runs that were recorded while the MLflow server was unreachable"
     )
     commands.add_parser("recover", actions.recover, help="repair DVC's files after it was killed while writing one")
+
     doctor = commands.add_parser(
         "doctor", actions.doctor, help="check this machine and this clone, and say how to fix what is missing"
     )
     doctor.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
+
     verify = commands.add_parser(
         "verify", actions.verify, help="compare all outputs here with those of the last commit"
     )
@@ -69,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="write this machine to reports/machine.json, to be committed with dvc.lock",
     )
+
     fetch = commands.add_parser(
         "fetch", actions.fetch, help="download what the paper's profiles need; resumes broken downloads"
     )
@@ -79,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         "--root", type=Path, metavar="DIR", help="where to: 'data' for data sets, their libraries' caches for weights"
     )
     fetch.add_argument("--dry-run", action="store_true", help="only list what would be downloaded, and where to")
+
     add_exchange(commands)
     add_export(commands)
     add_quality(commands)
