@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 from diffground.entry_point import run_entry_point
@@ -34,8 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce = commands.add_parser("reproduce", help="run the pipeline, on the server of `up` or without one")
     for option in ("profile", "experiment", "first-stage", "last-stage"):
         reproduce.add_argument(f"--{option}", metavar="NAME")
-    _add_retries(reproduce)
-    reproduce.set_defaults(run=_reproduce)
+    _add_flow(reproduce, "reproduce")
 
     ablate = commands.add_parser("ablate", help="run experiments in parallel and compare them")
     ablate.add_argument("experiments", nargs="*", metavar="NAME", help="files of conf/experiment")
@@ -43,23 +43,25 @@ def _parser() -> argparse.ArgumentParser:
     ablate.add_argument(
         "--matrix", action="append", default=[], metavar="KEY=A,B", help="values to combine with all others"
     )
-    ablate.add_argument("--target", metavar="STAGE", help="last stage of runs without an experiment")
+    ablate.add_argument(
+        "--target", metavar="STAGE", default=argparse.SUPPRESS, help="last stage of runs without an experiment"
+    )
     ablate.add_argument("--num-parallel", type=int, default=1, help="runs at the same time; default: %(default)s")
-    _add_retries(ablate)
-    ablate.set_defaults(run=_ablate)
+    _add_flow(ablate, "ablate")
 
     trainings = commands.add_parser("train-checkpoints", help="the trainings that made models/mini")
     trainings.add_argument("retrain", nargs="*", metavar="STAGE", help="frozen stages to run again")
-    _add_retries(trainings)
-    trainings.set_defaults(run=_train_checkpoints)
+    _add_flow(trainings, "train_checkpoints")
     return parser
 
 
-def _add_retries(parser: argparse.ArgumentParser) -> None:
+def _add_flow(parser: argparse.ArgumentParser, flow: str) -> None:
+    """Let `parser` run the flow, whose parameters have the names of its arguments."""
     parser.add_argument(
         "--retries", type=int, default=2, help="after a lost worker or lack of memory; default: %(default)s"
     )
     parser.add_argument("--retry-delay-s", type=float, default=30.0, help="default: %(default)s")
+    parser.set_defaults(run=_run_flow, flow=flow)
 
 
 def _up(args: argparse.Namespace) -> None:
@@ -67,38 +69,24 @@ def _up(args: argparse.Namespace) -> None:
     up(Ports(prefect=args.port, mlflow=args.mlflow_port))
 
 
-def _reproduce(args: argparse.Namespace) -> None:
-    names = ("profile", "experiment", "first_stage", "last_stage")
-    _run_flow("reproduce", args, **{name: getattr(args, name) for name in names})
-
-
-def _ablate(args: argparse.Namespace) -> None:
+def _matrix(entries: Sequence[str]) -> dict[str, list[str]]:
+    """Raises: UserError for an entry without values, and for a key that is named twice."""
     matrix = {}
-    for entry in args.matrix:
+    for entry in entries:
         key, separator, values = entry.partition("=")
         if not separator:
             raise UserError(f"--matrix must be KEY=A,B, got '{entry}'")
         if key in matrix:
             raise UserError(f"--matrix names {key} twice; give all its values at once: KEY=A,B")
         matrix[key] = values.split(",")
-    target = {"target": args.target} if args.target else {}
-    _run_flow(
-        "ablate",
-        args,
-        profile=args.profile,
-        experiments=args.experiments,
-        matrix=matrix,
-        num_parallel=args.num_parallel,
-        **target,
-    )
+    return matrix
 
 
-def _train_checkpoints(args: argparse.Namespace) -> None:
-    _run_flow("train_checkpoints", args, retrain=args.retrain)
-
-
-def _run_flow(name: str, args: argparse.Namespace, **parameters: object) -> None:
+def _run_flow(args: argparse.Namespace) -> None:
     """Run a flow in this process. Raises: UserError with the message of a run that failed."""
+    parameters = {name: value for name, value in vars(args).items() if name not in ("command", "run", "flow")}
+    if "matrix" in parameters:
+        parameters["matrix"] = _matrix(args.matrix)
     stack = running_stack()
     os.environ.update(prefect_environment(api_url=stack.api_url if stack else None))
     if stack:
@@ -109,9 +97,9 @@ def _run_flow(name: str, args: argparse.Namespace, **parameters: object) -> None
 
     from prefect.exceptions import ParameterTypeError
 
-    chosen = getattr(import_module(f"flows.{name}"), name)
+    chosen = getattr(import_module(f"flows.{args.flow}"), args.flow)
     try:
-        state = chosen(**parameters, retries=args.retries, retry_delay_s=args.retry_delay_s, return_state=True)
+        state = chosen(**parameters, return_state=True)
     except ParameterTypeError as error:
         raise UserError(" ".join(str(error).split())) from None
     if not state.is_completed():

@@ -21,18 +21,14 @@ _DETAILS = ("per_category", "absent", "iterations", "losses")
 
 def stage_page(stage: str, *, outputs: Sequence[Path], since_s: float) -> str:
     """Markdown about the outputs of `stage`. `outputs`: relative to the repository. `since_s`: its start, Unix time."""
-    parts = [f"# {stage}", _tracking_line(stage, since_s=since_s), metrics_table({stage: scores(stage)})]
+    scores = shown(read_metrics(stage)) if paths.metrics_file(stage).is_file() else {}
+    parts = [f"# {stage}", _tracking_line(stage, since_s=since_s), metrics_table({stage: scores})]
     try:
         uri = picture_uri(stage, tuple(outputs))
         parts.append(f"![outputs of {stage}]({uri})" if uri else "")
     except Exception as error:  # must not fail the stage, which is complete
         parts.append(f"No picture: {' '.join(str(error).split())}")
     return "\n\n".join(filter(None, parts))
-
-
-def scores(stage: str) -> dict[str, float]:
-    """The metrics of the stage that a table shows; none where it writes none."""
-    return shown(read_metrics(stage)) if paths.metrics_file(stage).is_file() else {}
 
 
 def shown(metrics: Mapping[str, Any]) -> dict[str, float]:

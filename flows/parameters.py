@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator
 
 from diffground.errors import UserError
 from diffground.reproduction import paths
-from diffground.reproduction.commands import git_file
+from diffground.reproduction.commands import git_file, output_of
 from diffground.reproduction.composition import compose_params
 from diffground.reproduction.config import load_params
 from flows.choices import EXPERIMENTS
 from flows.places import ROOT, command_environment
-from flows.process import Commands
 
 _CONF = ROOT / "conf"
 _SMOKE_MODELS = ROOT / "models/smoke"
@@ -39,10 +38,7 @@ def set_parameters(profile: str | None, experiment: str | None, *, on_line: Call
             f"commit them, or drop them with `git checkout {paths.PARAMS}`"
         )
     command = [sys.executable, "-m", "diffground", "profile", profile, *overrides]
-    said: list[str] = []
-    if Commands().run(command, cwd=ROOT, env=command_environment(), on_line=said.append):
-        raise UserError(said[-1].removeprefix("error: ") if said else f"`{' '.join(command)}` failed")
-    on_line(said[-1])
+    on_line(output_of(command, cwd=ROOT, env=command_environment()))
 
 
 def _recoverable(text: str) -> Iterator[str]:

@@ -102,20 +102,16 @@ class Outcome:
 
     def __init__(self) -> None:
         self._stage_code: int | None = None
-        self._skipped = False
         self.last_error = ""
+        self.skipped = False
+        """Whether DVC had nothing to run."""
 
     def read(self, line: str) -> None:
         if found := _FAILED.match(line):
             self._stage_code = int(found[1])
         elif self._stage_code is None and line.lower().startswith("error: "):
             self.last_error = line.partition(" ")[2]
-        self._skipped = self._skipped or _SKIPPED.match(line) is not None
-
-    @property
-    def skipped(self) -> bool:
-        """Whether DVC had nothing to run."""
-        return self._skipped
+        self.skipped = self.skipped or _SKIPPED.match(line) is not None
 
     def exit_code(self, code: int) -> int:
         """Exit code of the stage if the stage failed; `code` is that of `dvc repro`. 128 + N for signal N.

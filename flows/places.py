@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 from diffground.entry_point import NO_TELEMETRY
+from diffground.reproduction.commands import environment_of
 
 ROOT = Path(__file__).resolve().parents[1]
 """The repository."""
@@ -19,14 +18,8 @@ MLFLOW_UI = "DIFFGROUND_MLFLOW_UI"
 
 
 def command_environment() -> dict[str, str]:
-    """For git, DVC, the stages and servers: this Python first, the repository's own code, no telemetry."""
-    return {
-        **NO_TELEMETRY,
-        **os.environ,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])),
-        "PYTHONUNBUFFERED": "1",
-    }
+    """For git, DVC, the stages and servers, see environment_of; their output comes line by line, without telemetry."""
+    return {**NO_TELEMETRY, **environment_of(ROOT), "PYTHONUNBUFFERED": "1"}
 
 
 def prefect_environment(*, api_url: str | None) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 A stage file is started from the repository root as `python stages/generate.py` and reads
 
-    from _stage import run_stage
+    from _stage import Params, TrackingRun, run_stage
 
     def main(params: Params, run: TrackingRun) -> None:
         device = setup(params.runtime)      # diffground.runtime.device, where torch is used
@@ -46,9 +46,10 @@ def _prepare(runtime: RuntimeConfig) -> None:
     script = getattr(sys.modules["__main__"], "__file__", None)  # None in a worker, which imports the script too
     if script is None or runtime.backend != "local" or runtime.num_workers == 1:
         return
-    imported = sorted(set(imported_names(Path(script), "__main__")))
-    if {"diffground.runtime.backend", "diffground.runtime.workers"} & set(imported):
-        start_fork_server([name for name in imported if name.startswith("diffground.")])
+    imported = set(imported_names(Path(script), "__main__"))
+    if {"diffground.runtime.backend", "diffground.runtime.workers"} & imported:
+        imported |= set(imported_names(Path(__file__), "_stage"))
+        start_fork_server(sorted(name for name in imported if name.startswith("diffground.")))
 
 
 with suppress(UserError):  # run_stage reports what is wrong with params.yaml

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from _stage import run_stage
+from _stage import Params, TrackingRun, run_stage
 
 from diffground.detection.load import load_detector
 from diffground.detection.oracle import count_found, detect_shards, require_labels, unlabelled
 from diffground.reproduction import paths
-from diffground.reproduction.config import Params
-from diffground.reproduction.metrics import flatten, write_metrics
+from diffground.reproduction.metrics import write_metrics
 from diffground.runtime.backend import make_workers
 from diffground.runtime.device import setup
 from diffground.runtime.fingerprint import checkpoint_fingerprint
-from diffground.tracking import TrackingRun
 
 
 def main(params: Params, run: TrackingRun) -> None:
@@ -46,8 +44,7 @@ def main(params: Params, run: TrackingRun) -> None:
             "num_images": sum(counts.num_samples.values()),
             "per_category": counts.per_category,
         }
-    write_metrics("detect", metrics)
-    run.log_results(flatten(metrics, prefix="detect"))
+    run.log_results(write_metrics("detect", metrics))
 
 
 if __name__ == "__main__":

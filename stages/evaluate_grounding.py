@@ -6,7 +6,7 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
-from _stage import run_stage
+from _stage import Params, TrackingRun, run_stage
 
 from diffground.baselines.text2mask import Text2Mask
 from diffground.data.labelled import read_labelled_samples
@@ -26,12 +26,11 @@ from diffground.evaluation.real_images import score_real_images
 from diffground.grounding.prediction import Grounder
 from diffground.prompts import GROUPS
 from diffground.reproduction import paths
-from diffground.reproduction.config import Params
 from diffground.reproduction.metrics import flatten, write_metrics
 from diffground.reproduction.reviews import review_of
 from diffground.runtime.backend import make_workers
 from diffground.runtime.device import setup
-from diffground.tracking import TrackingRun, benchmark_of, grounding_entry
+from diffground.tracking import benchmark_of, grounding_entry
 
 
 def main(params: Params, run: TrackingRun) -> None:
@@ -118,8 +117,7 @@ def main(params: Params, run: TrackingRun) -> None:
     }
     if real is not None:
         metrics["real_images"] = real.metrics()
-    write_metrics("evaluate_grounding", metrics)
-    run.log_results(flatten(metrics, prefix="evaluate_grounding"))
+    run.log_results(write_metrics("evaluate_grounding", metrics))
     run.log_model(
         grounding_entry(paths.GROUNDING_MODEL, params),
         metrics=flatten(metrics["grounding"]),

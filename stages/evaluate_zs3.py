@@ -6,37 +6,25 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from _stage import run_stage
+from _stage import Params, TrackingRun, run_stage
 
 from diffground.data.voc import VocDataset
 from diffground.evaluation.pseudo_labels import score_label_shards
 from diffground.evaluation.zs3 import score_segmenter
 from diffground.reproduction import paths
-from diffground.reproduction.config import Params
 from diffground.reproduction.metrics import flatten, write_metrics
-from diffground.reproduction.reviews import review_of
+from diffground.reproduction.scored_images import scored_images
 from diffground.runtime.device import setup
 from diffground.segmentation.maskformer import MaskFormerSegmenter
-from diffground.segmentation.sources import ShardSource
-from diffground.tracking import TrackingRun, benchmark_of, segmenter_entry
+from diffground.tracking import benchmark_of, segmenter_entry
 
 
 def main(params: Params, run: TrackingRun) -> None:
     device = setup(params.runtime)
     vocabulary = params.vocabulary.load()
-    real = VocDataset(paths.REAL, params.data.val_list, num_categories=len(vocabulary.categories), may_be_empty=True)
-    data = (
-        real
-        if len(real)
-        else ShardSource(
-            paths.SYNTHETIC,
-            part="held_out",
-            review=review_of(paths.SYNTHETIC_REVIEWS, params.profile),
-            categories=vocabulary.categories,
-        )
-    )
+    data, held_out = scored_images(params)
     metrics: dict[str, Any] = {"with_background": {}, "per_category": {}, "absent": {}, "num_images": len(data)}
-    if not len(real):
+    if held_out:
         metrics["on"] = "held-out synthetic images"
         print("evaluate_zs3: there are no real images; scores are on held-out synthetic ones, which is no substitute")
     for name in params.segmenter.training_sets:
@@ -52,8 +40,7 @@ def main(params: Params, run: TrackingRun) -> None:
     if list(paths.PSEUDO.glob("*.tar")):
         weak = VocDataset(paths.REAL, params.data.train_list, num_categories=len(vocabulary.categories))
         metrics["text2mask_labels"] = score_label_shards(paths.PSEUDO, weak, vocabulary=vocabulary).metrics()
-    write_metrics("evaluate_zs3", metrics)
-    run.log_results(flatten(metrics, prefix="evaluate_zs3"))
+    run.log_results(write_metrics("evaluate_zs3", metrics))
     for name in params.segmenter.training_sets:
         run.log_model(
             segmenter_entry(paths.SEGMENTERS / name, params),

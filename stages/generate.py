@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 
-from _stage import run_stage
+from _stage import Params, TrackingRun, run_stage
 
 from diffground.diffusion.generate import generate_shards
 from diffground.diffusion.load import load_generator
 from diffground.prompts import PromptFile
 from diffground.reproduction import paths
-from diffground.reproduction.config import Params
 from diffground.runtime.backend import make_workers
 from diffground.runtime.device import setup
-from diffground.tracking import TrackingRun
 
 
 def main(params: Params, run: TrackingRun) -> None:

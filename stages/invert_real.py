@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from _stage import run_stage
+from _stage import Params, TrackingRun, run_stage
 
 from diffground.data.voc import VocDataset
 from diffground.diffusion.load import load_generator
 from diffground.grounding.real_images import real_shards
 from diffground.reproduction import paths
-from diffground.reproduction.config import Params
-from diffground.reproduction.metrics import flatten, write_metrics
+from diffground.reproduction.metrics import write_metrics
 from diffground.runtime.backend import make_workers
 from diffground.runtime.device import setup
-from diffground.tracking import TrackingRun
 
 
 def main(params: Params, run: TrackingRun) -> None:
@@ -49,8 +47,7 @@ def main(params: Params, run: TrackingRun) -> None:
                 workers=workers,
             )
             metrics[name] = summary.metrics()
-    write_metrics("invert_real", metrics)
-    run.log_results(flatten(metrics, prefix="invert_real"))
+    run.log_results(write_metrics("invert_real", metrics))
 
 
 if __name__ == "__main__":

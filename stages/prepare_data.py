@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from _stage import run_stage
+from _stage import Params, TrackingRun, run_stage
 
 from diffground.data.folder import prepare_folder
 from diffground.data.masks import binary_label_of
@@ -14,8 +14,6 @@ from diffground.data.real import prepare_coco, prepare_voc
 from diffground.data.stickers.dataset import compose_dataset
 from diffground.data.voc import write_empty_voc
 from diffground.reproduction import paths
-from diffground.reproduction.config import Params
-from diffground.tracking import TrackingRun
 
 
 def main(params: Params, run: TrackingRun) -> None:

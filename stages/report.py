@@ -6,10 +6,9 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from _stage import run_stage
+from _stage import Params, TrackingRun, run_stage
 
 from diffground.data.shards import read_samples
-from diffground.data.voc import VocDataset
 from diffground.report.benchmarks import benchmark_sections
 from diffground.report.cards import (
     first_cards,
@@ -27,13 +26,10 @@ from diffground.report.pictures import readme_rows, scored_rows, synthetic_rows,
 from diffground.report.tables import TRAINING_TITLES
 from diffground.report.write import notes_of, result_tables, write_charts, write_tables
 from diffground.reproduction import paths
-from diffground.reproduction.config import Params
 from diffground.reproduction.metrics import flatten, read_metrics
-from diffground.reproduction.reviews import review_of
+from diffground.reproduction.scored_images import scored_images
 from diffground.runtime.device import setup
 from diffground.segmentation.maskformer import MaskFormerSegmenter
-from diffground.segmentation.sources import ShardSource
-from diffground.tracking import TrackingRun
 
 PAGE = Path("reports/index.html")
 
@@ -57,18 +53,7 @@ def main(params: Params, run: TrackingRun) -> None:
         for name in params.segmenter.training_sets
     }
     categories = params.vocabulary.load().categories
-    real = VocDataset(paths.REAL, params.data.val_list, num_categories=len(categories), may_be_empty=True)
-    held_out = not len(real)
-    scored = (
-        ShardSource(
-            paths.SYNTHETIC,
-            part="held_out",
-            review=review_of(paths.SYNTHETIC_REVIEWS, params.profile),
-            categories=categories,
-        )
-        if held_out
-        else real
-    )
+    scored, held_out = scored_images(params)
     draw_gallery(paths.FIGURES / "real.png", scored_rows(scored, segmenters, num_columns=8, held_out=held_out))
     named, first = next(iter(segmenters.items()))
     group, truth = hardest_group(synthetic()), truth_title(held_out=held_out)

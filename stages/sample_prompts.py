@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from _stage import run_stage
+from _stage import Params, TrackingRun, run_stage
 
 from diffground.contexts.bank import write_bank
 from diffground.data.voc import VocDataset, coappearing_labels
-from diffground.prompts import (
-    GROUPS,
-    sample_synthesis_prompts,
-    sample_test_prompts,
-    sample_training_prompts,
-    write_prompts,
-)
+from diffground.prompts import GROUPS, write_prompts
 from diffground.reproduction import paths
-from diffground.reproduction.config import Params
-from diffground.reproduction.metrics import flatten, write_metrics
-from diffground.tracking import TrackingRun
+from diffground.reproduction.metrics import write_metrics
+from diffground.reproduction.prompt_sets import sample_prompt_sets
 from diffground.vocabulary import PAPER_NUM_PAIRS, is_built_in
 
 
@@ -37,19 +30,7 @@ def main(params: Params, run: TrackingRun) -> None:
             f"sample_prompts: {len(vocabulary.pairs)} pairs of categories share an image of list '{image_list}' "
             f"(paper, all {len(vocabulary.categories)} categories: {paper_num_pairs or 'not counted'})"
         )
-    sets = {
-        "train": sample_training_prompts(vocabulary, num_one=p.num_train_one, num_two=p.num_train_two, seed=p.seed),
-        "test": sample_test_prompts(
-            vocabulary,
-            per_category=p.test_per_category,
-            per_pair=p.test_per_pair,
-            min_per_group=p.test_min_per_group,
-            seed=p.seed,
-        ),
-        "synthesis": sample_synthesis_prompts(
-            vocabulary, per_category=p.synthesis_per_category, per_pair=p.synthesis_per_pair, seed=p.seed
-        ),
-    }
+    sets = sample_prompt_sets(p, vocabulary)
     bank, contexts = None, dict[str, Any]()
     if p.contexts:
         # imported late: torch takes seconds
@@ -74,8 +55,7 @@ def main(params: Params, run: TrackingRun) -> None:
         metrics[name] = {"num_prompts": {group: groups[group] for group in GROUPS}}
     by_source = dict(Counter(record.source for record in sets["synthesis"]))
     metrics["synthesis"] |= {"num_prompts_by_source": by_source, **contexts}
-    write_metrics("sample_prompts", metrics)
-    run.log_results(flatten(metrics, prefix="sample_prompts"))
+    run.log_results(write_metrics("sample_prompts", metrics))
 
 
 if __name__ == "__main__":

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from _stage import run_stage
+from _stage import Params, TrackingRun, run_stage
 
 from diffground.diffusion.load import load_generator
 from diffground.grounding.prediction import Grounder
 from diffground.grounding.synthesize import synthesize_shards
 from diffground.prompts import PromptFile
 from diffground.reproduction import paths
-from diffground.reproduction.config import Params
 from diffground.runtime.backend import make_workers
 from diffground.runtime.device import setup
 from diffground.runtime.fingerprint import checkpoint_fingerprint
-from diffground.tracking import TrackingRun
 
 
 def main(params: Params, run: TrackingRun) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _stage import run_stage
+from _stage import Params, TrackingRun, run_stage
 
 from diffground.baselines.dense_crf import DenseCrf
 from diffground.baselines.pseudo_labels import LabelRule, calibrate_threshold, plan_weak_images, pseudo_label_shards
@@ -11,11 +11,9 @@ from diffground.data.labelled import read_labelled_samples
 from diffground.data.voc import VocDataset
 from diffground.diffusion.load import load_generator
 from diffground.reproduction import paths
-from diffground.reproduction.config import Params
-from diffground.reproduction.metrics import flatten, write_metrics
+from diffground.reproduction.metrics import write_metrics
 from diffground.runtime.backend import make_workers
 from diffground.runtime.device import setup
-from diffground.tracking import TrackingRun
 
 
 def main(params: Params, run: TrackingRun) -> None:
@@ -72,8 +70,7 @@ def main(params: Params, run: TrackingRun) -> None:
         **images.counts(),
         "threshold": threshold if images.images else None,
     }
-    write_metrics("text2mask", metrics)
-    run.log_results(flatten(metrics, prefix="text2mask"))
+    run.log_results(write_metrics("text2mask", metrics))
 
 
 if __name__ == "__main__":

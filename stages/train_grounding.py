@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from _stage import run_stage
+from _stage import Params, TrackingRun, run_stage
 
 from diffground.diffusion.load import load_generator
 from diffground.grounding.card import grounding_card
 from diffground.grounding.checkpoint import save_grounding
 from diffground.grounding.fit import fit_grounding
 from diffground.reproduction import paths
-from diffground.reproduction.config import Params
-from diffground.reproduction.metrics import flatten, write_metrics
+from diffground.reproduction.metrics import write_metrics
 from diffground.runtime.device import setup
 from diffground.runtime.processes import num_training_processes
 from diffground.runtime.rank import is_main_process
-from diffground.tracking import TrackingRun, grounding_entry
+from diffground.tracking import grounding_entry
 from diffground.training.resume import Unfinished, training_fingerprint
 
 
@@ -53,8 +52,7 @@ def main(params: Params, run: TrackingRun) -> None:
     card = grounding_card(fitted.metrics(), config=params.grounding, checkpoint=p.checkpoint, vocabulary=vocabulary)
     save_grounding(paths.GROUNDING_MODEL, fitted.module, fitted.spec, card=card)
     run.log_model(grounding_entry(paths.GROUNDING_MODEL, params))
-    write_metrics("train_grounding", metrics)
-    run.log_results(flatten(metrics, prefix="train_grounding"))
+    run.log_results(write_metrics("train_grounding", metrics))
 
 
 def processes(params: Params) -> int:

@@ -7,20 +7,19 @@ from functools import partial
 from shutil import rmtree
 from typing import Any
 
-from _stage import run_stage
+from _stage import Params, TrackingRun, run_stage
 
 from diffground.data.review import REJECTED
 from diffground.data.voc import VocDataset
 from diffground.reproduction import paths
-from diffground.reproduction.config import Params
-from diffground.reproduction.metrics import flatten, write_metrics
+from diffground.reproduction.metrics import write_metrics
 from diffground.reproduction.reviews import review_of
 from diffground.runtime.device import setup
 from diffground.runtime.processes import num_training_processes
 from diffground.runtime.rank import is_main_process, is_one_of_several
 from diffground.runtime.workers import Workers
 from diffground.segmentation.protocol2 import SegmenterTraining, needs_real_images
-from diffground.tracking import TrackingRun, segmenter_entry
+from diffground.tracking import segmenter_entry
 from diffground.training.resume import training_fingerprint
 
 
@@ -80,8 +79,7 @@ def main(params: Params, run: TrackingRun) -> None:
             run.log_model(segmenter_entry(paths.SEGMENTERS / name, params))
             metrics[name] = {"num_images": num_images, "final_loss": curve.losses[-1], "loss": asdict(curve)}
     if is_main_process():
-        write_metrics("train_maskformer", metrics)
-        run.log_results(flatten(metrics, prefix="train_maskformer"))
+        run.log_results(write_metrics("train_maskformer", metrics))
 
 
 def processes(params: Params) -> int:

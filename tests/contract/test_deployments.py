@@ -1,5 +1,6 @@
 """prefect.yaml, the flows and what the UI's form offers agree."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ pytest.importorskip("prefect")
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 
+from flows.__main__ import _parser
 from flows.choices import EXPERIMENTS, PIPELINE, PROFILES
 from flows.stack import POOLS
 
@@ -74,3 +76,15 @@ def test_only_flows_imports_prefect():
         if re.search(r"^\s*(import|from) prefect\b", path.read_text(), re.MULTILINE)
     ]
     assert importing == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [["reproduce"], ["ablate", "--profile", "smoke", "--target", "detect"], ["train-checkpoints"]]
+)
+def test_the_arguments_of_a_command_are_parameters_of_its_flow(arguments, monkeypatch):
+    given = vars(_parser().parse_args(arguments))
+    flow = flow_of({"entrypoint": f"flows/{given['flow']}.py:{given['flow']}"}, monkeypatch)
+    parameters = inspect.signature(flow.fn).parameters
+    assert set(given) - {"command", "run", "flow"} <= set(parameters)
+    required = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
+    assert required <= set(given)

@@ -25,7 +25,7 @@ from diffground.grounding.fit import FittedGrounding, fit_grounding
 from diffground.grounding.prediction import Grounder
 from diffground.grounding.synthesize import synthesize_shards
 from diffground.prompts import PromptRecord
-from diffground.reproduction.composition import compose_params, write_params
+from diffground.reproduction.composition import compose_params
 from diffground.reproduction.config import Params, load_params
 from diffground.segmentation.maskformer import MaskFormerSegmenter
 from diffground.segmentation.protocol2 import fit_segmenter
@@ -64,7 +64,7 @@ class MethodRun:
 def paper_params(folder: Path, *overrides: str) -> Params:
     """Profile paper_voc with one step of everything, then `overrides`."""
     text = compose_params("paper_voc", conf=Path(__file__).parents[2] / "conf", overrides=[*ONE_STEP, *overrides])
-    write_params(text, folder / "params.yaml")
+    (folder / "params.yaml").write_text(text)
     return load_params(folder / "params.yaml")
 
 

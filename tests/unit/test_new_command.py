@@ -12,6 +12,7 @@ from diffground.cli.main import main
 from diffground.errors import UserError
 from diffground.reproduction.composition import compose_params
 from diffground.reproduction.config import load_params
+from diffground.reproduction.prompt_sets import sample_prompt_sets
 
 ROOT = Path(__file__).parents[2]
 SNACKS = ("new", "snacks", "--seen", "dog,cat,person", "--unseen", "pizza,unicorn,rocket", "--no-estimate")
@@ -150,9 +151,7 @@ def test_a_second_run_keeps_what_was_edited(clone, capsys):
 def test_the_estimate_counts_every_pass(clone):
     assert run(*SNACKS) == 0
     params = composed("snacks")
-    from diffground.cli.new import prompts_of
-
-    prompts = prompts_of(params)
+    prompts = sample_prompt_sets(params.prompts, params.vocabulary.load())
     costs = {cost.stage: cost for cost in estimate(params, prompts, Rates("cpu", 0.01, 0.02, 0.1, 0.2))}
     # six steps, of which four have guidance: ten passes; for two words three passes at each of three timesteps
     two = sum(len(record.categories) == 2 for record in prompts["synthesis"])

@@ -5,17 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from diffground.atomic import write_atomically
 from diffground.errors import UserError
 from diffground.interface.model_choice import grounding_folder
 from diffground.reproduction import paths
 from diffground.reproduction.fetch import plan_fetch
 from diffground.runtime.openmp import wait_briefly
 
+if TYPE_CHECKING:
+    from diffground.reproduction.catalogue import Experiment
+
 
 def profile(args: argparse.Namespace) -> None:
     from diffground.reproduction.choice import choose, keep_edited
-    from diffground.reproduction.composition import compose_params, write_params
+    from diffground.reproduction.composition import compose_params
 
     text = compose_params(args.name, conf=Path("conf"), overrides=args.overrides)
     if args.name == "smoke":
@@ -23,7 +28,7 @@ def profile(args: argparse.Namespace) -> None:
 
         build_components(Path("models/smoke"))
     notices = [keep_edited(paths.PARAMS, conf=Path("conf"), replaced_by=text)]
-    write_params(text, paths.PARAMS)
+    write_atomically(paths.PARAMS, text)
     notices.append(choose(args.name, args.overrides, composed=text, root=Path()))
     for notice in filter(None, notices):
         print(notice, file=sys.stderr)
@@ -110,31 +115,30 @@ def list_experiments(args: argparse.Namespace) -> None:
 
 def run_experiments(args: argparse.Namespace) -> None:
     from diffground.experiments.run import run_experiments
-    from diffground.reproduction.catalogue import read_catalogue, repeat, select
 
-    profile = _profile_of(args)
-    chosen = repeat(select(read_catalogue(), args.globs, profile=profile), args.seeds)
+    chosen, profile = _chosen_experiments(args)
     run_experiments(chosen, profile=profile, root=Path())
 
 
 def collect_experiments(args: argparse.Namespace) -> None:
     from diffground.experiments.collect import collect_experiments
-    from diffground.reproduction.catalogue import read_catalogue, repeat, select
 
-    profile = _profile_of(args)
-    chosen = repeat(select(read_catalogue(), args.globs, profile=profile), args.seeds)
+    chosen, profile = _chosen_experiments(args)
     written = collect_experiments(chosen, profile=profile, root=Path())
     for name, path in written.items():
         print(f"{name}: {path or 'not run'}")
 
 
-def _profile_of(args: argparse.Namespace) -> str:
+def _chosen_experiments(args: argparse.Namespace) -> tuple[list[Experiment], str]:
+    """With their repetitions; and the profile."""
+    from diffground.reproduction.catalogue import read_catalogue, repeat, select
     from diffground.reproduction.composition import require_known
     from diffground.reproduction.config import load_params
 
     if args.profile:
         require_known(args.profile, conf=Path("conf"))
-    return args.profile or load_params(paths.PARAMS).profile
+    profile = args.profile or load_params(paths.PARAMS).profile
+    return repeat(select(read_catalogue(), args.globs, profile=profile), args.seeds), profile
 
 
 def compare(args: argparse.Namespace) -> None:

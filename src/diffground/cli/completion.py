@@ -13,8 +13,6 @@ SHELLS = ("bash", "zsh", "tcsh")
 
 def add_completion(commands: CommandGroups, parser: argparse.ArgumentParser) -> None:
     """Add the command, which describes `parser`."""
-    command = commands.add_parser("completion", help="print a script that completes commands and options in a shell")
-    command.add_argument("shell", choices=SHELLS, help="the shell that reads it")
 
     def completion(args: argparse.Namespace) -> None:
         import shtab
@@ -22,7 +20,10 @@ def add_completion(commands: CommandGroups, parser: argparse.ArgumentParser) -> 
         _complete_files(parser, shtab.FILE)
         print(shtab.complete(parser, shell=args.shell))
 
-    command.set_defaults(run=completion)
+    command = commands.add_parser(
+        "completion", completion, help="print a script that completes commands and options in a shell"
+    )
+    command.add_argument("shell", choices=SHELLS, help="the shell that reads it")
 
 
 def _complete_files(parser: argparse.ArgumentParser, files: dict[str, Any]) -> None:

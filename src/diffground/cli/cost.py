@@ -186,25 +186,13 @@ def _train_grounding(params: Params, generator: Generator, steps: int, device: t
     )
 
 
-class _Blank:
-    """Empty images."""
-
-    def __init__(self, num: int, size: int) -> None:
-        self._num, self._size = num, size
-
-    def __len__(self) -> int:
-        return self._num
-
-    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        label = np.zeros((self._size, self._size), dtype=np.uint8)
-        label[: self._size // 2] = 1
-        return np.zeros((self._size, self._size, 3), dtype=np.uint8), label
-
-
 def _train_segmenter(params: Params, vocabulary: Vocabulary, steps: int, device: torch.device) -> None:
-    p = params.segmenter
+    """Train a new one on empty images."""
+    p, size = params.segmenter, params.generator.image_size
+    label = np.zeros((size, size), dtype=np.uint8)
+    label[: size // 2] = 1
     fit_segmenter(
-        _Blank(p.batch_size, params.generator.image_size),
+        [(np.zeros((size, size, 3), dtype=np.uint8), label)] * p.batch_size,
         categories=vocabulary.categories,
         config=replace(p, iterations=steps),
         device=device,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from diffground.reproduction import paths
 from diffground.runtime.fingerprint import is_hub_id
 
 _RESTORE = "run `git checkout -- models`, or `diffground profile smoke` for the folders of models/smoke"
-_COMMITTED = "dvc.lock"
 
 
 def repository() -> Iterator[Finding]:
@@ -54,9 +52,8 @@ def _git() -> Iterator[Finding]:
 
 
 def _dvc() -> Iterator[Finding]:
-    import yaml
-
-    from diffground.reproduction.commands import DVC_TEMPORARY, check_dvc_is_idle
+    from diffground.reproduction.commands import check_dvc_is_idle
+    from diffground.reproduction.recovery import LOCK, RWLOCK, is_json, is_whole
 
     if not Path(".dvc").is_dir():
         yield Finding("fail", "dvc", "no folder .dvc", "run `git checkout -- .dvc`")
@@ -66,19 +63,13 @@ def _dvc() -> Iterator[Finding]:
     except UserError as error:
         yield Finding("warn", "dvc", str(error))
         return
-    text, rwlock = _text(Path(_COMMITTED)), DVC_TEMPORARY / "rwlock"
-    try:
-        is_whole = not text or (isinstance(yaml.safe_load(text), dict) and text.endswith("\n"))
-    except yaml.YAMLError:
-        is_whole = False
-    try:
-        json.loads(_text(rwlock) or "{}" if rwlock.is_file() else "{}")
-    except ValueError:
-        yield Finding("fail", "dvc lock", f"{rwlock} is damaged", "run `diffground recover`")
-    if is_whole:
-        yield Finding("ok", "dvc", f"idle, {_COMMITTED} is {'whole' if text else 'not there yet'}")
+    text = _text(LOCK)
+    if RWLOCK.is_file() and not is_json(RWLOCK):
+        yield Finding("fail", "dvc lock", f"{RWLOCK} is damaged", "run `diffground recover`")
+    if text and not is_whole(text):
+        yield Finding("fail", "dvc", f"{LOCK} is damaged", "run `diffground recover`")
     else:
-        yield Finding("fail", "dvc", f"{_COMMITTED} is damaged", "run `diffground recover`")
+        yield Finding("ok", "dvc", f"idle, {LOCK} is {'whole' if text else 'not there yet'}")
 
 
 def weights() -> Iterator[Finding]:

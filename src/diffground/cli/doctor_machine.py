@@ -108,12 +108,10 @@ def devices() -> Iterator[Finding]:
 
 
 def memory() -> Iterator[Finding]:
-    info = Path("/proc/meminfo")
-    if not info.is_file():
-        yield Finding("warn", "memory", "not known on this system")
-        return
-    fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
-    total, free = (int(fields[name].split()[0]) * 1024 / _GIB for name in ("MemTotal", "MemAvailable"))
+    import psutil
+
+    whole = psutil.virtual_memory()
+    total, free = whole.total / _GIB, whole.available / _GIB
     limit = Path("/sys/fs/cgroup/memory.max")  # of a container
     text = limit.read_text().strip() if limit.is_file() else ""
     limited = f", this container may use {int(text) / _GIB:.1f} GiB" if text.isdigit() else ""
@@ -138,15 +136,13 @@ def disk() -> Iterator[Finding]:
 
 def ports() -> Iterator[Finding]:
     for port, (what, fix) in _PORTS.items():
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError as error:
-                reason = error.strerror or str(error)
-                yield Finding("warn", f"port {port}", f"{reason}; {what} may run already", fix)
-            else:
-                yield Finding("ok", f"port {port}", f"free for {what}")
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            yield Finding("warn", f"port {port}", f"{reason}; {what} may run already", fix)
+        else:
+            yield Finding("ok", f"port {port}", f"free for {what}")
 
 
 def _runtime_setting(name: str) -> object:

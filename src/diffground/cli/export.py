@@ -14,6 +14,7 @@ def add_export(commands: CommandGroups) -> None:
     """Add the command to the parser."""
     command = commands.add_parser(
         "export",
+        export,
         help="write synthetic images and masks as a data set for other tools; export-onnx and export-maskformer write "
         "weights",
     )
@@ -47,7 +48,6 @@ def add_export(commands: CommandGroups) -> None:
         "--per-category", type=int, metavar="N", help="at most N images whose prompt names the same category"
     )
     command.add_argument("--polygons", action="store_true", help="format coco: polygons instead of run lengths")
-    command.set_defaults(run=export)
 
 
 def export(args: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diffground.cli.image_files import IMAGE_SUFFIXES
 from diffground.errors import UserError
@@ -19,6 +20,9 @@ from diffground.reproduction.config import Params, load_params
 from diffground.reproduction.metrics import read_metrics
 from diffground.runtime.instruction_set import limit_instruction_set
 from diffground.runtime.openmp import wait_briefly
+
+if TYPE_CHECKING:
+    from diffground.grounded import GroundedPipeline
 
 MAX_IMAGES = 1_000_000
 """Per prompt."""
@@ -58,23 +62,26 @@ def run_ground(args: argparse.Namespace, *, grounding: Path, inversions: Sequenc
         for prompt, words in zip(prompts, words_of, strict=True):
             print(f"words: {', '.join(words)}{f' ({prompt})' if len(prompts) > 1 else ''}", flush=True)
     chosen = grounding if args.method == "grounding" else None
-    wait_briefly()
-    if not is_folder:
-        limit_instruction_set(params.runtime.instruction_set)
-        # imported after the checks: torch and diffusers take seconds
-        from diffground.cli.ground import ground
+    sampling = params.generator.sampling
 
-        ground(
-            prompts[0],
-            words_of[0],
-            textual_inversions=inversions,
-            seed=args.seed,
+    def load() -> GroundedPipeline:
+        """Called after the checks: torch and diffusers take seconds."""
+        limit_instruction_set(params.runtime.instruction_set)
+        from diffground.interface.pipeline import load_pipeline
+
+        return load_pipeline(
+            params,
             grounding=chosen,
-            threshold=threshold,
-            out=out,
-            params=params,
+            textual_inversions=inversions,
             allow_other_generator=args.allow_other_generator,
         )
+
+    wait_briefly()
+    if not is_folder:
+        pipeline = load()
+        from diffground.cli.ground import ground
+
+        ground(pipeline, prompts[0], words_of[0], seed=args.seed, sampling=sampling, threshold=threshold, out=out)
         return
     samples = Samples(
         prompts,
@@ -87,18 +94,11 @@ def run_ground(args: argparse.Namespace, *, grounding: Path, inversions: Sequenc
     if any(finished):
         print(f"skipped: {sum(finished)} finished with these settings before; --overwrite repeats them", flush=True)
     if not all(finished):
-        limit_instruction_set(params.runtime.instruction_set)
+        pipeline = load()
         from diffground.cli.ground_many import ground_many
 
         ground_many(
-            samples,
-            finished=finished,
-            textual_inversions=inversions,
-            grounding=chosen,
-            threshold=threshold,
-            params=params,
-            allow_other_generator=args.allow_other_generator,
-            batch_size=args.batch_size,
+            pipeline, samples, finished=finished, sampling=sampling, threshold=threshold, batch_size=args.batch_size
         )
 
 

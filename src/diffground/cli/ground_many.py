@@ -4,42 +4,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
+from diffground.diffusion.sampling import Sampling
 from diffground.errors import UserError, in_one_line
 from diffground.grounded import GroundedPipeline
 from diffground.interface.ground_files import ground_files
-from diffground.interface.pipeline import load_pipeline
 from diffground.interface.results import versions, write_results
 from diffground.interface.samples import Samples
-from diffground.reproduction.config import Params
 from diffground.runtime.progress import Progress
 
 
 def ground_many(
+    pipeline: GroundedPipeline,
     samples: Samples,
     *,
     finished: bytearray,
-    textual_inversions: Sequence[tuple[str | None, Path]],
-    grounding: Path | None,
+    sampling: Sampling,
     threshold: float,
-    params: Params,
-    allow_other_generator: bool,
     batch_size: int,
 ) -> None:
     """Sample what is not `finished`, and write it sample by sample: memory does not grow with their number.
 
-    Arguments as those of cli.ground.ground. Raises: UserError as GroundedPipeline does, and for a folder that cannot
-    be written.
+    threshold: as in cli.ground.ground. Raises: UserError as GroundedPipeline does, and for a folder that cannot be
+    written.
     """
-    pipeline = load_pipeline(
-        params,
-        grounding=grounding,
-        textual_inversions=textual_inversions,
-        allow_other_generator=allow_other_generator,
-    )
     _check_lengths(pipeline, samples.prompts)
     places = {prompt: place for place, prompt in enumerate(samples.prompts)}
     todo = (sample for i, sample in enumerate(samples) if not finished[i])
@@ -50,7 +40,7 @@ def ground_many(
             samples.prompts,
             words=samples.words,
             samples=todo,
-            sampling=params.generator.sampling,
+            sampling=sampling,
             mask_threshold=threshold,
             batch_size=batch_size,
         ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 GROUPS = {
     "use": ("ground", "segment", "studio"),
@@ -67,7 +67,7 @@ EXAMPLES = {
 
 
 class CommandGroups:
-    """The subcommands of a parser. `add_parser` is that of argparse, which cannot list commands in groups."""
+    """The subcommands of a parser. argparse itself cannot list commands in groups."""
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self._parser = parser
@@ -79,16 +79,21 @@ class CommandGroups:
         )
         self._helps: dict[str, str] = {}
 
-    def add_parser(self, name: str, *, help: str) -> argparse.ArgumentParser:
+    def add_parser(
+        self, name: str, run: Callable[[argparse.Namespace], None] | None, *, help: str
+    ) -> argparse.ArgumentParser:
+        """As argparse's. run: performs the command; None: its own subcommands say what does."""
         self._helps[name] = help
         examples = EXAMPLES.get(name, ())
-        return self._commands.add_parser(
+        parser = self._commands.add_parser(
             name,
             help=help,  # shell completion shows it
             description=f"{help[0].upper()}{help[1:]}.",
             epilog="\n  ".join([f"example{'s' if len(examples) > 1 else ''}:", *examples]) if examples else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        parser.set_defaults(run=run)
+        return parser
 
     def finish(self) -> None:
         """List the commands in the help of the parser. Called after the last add_parser."""

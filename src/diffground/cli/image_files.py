@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from diffground.errors import UserError
+from diffground.interface.results import read_record
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """What a search in a folder takes for an image, in lower case. A file that is named itself may have any suffix."""
@@ -115,10 +115,7 @@ def _owner(record: Path) -> str | None:
     """The image that a record is of, as relative_to gives it; '' for a file of another kind, None where none is."""
     if not os.path.lexists(record):
         return None
-    try:
-        owner = json.loads(record.read_text(encoding="utf-8")).get("image")
-    except (OSError, ValueError, AttributeError):
-        return ""
+    owner = read_record(record).get("image")
     return owner if isinstance(owner, str) else ""
 
 

@@ -13,19 +13,13 @@ import yaml
 
 from diffground.atomic import write_atomically
 from diffground.errors import UserError
-from diffground.prompts import (
-    PromptRecord,
-    sample_synthesis_prompts,
-    sample_test_prompts,
-    sample_training_prompts,
-)
+from diffground.prompts import PromptRecord
 from diffground.reproduction.composition import compose_params, require_known
 from diffground.reproduction.config import DetectorConfig, Params
 from diffground.reproduction.params import build_params
+from diffground.reproduction.prompt_sets import sample_prompt_sets
 from diffground.vocabulary import Vocabulary, closest, load_vocabulary
 
-VOCABULARIES = Path("conf/vocabulary")
-PROFILES = Path("conf/profile")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -99,7 +93,8 @@ def write_new(
         for path in (vocabulary_file, profile_file):
             path.unlink(missing_ok=True)
         raise
-    return NewProfile(vocabulary_file, profile_file, params, prompts_of(params), tuple(notes))
+    prompts = sample_prompt_sets(params.prompts, params.vocabulary.load())
+    return NewProfile(vocabulary_file, profile_file, params, prompts, tuple(notes))
 
 
 def detector_labels(detector: DetectorConfig) -> tuple[str, ...] | None:
@@ -117,24 +112,6 @@ def detector_labels(detector: DetectorConfig) -> tuple[str, ...] | None:
         except (ValueError, KeyError):
             return None
     return None
-
-
-def prompts_of(params: Params) -> dict[str, list[PromptRecord]]:
-    """The prompt records that stage sample_prompts would write, without contexts."""
-    p, vocabulary = params.prompts, params.vocabulary.load()
-    return {
-        "train": sample_training_prompts(vocabulary, num_one=p.num_train_one, num_two=p.num_train_two, seed=p.seed),
-        "test": sample_test_prompts(
-            vocabulary,
-            per_category=p.test_per_category,
-            per_pair=p.test_per_pair,
-            min_per_group=p.test_min_per_group,
-            seed=p.seed,
-        ),
-        "synthesis": sample_synthesis_prompts(
-            vocabulary, per_category=p.synthesis_per_category, per_pair=p.synthesis_per_pair, seed=p.seed
-        ),
-    }
 
 
 def _entries(wishes: Sequence[Wish], known: tuple[str, ...] | None) -> tuple[list[dict[str, Any]], list[str]]:
@@ -192,7 +169,8 @@ def _word_notes(vocabulary: Vocabulary, params: Params) -> list[str]:
 
     tokenizer = CLIPTokenizer.from_pretrained(str(folder))
     notes = []
-    lengths = {w: len(tokenizer(w, add_special_tokens=False).input_ids) for w in _words(vocabulary)}
+    words = [word for category in vocabulary.used for word in vocabulary.words[category]]
+    lengths = {word: len(tokenizer(word, add_special_tokens=False).input_ids) for word in words}
     longest = sum(sorted(lengths.values())[-2:]) + 8  # template, articles, "and", start and end
     if longest > tokenizer.model_max_length:
         word = max(lengths, key=lambda word: lengths[word])
@@ -205,10 +183,6 @@ def _word_notes(vocabulary: Vocabulary, params: Params) -> list[str]:
         if length > max(len(parts), sum(map(len, parts)) / 3):
             notes.append(f"{word}: the generator's tokenizer breaks it into {length} pieces, so it may not know it")
     return notes
-
-
-def _words(vocabulary: Vocabulary) -> list[str]:
-    return [word for category in vocabulary.used for word in vocabulary.words[category]]
 
 
 def _settings(base: Params, vocabulary: Vocabulary, file: Path, real: Path | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def add_quality(commands: CommandGroups) -> None:
     """Add the command to the parser."""
     command = commands.add_parser(
-        "quality", help="list the quality of synthetic images per category, and what a limit would leave out"
+        "quality", quality, help="list the quality of synthetic images per category, and what a limit would leave out"
     )
     command.add_argument(
         "shards",
@@ -30,7 +30,6 @@ def add_quality(commands: CommandGroups) -> None:
     )
     command.add_argument("--min-quality", type=float, default=0.9, metavar="Q", help="limit, 0..1 (default: 0.9)")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    command.set_defaults(run=quality)
 
 
 def quality(args: argparse.Namespace) -> None:

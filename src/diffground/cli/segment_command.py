@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from diffground import __version__
 from diffground.cli.segment import Finder, segment
 from diffground.errors import UserError
@@ -25,8 +27,7 @@ from diffground.vocabulary import closest, load_vocabulary, photograph_of
 def run_segment(args: argparse.Namespace, *, grounding: Path) -> bool:
     """Returns: whether all images could be read. Raises: UserError for arguments that do not fit."""
     check_asked(args.category)
-    plan = _with_segmenter(args) if args.segmenter else _with_grounding(args, grounding)
-    words, settings, load_finder = plan
+    words, settings, load_finder = _with_segmenter(args) if args.segmenter else _with_grounding(args, grounding)
     return segment(
         args.images, words=words, settings=settings, out=args.out, overwrite=args.overwrite, load_finder=load_finder
     )
@@ -64,16 +65,15 @@ def _with_grounding(args: argparse.Namespace, grounding: Path) -> _Plan:
     def load_finder() -> Finder:
         wait_briefly()
         limit_instruction_set(params.runtime.instruction_set)
-        from diffground.cli.finders import grounding_finder
+        from diffground.interface.pipeline import load_pipeline
 
-        return grounding_finder(
-            args.category,
-            prompt=args.prompt,
-            threshold=threshold,
-            grounding=grounding,
-            params=params,
-            allow_other_generator=args.allow_other_generator,
-        )
+        pipeline = load_pipeline(params, grounding=grounding, allow_other_generator=args.allow_other_generator)
+
+        def find(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            sample = pipeline.segment(image, words=args.category, prompt=args.prompt, mask_threshold=threshold)
+            return sample.masks, sample.probs
+
+        return find
 
     return args.category, settings, load_finder
 
@@ -103,9 +103,18 @@ def _with_segmenter(args: argparse.Namespace) -> _Plan:
         wait_briefly()
         if runtime:
             limit_instruction_set(runtime.instruction_set)
-        from diffground.cli.finders import segmenter_finder
+        from diffground.runtime.device import setup
+        from diffground.segmentation.pipeline import load_segmenter
 
-        return segmenter_finder(args.segmenter, chosen, runtime=runtime)
+        # without params.yaml, a GPU is used where there is one
+        segmenter = load_segmenter(args.segmenter, device=str(setup(runtime)) if runtime else "auto")
+        labels = [1 + segmenter.categories.index(category) for category in chosen]
+
+        def find(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            [result] = segmenter.predict([image])
+            return np.stack([result.labels == label for label in labels]), result.scores[labels]
+
+        return find
 
     return chosen, settings, load_finder
 

@@ -59,9 +59,10 @@ def read_bank(path: Path, vocabulary: Vocabulary) -> ContextBank:
         raise UserError(f"{path}: cannot be read as YAML: {in_one_line(error, limit=None)}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: must map categories to lists of contexts, got {type(content).__name__}")
-    contexts = {}
+    contexts, known = {}, (ANY, *known_categories())
     for category, entries in content.items():
-        _check_key(path, category)
+        if category not in known:
+            raise UserError(f"{path}: '{category}' is no category; closest: {closest(str(category), known)}")
         if not isinstance(entries, list) or not all(isinstance(entry, str) and entry.strip() for entry in entries):
             raise UserError(f"{path}: '{category}' must have a list of texts, got {entries!r}")
         if category == ANY or category in vocabulary.categories:
@@ -74,12 +75,6 @@ def write_bank(path: Path, bank: ContextBank | None) -> None:
     """Write a file for read_bank, atomically; None is a bank without contexts."""
     content = {category: list(entries) for category, entries in bank.contexts.items()} if bank else {}
     write_atomically(path, yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=120))
-
-
-def _check_key(path: Path, category: object) -> None:
-    known = (ANY, *known_categories())
-    if category not in known:
-        raise UserError(f"{path}: '{category}' is no category; closest: {closest(str(category), known)}")
 
 
 def _check_names(path: Path, category: str, entries: Sequence[str], vocabulary: Vocabulary) -> None:

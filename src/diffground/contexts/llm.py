@@ -73,6 +73,7 @@ class LanguageModel:
         asked = self._request(beginning)
         inputs = self._tokenizer(asked, return_tensors="pt", add_special_tokens=not self._is_chat())
         ids = inputs.input_ids.to(self._device)  # (1, T)
+        padding = (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id)
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             torch.manual_seed(seed)
             outputs = self._model.generate(
@@ -83,7 +84,7 @@ class LanguageModel:
                 top_p=_TOP_P,
                 num_return_sequences=num,
                 max_new_tokens=_MAX_NEW_TOKENS,
-                pad_token_id=self._padding(),
+                pad_token_id=next((token for token in padding if token is not None), None),
             )
         # decoded together with the beginning: some tokenizers drop a space at the start
         told = len(self._tokenizer.decode(ids[0], skip_special_tokens=True))
@@ -103,10 +104,6 @@ class LanguageModel:
 
     def _is_chat(self) -> bool:
         return getattr(self._tokenizer, "chat_template", None) is not None
-
-    def _padding(self) -> int | None:
-        known = (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id)
-        return next((token for token in known if token is not None), None)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from diffground.errors import UserError
 from diffground.reproduction import paths
 from diffground.reproduction.catalogue import Experiment, run_name
-from diffground.reproduction.commands import DVC, DVC_TEMPORARY, git, git_file, output_of
+from diffground.reproduction.commands import DVC, DVC_TEMPORARY, environment_of, git, git_file, output_of
 from diffground.reproduction.lock_file import combine, metrics_files, read_stages, read_yaml, write_stages
 from diffground.reproduction.recovery import LOCK, recover
 from diffground.tracking import absolute_store
@@ -139,9 +139,7 @@ class Clone:
     def _environment(self) -> dict[str, str]:
         """For commands in the clone: its code, this Python, and an MLflow run with the name of the experiment."""
         return {
-            **os.environ,
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(self.path / "src"), os.environ.get("PYTHONPATH", "")])),
+            **environment_of(self.path),
             "DVC_EXP_NAME": self.name,
             "MLFLOW_TRACKING_URI": self._tracking_uri(),
             # the clone is removed when the experiment is saved; undelivered entries must stay

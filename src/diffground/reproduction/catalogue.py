@@ -29,16 +29,16 @@ class Experiment:
     name: str
     source: str
     """Table and row of the paper."""
-    command: str
-    """The command that runs only this experiment."""
     target: str
     """The last stage that it needs."""
-    profiles: str
+    command: str = ""
+    """The command that runs only this experiment."""
+    profiles: str = "all"
     """The profiles that it exists for, "mini, smoke", or "all"."""
-    time: str
-    expected: str
+    time: str = ""
+    expected: str = ""
     """Expected scores, or where they are."""
-    overrides: tuple[str, ...]
+    overrides: tuple[str, ...] = ()
     """Hydra overrides of its parameters, e.g. "experiment=seen_05", "grounding.iterations=100"."""
 
     def exists_for(self, profile: str) -> bool:
@@ -91,16 +91,7 @@ def vary(experiment: Experiment | None, overrides: Sequence[str], *, target: str
 
     Its name contains them and a digest, so that different overrides never share a name.
     """
-    base = experiment or Experiment(
-        name="default",
-        source="the default run",
-        command="",
-        target=target,
-        profiles="all",
-        time="",
-        expected="",
-        overrides=(),
-    )
+    base = experiment or Experiment(name="default", source="the default run", target=target)
     if not overrides:
         return base
     settings = [override.rpartition("=") for override in overrides]

@@ -14,6 +14,7 @@ from typing import Any
 
 from diffground.atomic import write_atomically
 from diffground.errors import UserError, in_one_line
+from diffground.reproduction.composition import compose
 from diffground.reproduction.params import flat_params
 
 CHOSEN = "chosen"
@@ -72,18 +73,10 @@ def choose(profile: str, overrides: Sequence[str], *, composed: str, root: Path)
 
 
 def compose_root(name: str, *, conf: Path) -> dict[str, Any]:
-    """The parameters that a root config of `conf` gives, as DVC composes it. Raises: UserError where it does not."""
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
+    """The parameters that a root config of `conf` gives. Raises: UserError as compose does."""
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
-    try:
-        with initialize_config_dir(str(conf.resolve()), version_base=None):
-            composed = compose(name)
-        values: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise UserError(f"{conf / name}.yaml: cannot be composed: {in_one_line(error)}") from None
+    values: dict[str, Any] = OmegaConf.to_container(compose(name, conf=conf))
     return values
 
 

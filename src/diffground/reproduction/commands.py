@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -30,6 +31,15 @@ def output_of(command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | Non
         said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         raise UserError(f"`{' '.join(command)}` failed in {cwd.resolve()}: {said[-1] if said else 'no message'}")
     return done.stdout.removesuffix("\n")
+
+
+def environment_of(root: Path) -> dict[str, str]:
+    """For git, DVC and the stages in the clone `root`: this Python first, and the clone's own code."""
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(root / "src"), os.environ.get("PYTHONPATH", "")])),
+    }
 
 
 def git(*arguments: str, cwd: Path) -> str:
@@ -73,9 +83,13 @@ def alone(folder: Path) -> Iterator[None]:
 
 def check_dvc_is_idle(root: Path) -> None:
     """Raises: UserError, one line, while a DVC command runs stages of `root` or holds its lock."""
+    import psutil
+
     rwlock = root / DVC_TEMPORARY / "rwlock"
     text = rwlock.read_text(encoding="utf-8") if rwlock.is_file() else ""
-    busy = [f"{info['cmd']}, process {info['pid']}" for info in _lock_holders(text) if _is_alive(info["pid"])]
+    busy = [
+        f"{info['cmd']}, process {info['pid']}" for info in _lock_holders(text) if psutil.pid_exists(int(info["pid"]))
+    ]
     lock = root / DVC_TEMPORARY / "lock"
     if not busy and lock.is_file():
         with lock.open(encoding="utf-8") as file:
@@ -87,20 +101,10 @@ def check_dvc_is_idle(root: Path) -> None:
         raise UserError(f"a DVC command is running here ({busy[0]}); wait until it has ended")
 
 
-def _lock_holders(text: str) -> list[dict[str, object]]:
+def _lock_holders(text: str) -> list[dict[str, Any]]:
     try:
         lock = json.loads(text or "{}")
     except json.JSONDecodeError:  # DVC is writing it at this moment
         return []
     readers = [info for infos in lock.get("read", {}).values() for info in infos]
     return [*lock.get("write", {}).values(), *readers]
-
-
-def _is_alive(pid: object) -> bool:
-    try:
-        os.kill(int(str(pid)), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

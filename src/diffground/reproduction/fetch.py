@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 from diffground.errors import UserError
 from diffground.reproduction.download import RemoteFile, download
@@ -63,16 +62,6 @@ _STABLE_DIFFUSION_FILES = (
     "vae/diffusion_pytorch_model.safetensors",
 )
 _STABLE_DIFFUSION_SIZE_MB = 4270.0
-
-
-class Source(Protocol):
-    """`is_complete`: nothing is left to fetch. `fetch` raises UserError when something cannot be downloaded."""
-
-    def describe(self) -> str: ...
-
-    def is_complete(self) -> bool: ...
-
-    def fetch(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -166,7 +155,8 @@ class HubSource:
 
 @dataclass(frozen=True)
 class Plan:
-    sources: tuple[Source, ...]
+    sources: tuple[FileSource | ArchiveSource | HubSource, ...]
+    """`is_complete`: nothing is left to fetch. `fetch` raises UserError when something cannot be downloaded."""
     next_step: str
     """The parameters to set so that the pipeline finds it."""
 

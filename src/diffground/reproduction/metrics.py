@@ -13,15 +13,15 @@ from diffground.errors import UserError
 from diffground.reproduction import paths
 
 
-def write_metrics(stage: str, values: Mapping[str, Any], *, folder: Path = paths.METRICS) -> Path:
-    """Write `folder`/`stage`.json with sorted keys and rounded numbers; return its path.
+def write_metrics(stage: str, values: Mapping[str, Any], *, folder: Path = paths.METRICS) -> dict[str, float]:
+    """Write `folder`/`stage`.json with sorted keys and rounded numbers. Returns: the numbers, 'stage/outer/inner'.
 
     `values` nests mappings of str to numbers, None (not measured), strings, and lists of these.
     Raises ValueError for NaN and infinity: a metric that does not exist is None.
     """
-    path = folder / f"{stage}.json"
-    write_atomically(path, json.dumps(_rounded(values, stage), indent=2, sort_keys=True) + "\n")
-    return path
+    text = json.dumps(_rounded(values, stage), indent=2, sort_keys=True)
+    write_atomically(folder / f"{stage}.json", text + "\n")
+    return flatten(values, prefix=stage)
 
 
 def read_metrics(stage: str, *, folder: Path = paths.METRICS) -> dict[str, Any]:

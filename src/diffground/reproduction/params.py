@@ -38,7 +38,6 @@ def read_params(path: Path, kind: type[P]) -> P:
     Raises: UserError, one line with key, rule, value and file, for a missing file, text that is no YAML, an unknown,
     missing or repeated key, a wrong type, and a value out of its range.
     """
-    import yaml
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 

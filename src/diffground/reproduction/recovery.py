@@ -41,9 +41,9 @@ def recover(root: Path = Path()) -> list[str]:
         text = lock.read_text(encoding="utf-8", errors="replace")
         if not is_whole(text) or _lost_stages(text, root):
             done.append(f"{LOCK}: restored from {_put_back(root)}")
-    if rwlock.is_file() and not _is_json(rwlock):
+    if rwlock.is_file() and not is_json(rwlock):
         time.sleep(_WRITE_S)
-        if rwlock.is_file() and not _is_json(rwlock):
+        if rwlock.is_file() and not is_json(rwlock):
             rwlock.unlink()
             done.append(f"{RWLOCK}: removed")
     return done
@@ -85,7 +85,8 @@ def _put_back(root: Path) -> str:
     raise UserError(f"{root / LOCK}: damaged, and there is no copy; delete it and run `dvc repro`")
 
 
-def _is_json(path: Path) -> bool:
+def is_json(path: Path) -> bool:
+    """Whether `path`, which is there, holds JSON, as DVC needs it in RWLOCK."""
     try:
         json.loads(path.read_text(encoding="utf-8"))
     except ValueError:

@@ -6,6 +6,7 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from graphlib import TopologicalSorter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -120,18 +121,11 @@ def _is_only_uncached(change: Any) -> bool:
 def _in_order(stages: Stages) -> list[str]:
     """The stages, each after those whose outputs it reads."""
     makers = {out["path"]: name for name, entry in stages.items() for out in entry.get("outs", [])}
-    ordered: list[str] = []
-
-    def add(name: str) -> None:
-        if name not in ordered:
-            for dep in stages[name].get("deps", []):
-                if makers.get(dep["path"], name) != name:
-                    add(makers[dep["path"]])
-            ordered.append(name)
-
-    for name in stages:
-        add(name)
-    return ordered
+    graph = {
+        name: {makers.get(dep["path"], name) for dep in entry.get("deps", [])} - {name}
+        for name, entry in stages.items()
+    }
+    return list(TopologicalSorter(graph).static_order())
 
 
 def _differing_params(committed: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[str, ...]:

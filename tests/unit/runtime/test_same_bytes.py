@@ -25,7 +25,7 @@ from diffground.grounding.fit import spec_for
 from diffground.grounding.prediction import Grounder
 from diffground.grounding.synthesize import synthesize_shards
 from diffground.prompts import GROUPS, sample_training_prompts
-from diffground.reproduction.composition import compose_params, write_params
+from diffground.reproduction.composition import compose_params
 from diffground.reproduction.config import load_params
 from diffground.reproduction.smoke import build_components
 from diffground.runtime.device import setup_torch
@@ -53,7 +53,7 @@ class Stages:
 
     def __init__(self, folder):
         build_components(folder / "models")
-        write_params(compose_params("smoke", conf=CONF), folder / "params.yaml")
+        (folder / "params.yaml").write_text(compose_params("smoke", conf=CONF))
         self.params = load_params(folder / "params.yaml")
         self.folder = folder
         self.vocabulary = load_vocabulary("pascal", unseen=["dog", "car"], seen=["bicycle", "cat", "person"])
