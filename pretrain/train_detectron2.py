@@ -2,7 +2,7 @@
 
     . .venv-detectron2/bin/activate
     cd pretrain
-    dvc repro sprites                                  # the art; needs Node.js
+    python -m dvc repro sprites                            # the art; needs Node.js
     python train_detectron2.py state/detectron2
 
 It shows that the backend works, and is no part of the mini models: ResNet-18 from random weights, PASCAL's categories
