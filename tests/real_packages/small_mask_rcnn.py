@@ -1,50 +1,18 @@
-"""A small Mask R-CNN of detectron2 and its training on scenes of the mini world, as a model folder of the project."""
+"""A small Mask R-CNN of detectron2 after a few steps on scenes of the mini world."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from diffground.data.stickers.scenes import compose_scene
 from diffground.data.stickers.sprites import load_sprites
+from pretrain.detectron2_model import build
 
 CATEGORIES = ("dog", "car", "train")
 """In the scenes; detectors call these as the vocabulary does."""
-CONFIG = """\
-VERSION: 2
-INPUT: {FORMAT: RGB, MIN_SIZE_TEST: 128, MAX_SIZE_TEST: 256}
-MODEL:
-  META_ARCHITECTURE: GeneralizedRCNN
-  MASK_ON: true
-  PIXEL_MEAN: [127.5, 127.5, 127.5]
-  PIXEL_STD: [63.75, 63.75, 63.75]
-  BACKBONE: {NAME: build_resnet_fpn_backbone, FREEZE_AT: 0}
-  RESNETS: {DEPTH: 18, RES2_OUT_CHANNELS: 64, NORM: BN, OUT_FEATURES: [res2, res3, res4, res5]}
-  FPN: {IN_FEATURES: [res2, res3, res4, res5], OUT_CHANNELS: 48, NORM: BN}
-  ANCHOR_GENERATOR: {SIZES: [[38], [72]], ASPECT_RATIOS: [[0.5, 1.0, 2.0]]}
-  RPN: {IN_FEATURES: [p3, p4], PRE_NMS_TOPK_TRAIN: 80, POST_NMS_TOPK_TRAIN: 60, PRE_NMS_TOPK_TEST: 60,
-        POST_NMS_TOPK_TEST: 30, BATCH_SIZE_PER_IMAGE: 64}
-  ROI_HEADS: {NAME: StandardROIHeads, IN_FEATURES: [p2, p3], NUM_CLASSES: %d, BATCH_SIZE_PER_IMAGE: 16,
-              POSITIVE_FRACTION: 0.5, SCORE_THRESH_TEST: 0.05}
-  ROI_BOX_HEAD: {NAME: FastRCNNConvFCHead, NUM_FC: 1, FC_DIM: 128, POOLER_RESOLUTION: 7, POOLER_SAMPLING_RATIO: 1}
-  ROI_MASK_HEAD: {NAME: MaskRCNNConvUpsampleHead, NUM_CONV: 2, CONV_DIM: 48, POOLER_RESOLUTION: 14,
-                  POOLER_SAMPLING_RATIO: 1, CLS_AGNOSTIC_MASK: true}
-TEST: {DETECTIONS_PER_IMAGE: 8}
-"""
-
-
-def build(names: tuple[str, ...]) -> Any:
-    from detectron2.config import CfgNode, get_cfg
-    from detectron2.modeling import build_model
-
-    config = get_cfg()
-    config.merge_from_other_cfg(CfgNode.load_cfg(CONFIG % len(names)))
-    config.MODEL.DEVICE = "cpu"
-    return build_model(config)
 
 
 def train(names: tuple[str, ...], *, iterations: int, batch_size: int = 8) -> Any:
@@ -53,7 +21,7 @@ def train(names: tuple[str, ...], *, iterations: int, batch_size: int = 8) -> An
 
     torch.manual_seed(0)
     book, rng = load_sprites(), np.random.default_rng(0)
-    model = build(names).train()
+    model = build(len(names)).train()
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-4)
     with EventStorage():
         for iteration in range(iterations):
@@ -79,11 +47,3 @@ def _scene(book: Any, rng: np.random.Generator, names: tuple[str, ...], num_obje
     instances = Instances((128, 128), gt_masks=masks, gt_boxes=masks.get_bounding_boxes())
     instances.gt_classes = torch.tensor([names.index(name) for name in categories])
     return {"image": torch.from_numpy(scene.image).permute(2, 0, 1), "instances": instances}
-
-
-def save(model: Any, folder: Path, *, names: tuple[str, ...]) -> Path:
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(CONFIG % len(names))
-    (folder / "categories.txt").write_text("".join(f"{name}\n" for name in names))
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "model.safetensors")
-    return folder
