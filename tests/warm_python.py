@@ -1,7 +1,7 @@
 """Scripts in processes that are forked from one that has imported what stages import: seconds less per call.
 
 A call has its own process, as `python SCRIPT` has, with the given folder, environment, output and exit code. What must
-not be imported before the script begins, what starts processes of its own, and what is killed, needs a real start.
+not be imported before the script begins, what starts processes of its own, and what a test kills, needs a real start.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,20 +22,41 @@ ROOT = Path(__file__).parents[1]
 STAGES = ROOT / "stages"
 
 
-def run_script(script: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """What `python SCRIPT ARGUMENTS` in `cwd` printed, and its exit code; the package is that of this repository."""
+def run_script(
+    script: Path, *arguments: str, cwd: Path, python_path: Sequence[Path] = ()
+) -> subprocess.CompletedProcess[str]:
+    """What `python SCRIPT ARGUMENTS` in `cwd` printed, and its exit code; the package is that of this repository.
+
+    python_path: further folders from which it imports.
+    """
     command = [str(script), *arguments]
     with tempfile.TemporaryDirectory() as folder:
         outputs = [f"{folder}/stdout", f"{folder}/stderr"]
-        request = {"command": command, "cwd": str(cwd), "environment": dict(os.environ), "outputs": outputs}
-        server = _server()
-        assert server.stdin and server.stdout
-        server.stdin.write(json.dumps(request) + "\n")
-        server.stdin.flush()
-        answer = server.stdout.readline()
-        assert answer, "the process that scripts are forked from has ended"
+        request = {
+            "command": command,
+            "cwd": str(cwd),
+            "python_path": [str(path) for path in python_path],
+            "environment": dict(os.environ),
+            "outputs": outputs,
+        }
+        answer = _ask(json.dumps(request))
         texts = [Path(path).read_text(encoding="utf-8") for path in outputs]
     return subprocess.CompletedProcess(command, json.loads(answer), *texts)
+
+
+def _ask(request: str) -> str:
+    server = _server()
+    assert server.stdin and server.stdout
+    try:
+        server.stdin.write(f"{request}\n")
+        server.stdin.flush()
+        answer = server.stdout.readline()
+    except BaseException:  # a time-out of the test: the answer that is still to come is not that of the next script
+        server.kill()
+        _server.cache_clear()
+        raise
+    assert answer, "the process that scripts are forked from has ended"
+    return answer
 
 
 @cache
@@ -67,7 +89,7 @@ def _run(request: dict) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     script, *_ = sys.argv = request["command"]
-    sys.path[0] = str(Path(script).resolve().parent)
+    sys.path[:1] = [str(Path(script).resolve().parent), *request["python_path"]]
     runpy.run_path(script, run_name="__main__")
 
 
