@@ -30,7 +30,6 @@ from diffground.runtime.workers import Workers
 from tests.unit.data.test_shard_map import digest
 from tests.unit.reproduction.test_composition import CONF
 from tests.unit.runtime.test_same_bytes import Stages, one_thread  # noqa: F401 (a fixture)
-from tests.warm_python import run_script
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")
 ROOT = Path(__file__).parents[3]
@@ -160,16 +159,14 @@ def test_a_stage_on_a_cluster_of_another_folder(workers, tmp_path):
         (folder / "models").mkdir(parents=True)
         (folder / "models/smoke").symlink_to(tmp_path / "components")
         (folder / "stages").symlink_to(ROOT / "stages")
-        num = 1 if backend == "local" else 2
-        params["runtime"].update(num_workers=num, num_threads=num, backend=backend, ray_address=address)
+        params["runtime"].update(num_workers=2, num_threads=2, backend=backend, ray_address=address)
         (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    for stage in ("sample_prompts", "generate"):
-        ran = run_script(folders["local"] / f"stages/{stage}.py", cwd=folders["local"])
-        assert ran.returncode == 0, ran.stderr
-    (folders["on_ray"] / "data").mkdir()
-    (folders["on_ray"] / "data/prompts").symlink_to(folders["local"] / "data/prompts")
-    env = {**os.environ, "PYTHONPATH": str(Path(diffground.__file__).parents[1])}
-    subprocess.run([sys.executable, "stages/generate.py"], cwd=folders["on_ray"], env=env, check=True)
+        for stage in ("sample_prompts", "generate") if name == "local" else ("generate",):
+            if stage == "generate" and name == "on_ray":
+                (folder / "data").mkdir()
+                (folder / "data/prompts").symlink_to(tmp_path / "local/data/prompts")
+            env = {**os.environ, "PYTHONPATH": str(Path(diffground.__file__).parents[1])}
+            subprocess.run([sys.executable, f"stages/{stage}.py"], cwd=folder, env=env, check=True)
     for part in ("train", "test"):
         shards = digest(folders["on_ray"] / "data/generated" / part)
         assert len(shards) >= 2
