@@ -11,7 +11,7 @@ import diffground
 from diffground.data.shards import count_samples, list_shards
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-SIZES = (500, 4000)
+SIZES = (500, 6000)
 SCRIPT = """
     import json, os, sys
     from pathlib import Path
