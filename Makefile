@@ -3,9 +3,9 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python
 VENV := .venv
 DETECTRON2_VENV := .venv-detectron2
 IN_VENV := . $(VENV)/bin/activate &&
-PYTEST := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup reproduce test check docs detectron2 test-detectron2 deps ship readme lock clean
+.PHONY: setup reproduce test test-slow check docs detectron2 test-detectron2 deps ship readme lock clean
 
 setup: $(VENV)/installed
 
@@ -25,8 +25,13 @@ reproduce: setup
 	@$(IN_VENV) diffground reproduce
 
 # A worker per core; each computes on one thread, and threads of what it starts do not spin while they wait for a core.
+# Hundreds of processes are started: they must not compile this package again and again.
 test: setup
 	$(IN_VENV) $(PYTEST)
+
+# What takes minutes per test: kills at random moments, whole DAGs, the long notebook, the paper's true sizes (6 GiB).
+test-slow: setup
+	$(IN_VENV) $(PYTEST) -m slow tests/pipeline tests/examples tests/shapes
 
 # What the pre-commit hooks look at.
 check: setup

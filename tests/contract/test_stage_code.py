@@ -18,14 +18,19 @@ STAGES = yaml.safe_load(TEXT)["stages"]
 
 LOADED = """
 import json, runpy, sys
-from pathlib import Path
 sys.path.insert(0, "stages")
-runpy.run_path(sys.argv[1], run_name="stage")
-print(json.dumps({
-    name: module.__file__ for name, module in sys.modules.items()
-    if name.startswith("diffground.") and getattr(module, "__file__", None)
-}))
+loaded = {}
+for stage in sys.argv[1:]:
+    for name in [name for name in sys.modules if name == "_stage" or name.startswith("diffground")]:
+        del sys.modules[name]
+    runpy.run_path(f"stages/{stage}.py", run_name="stage")
+    loaded[stage] = {
+        name: module.__file__ for name, module in sys.modules.items()
+        if name.startswith("diffground.") and getattr(module, "__file__", None)
+    }
+print(json.dumps(loaded))
 """
+"""One process for all stages, as other packages take seconds to import; each begins without a module of this one."""
 
 
 def code_deps(stage):
@@ -47,18 +52,23 @@ def test_code_that_a_stage_does_not_import_is_removed_wherever_it_stands(before)
     assert with_derived_code(too_wide, root=ROOT) == TEXT
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_what_its_script_loads(stage):
+@pytest.fixture(scope="module")
+def loaded():
+    """Stage -> name and file of each module of this package that its script loads."""
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, "-c", LOADED, f"stages/{stage}.py"]
+    command = [sys.executable, "-c", LOADED, *STAGES]
     ran = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
-    loaded = json.loads(ran.stdout.splitlines()[-1])
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_what_its_script_loads(loaded, stage):
     without = tuple(f"diffground.{name}" for name in WITHOUT_EFFECT)
     # stages/_stage.py reads the parameters and opens the tracking run: what these load is in no stage's deps
     of_every_stage = {"diffground.reproduction.metrics", "diffground.runtime.fingerprint", "diffground.vocabulary"}
     files = {
         name: Path(file).relative_to(ROOT).as_posix()
-        for name, file in loaded.items()
+        for name, file in loaded[stage].items()
         if not name.startswith(without) and name not in of_every_stage and not file.endswith("__init__.py")
     }
     assert f"stages/{stage}.py" in code_deps(stage)

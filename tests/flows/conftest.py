@@ -1,6 +1,7 @@
 """A DVC project of three stages whose behaviour files decide, and a Prefect server for the tests of a run."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,8 +59,6 @@ class Project:
         (root / "dvc.yaml").write_text(PIPELINE)
         (root / "stage.py").write_text(STAGE)
         self.wish("0")
-        self.dvc("init", "--quiet", "--no-scm")
-        self.dvc("config", "core.analytics", "false")
 
     def wish(self, *codes):
         (self.root / "wish").write_text(" ".join(codes))
@@ -77,11 +76,19 @@ class Project:
         return done.stdout
 
 
+@pytest.fixture(scope="session")
+def initialised(tmp_path_factory):
+    """A folder in which `dvc init` has run: a start of DVC costs seconds."""
+    root = tmp_path_factory.mktemp("initialised")
+    project = Project(root)
+    project.dvc("init", "--quiet", "--no-scm")
+    project.dvc("config", "core.analytics", "false")
+    return root
+
+
 @pytest.fixture
-def project(tmp_path):
-    root = tmp_path / "project"
-    root.mkdir()
-    return Project(root)
+def project(tmp_path, initialised):
+    return Project(shutil.copytree(initialised, tmp_path / "project"))
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """SIGKILL at random moments: nothing finished is done again, and the end is the same."""
 
+import pytest
+
 from benchmarks.kills import STAGES, as_table, run_trials
 from tests.pipeline.conftest import smoke_repository
 
@@ -16,6 +18,7 @@ OVERRIDES = (
 )
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_killed_at_any_moment_goes_on_and_ends_the_same(tmp_path, components):
     repository = smoke_repository(tmp_path / "repository", components=components, overrides=OVERRIDES)
     repository.run("dvc", "repro", "train_maskformer")

@@ -2,11 +2,13 @@
 
 import json
 
+import pytest
 from pycocotools.coco import COCO
 
 from tests.pipeline.conftest import smoke_repository
 
 
+@pytest.mark.slow
 def test_from_words_to_a_segmenter_without_real_images(tmp_path, components):
     repository = smoke_repository(tmp_path / "repository", components=components)
     words = ("--seen", "dog,cat", "--unseen", "bird,moon base")

@@ -36,11 +36,19 @@ def test_profile_mini_writes_the_committed_params(clone):
     assert (clone / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
 
 
-def test_profile_smoke_builds_its_components(clone):
-    result = call(clone, "profile", "smoke", "data.num_val=3")
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """A folder in which `diffground profile smoke data.num_val=3` has run, and its result."""
+    folder = tmp_path_factory.mktemp("smoke")
+    shutil.copytree(ROOT / "conf", folder / "conf")
+    return folder, call(folder, "profile", "smoke", "data.num_val=3")
+
+
+def test_profile_smoke_builds_its_components(smoke):
+    folder, result = smoke
     assert (result.returncode, result.stderr) == (0, "")
-    assert "num_val: 3\n" in (clone / "params.yaml").read_text()
-    assert {p.name for p in (clone / "models/smoke").iterdir()} >= {"diffusion", "detector", "backbone"}
+    assert "num_val: 3\n" in (folder / "params.yaml").read_text()
+    assert {p.name for p in (folder / "models/smoke").iterdir()} >= {"diffusion", "detector", "backbone"}
 
 
 def test_a_bad_profile_leaves_params_alone(clone):
@@ -65,10 +73,10 @@ def test_a_negative_seed_is_one_line(clone):
     assert result.stderr.splitlines()[-1].endswith("--seed must not be negative, got -1")
 
 
-def test_ground_reads_the_grounding_module_that_it_is_told(clone):
-    assert call(clone, "profile", "smoke").returncode == 0
+def test_ground_reads_the_grounding_module_that_it_is_told(smoke):
+    place, _ = smoke
     for arguments, folder in (([], "models/grounding"), (["--grounding", "models/released"], "models/released")):
-        result = call(clone, "ground", "a photograph of a dog", "-c", "dog", *arguments)
+        result = call(place, "ground", "a photograph of a dog", "-c", "dog", *arguments)
         assert result.returncode == 2
         assert f"error: {folder}: no grounding module (config.json is missing)" in result.stderr
 

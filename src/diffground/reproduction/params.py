@@ -133,12 +133,14 @@ def _check_together(params: Any) -> None:
     """Rules that concern more than one key."""
     vocabulary, data, generator, grounding = params.vocabulary, params.data, params.generator, params.grounding
     categories = vocabulary.load().categories
-    without_art = [c for c in categories if c not in _drawn_categories()] if data.source == "stickers" else []
-    if without_art:
-        raise UserError(
-            f"{vocabulary.file}: data.source 'stickers' has no art of '{without_art[0]}'; take another source of real "
-            f"images, or 'none'"
-        )
+    if data.source == "stickers":
+        drawn = _drawn_categories()  # once: reading the table takes as long as all the other checks
+        without_art = [category for category in categories if category not in drawn]
+        if without_art:
+            raise UserError(
+                f"{vocabulary.file}: data.source 'stickers' has no art of '{without_art[0]}'; take another source of "
+                f"real images, or 'none'"
+            )
     if data.source not in ("none", "stickers") and not data.root:
         what = {"voc": "of the devkit", "coco": "of COCO 2017", "folder": "that has a folder 'images'"}[data.source]
         raise UserError(f"data.root must not be empty where data.source is '{data.source}'; name the folder {what}")

@@ -28,6 +28,9 @@ class Repository:
 
     def __init__(self, root):
         self.root = root
+
+    def initialise(self):
+        root = self.root
         shutil.copytree(ROOT / "conf", root / "conf", ignore=shutil.ignore_patterns("chosen.yaml", "__pycache__"))
         (root / "models/smoke").mkdir(parents=True)  # a folder that is there is not built
         (root / "dvc.yaml").write_text(PIPELINE)
@@ -59,9 +62,16 @@ class Repository:
         return yaml.safe_load((self.root / "params.yaml").read_text())
 
 
+@pytest.fixture(scope="module")
+def initialised(tmp_path_factory):
+    root = tmp_path_factory.mktemp("initialised")
+    Repository(root).initialise()
+    return root
+
+
 @pytest.fixture
-def repository(tmp_path):
-    return Repository(tmp_path)
+def repository(tmp_path, initialised):
+    return Repository(shutil.copytree(initialised, tmp_path / "repository"))
 
 
 @pytest.fixture

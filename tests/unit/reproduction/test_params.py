@@ -200,6 +200,14 @@ def test_the_mini_world_goes_with_both_of_its_tables_and_with_no_other(tmp_path,
     assert "coco: data.source 'stickers' has no art of 'fire hydrant'" in message(tmp_path, values)
 
 
+def test_tables_are_parsed_once_per_file_and_not_per_category(tmp_path, values, monkeypatch):
+    parsed, parse = [], yaml.safe_load
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    monkeypatch.setattr(yaml, "safe_load", lambda text: parsed.append(text) or parse(text))
+    load_params(tmp_path / "params.yaml")
+    assert 1 <= len(parsed) < len(values["vocabulary"]["unseen"]), "the vocabulary and the art of its 20 categories"
+
+
 def test_1e_4_without_a_point_is_a_number(tmp_path, values):
     values["grounding"]["learning_rate"] = "LR"
     assert load(tmp_path, yaml.safe_dump(values).replace("LR", "1e-4")).grounding.learning_rate == 1e-4

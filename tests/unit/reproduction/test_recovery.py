@@ -18,7 +18,7 @@ def test_every_cut_that_loses_a_stage_is_put_back(tmp_path, monkeypatch):
     assert recover(tmp_path) == []
     last = WHOLE.index(f"\n  {list(read_stages(WHOLE))[-1]}:\n") + 1
     line_ends = [i + 1 for i, character in enumerate(WHOLE) if character == "\n"]
-    cuts = [0, *range(1, len(WHOLE), len(WHOLE) // 7), *line_ends[:: len(line_ends) // 20], last]
+    cuts = [0, *range(1, len(WHOLE), len(WHOLE) // 5), *line_ends[:: len(line_ends) // 10], last]
     for end in (end for end in cuts if end <= last):
         (tmp_path / LOCK).write_text(WHOLE[:end])
         assert recover(tmp_path) == [f"{LOCK}: restored from {COPY}"], WHOLE[max(0, end - 40) : end]

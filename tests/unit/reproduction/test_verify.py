@@ -27,7 +27,7 @@ read = pathlib.Path("a.txt").read_text() if sys.argv[1] == "b" else str(seed)
 pathlib.Path(f"{sys.argv[1]}.txt").write_text(sys.argv[1] + read)
 """
 PARAMS = Path(__file__).parents[3] / "params.yaml"
-SETTINGS = [["core.analytics", "false"], ["core.check_update", "false"]]
+OUTPUTS = ("a.txt", "b.txt")
 
 
 def run(folder, *command):
@@ -52,8 +52,7 @@ def made(tmp_path_factory):
     for key, value in (("user.name", "t"), ("user.email", "t@example.org")):
         run(folder, "git", "config", key, value)
     dvc(folder, "init", "-q")
-    for setting in SETTINGS:
-        dvc(folder, "config", *setting)
+    (folder / ".dvc/config").write_text("[core]\n    analytics = false\n    check_update = false\n")
     (folder / "stage.py").write_text(STAGE)
     write_params(folder, seed=1)
     (folder / "dvc.yaml").write_text(yaml.safe_dump(PIPELINE, sort_keys=False))
@@ -68,10 +67,12 @@ def made(tmp_path_factory):
 def repository(made, monkeypatch):
     """Clean again after each test."""
     monkeypatch.chdir(made)
+    outputs = {name: (made / name).read_bytes() for name in OUTPUTS}
     yield made
     run(made, "git", "checkout", "-q", ".")
     run(made, "git", "clean", "-qfd", "reports")
-    dvc(made, "checkout", "-q", "-f")
+    for name, content in outputs.items():
+        (made / name).write_bytes(content)
 
 
 def answer(capsys):

@@ -21,6 +21,7 @@ from diffground.reproduction.metrics import read_metrics
 from diffground.reproduction.smoke import build_components
 from diffground.segmentation.sources import ShardSource
 from tests.unit.data.coco_folder import write_split
+from tests.warm_python import run_script
 
 ROOT = Path(__file__).parents[3]
 
@@ -33,7 +34,12 @@ def clone(tmp_path):
     return tmp_path
 
 
-def call(folder, stage, *, limit=""):
+def call(folder, stage):
+    return run_script(folder / "stages" / f"{stage}.py", cwd=folder)
+
+
+def call_anew(folder, stage, *, limit=""):
+    """Started as DVC does, without a module imported before: for stages that start processes, and for limits."""
     env = {**os.environ, "PYTHONPATH": str(Path(diffground.__file__).parents[1])}
     command = f"{limit} exec {sys.executable} stages/{stage}.py"
     return subprocess.run(["bash", "-c", command], cwd=folder, env=env, capture_output=True, text=True, check=False)
@@ -242,12 +248,12 @@ def test_a_full_disk_leaves_the_old_prompts(clone):
     before = (clone / "data/prompts/train.jsonl").read_bytes()
     change(clone, prompts={"num_train_one": 50})
     # ulimit -f 4: no file beyond 4 KiB; the trap turns the signal into an error of the write
-    assert_one_line(call(clone, "sample_prompts", limit="trap '' XFSZ; ulimit -f 4;"), "no space left to write")
+    assert_one_line(call_anew(clone, "sample_prompts", limit="trap '' XFSZ; ulimit -f 4;"), "no space left to write")
     assert (clone / "data/prompts/train.jsonl").read_bytes() == before
 
 
 def test_a_full_disk_leaves_no_half_composed_world(clone):
-    assert_one_line(call(clone, "prepare_data", limit="trap '' XFSZ; ulimit -f 1;"), "no space left to write")
+    assert_one_line(call_anew(clone, "prepare_data", limit="trap '' XFSZ; ulimit -f 1;"), "no space left to write")
     assert not list((clone / "data").glob("*"))
 
 
@@ -258,10 +264,11 @@ def test_two_workers_meet_a_full_disk_and_go_on_after_it(clone):
     for name in ("train", "test"):
         path = clone / f"data/prompts/{name}.jsonl"
         write_prompts(path, read_prompts(path)[:20])
-    small = call(clone, "generate", limit="trap '' XFSZ; ulimit -f 20;")
+    small = call_anew(clone, "generate", limit="trap '' XFSZ; ulimit -f 20;")
     assert small.returncode == 2
     assert small.stderr.splitlines()[-1].startswith("error: no space left to write")  # before it, how far it was
     assert "Traceback" not in small.stderr
     assert [p.name for p in (clone / "data/generated/train").iterdir()] == ["fingerprint.json"]
+    change(clone, runtime={"num_workers": 1})
     assert call(clone, "generate").returncode == 0
     assert len(list_shards(clone / "data/generated/test")) == 2

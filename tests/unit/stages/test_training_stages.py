@@ -17,7 +17,7 @@ from diffground.data.review import look_of, with_masks_of_label, write_review
 from diffground.data.shards import read_samples
 from diffground.reproduction.smoke import build_components
 from tests.studio.studio_clone import NAMES, write_synthetic
-from tests.unit.stages.test_stage import assert_one_line, call, change, clone
+from tests.unit.stages.test_stage import assert_one_line, call, call_anew, change, clone
 
 __all__ = ["clone"]
 
@@ -93,7 +93,7 @@ def test_two_processes_train_and_one_error_line_tells_what_is_wrong(clone):
         segmenter={"training_sets": ["real_all"], "iterations": 2},
     )
     assert call(clone, "prepare_data").returncode == 0
-    result = call(clone, "train_maskformer")
+    result = call_anew(clone, "train_maskformer")
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("train_maskformer real_all: 2/2") == 1
     own = outputs(clone)
@@ -108,7 +108,7 @@ def test_two_processes_train_and_one_error_line_tells_what_is_wrong(clone):
     assert launched.stderr.count("train_maskformer real_all: 2/2") == 1
     assert outputs(clone) == own, "accelerate's two processes train as the stage's own do"
     change(clone, segmenter={"training_sets": ["synthetic"]})
-    assert_one_line(call(clone, "train_maskformer"), "data/synthetic")
+    assert_one_line(call_anew(clone, "train_maskformer"), "data/synthetic")
     # of two processes the error may end the one that removes states before it does
     change(clone, runtime={"num_training_processes": 1})
     assert_one_line(call(clone, "train_maskformer"), "data/synthetic")

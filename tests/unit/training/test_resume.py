@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,22 +9,20 @@ import pytest
 import torch
 import toy_trainings as toy
 
-import diffground
 from diffground.errors import UserError
 from diffground.reproduction.config import load_params
 from diffground.runtime.processes import run_in_processes
 from diffground.training.loop import Execution
 from diffground.training.resume import TrainingState, training_fingerprint
+from tests.warm_python import run_script
 
 HERE = Path(__file__).parent
 STATE = "state.safetensors"
 
 
 def train_in_a_process(*arguments):
-    paths = [Path(diffground.__file__).parents[1], HERE.parent / "grounding"]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, HERE / "toy_trainings.py", *map(str, arguments)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    script, python_path = HERE / "toy_trainings.py", [HERE.parent / "grounding"]
+    return run_script(script, *map(str, arguments), cwd=HERE, python_path=python_path)
 
 
 @pytest.mark.parametrize(("kind", "a_step"), [("grounding", 8), ("maskformer", 4)])
