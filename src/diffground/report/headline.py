@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffground.report.html import Tile
-from diffground.report.spread import MODULES
+from diffground.report.spread import DEFAULT_MODULE, MODULES
 from diffground.report.tables import GROUP_TITLES, TRAINING_TITLES, ZS3_TITLES, Table, format_cell, score_of
-from diffground.reproduction.catalogue import DEFAULT_EXPERIMENT
 
 _UNSEEN_GROUPS = ("one_unseen", "two_unseen")
 _ONE_RUN = "one run"
@@ -23,7 +22,7 @@ def headline(metrics: Mapping[str, Mapping[str, Any]], tables: Mapping[str, Tabl
     protocol1, zs3 = metrics["evaluate_grounding"], metrics["evaluate_zs3"]
     tiles = []
     for group in _UNSEEN_GROUPS:
-        spread = _spread(tables.get("spread_protocol1"), MODULES[DEFAULT_EXPERIMENT], GROUP_TITLES[group])
+        spread = _spread(tables.get("spread_protocol1"), MODULES[DEFAULT_MODULE], GROUP_TITLES[group])
         score, runs = spread or (_percent(protocol1["grounding"], group), _ONE_RUN)
         tiles.append(Tile(f"Masks of generated images, {GROUP_TITLES[group]}", score, runs, "mIoU, %"))
     daam: Mapping[str, Any] = next((protocol1[name] for name in ("daam_best", "daam") if name in protocol1), {})

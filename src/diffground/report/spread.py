@@ -17,6 +17,8 @@ MODULES = {
     "module_both": "grounding module of the default run",
 }
 """Experiment -> its row in `spread_protocol1`."""
+DEFAULT_MODULE = "module_both"
+"""The experiment that trains the default run's module, and no segmenter."""
 
 Scores = Mapping[str, Any]
 
@@ -29,7 +31,7 @@ def spread_tables(metrics: Mapping[str, Scores], experiments: Experiments) -> di
     metrics: of the default run.
     """
     runs = {name: _runs(name, experiments) for name in MODULES}
-    runs["module_both"] = [metrics, *_runs("module_both", experiments, from_seed=1)]
+    runs[DEFAULT_MODULE] = [metrics, *_runs(DEFAULT_MODULE, experiments, from_seed=1)]
     of_default = [metrics, *_runs(DEFAULT_EXPERIMENT, experiments, from_seed=1)]
     modules = {MODULES[name]: _of(of_name, "evaluate_grounding", "grounding") for name, of_name in runs.items()}
     segmenters = {title: _of(of_default, "evaluate_zs3", name) for name, title in TRAINING_TITLES.items()}

@@ -1,7 +1,6 @@
 from diffground.report.headline import headline
-from diffground.report.spread import MODULES
+from diffground.report.spread import DEFAULT_MODULE, MODULES
 from diffground.report.tables import Table
-from diffground.reproduction.catalogue import DEFAULT_EXPERIMENT
 
 METRICS = {
     "evaluate_grounding": {
@@ -13,7 +12,7 @@ METRICS = {
         "real_all": {"seen": 64.1, "unseen": 55.2, "harmonic": 59.3},
     },
 }
-OURS = MODULES[DEFAULT_EXPERIMENT]
+OURS = MODULES[DEFAULT_MODULE]
 
 
 def numbers(tiles):
