@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from importlib.resources import files
+from string import Template
 from typing import Any
 
+import yaml
+
+from diffground.exchange.counts import Counts
 from diffground.exchange.plan import Overview
 from diffground.exchange.samples import Categories
-from diffground.exchange.target import About
 
 _MADE = {
     "generator": "generator",
@@ -26,27 +29,9 @@ _MADE = {
 """Setting in meta.json -> what the card calls it; others are listed after these by their own names."""
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Of the written samples."""
-
-    images: Mapping[str, int]
-    """Split -> images."""
-    with_category: Mapping[str, Mapping[str, int]]
-    """Split -> category -> images in which it has pixels."""
-    objects: Mapping[str, int]
-    """Category -> connected regions."""
-    empty: int
-    """Images without a pixel of any category."""
-    not_found: int
-    """Times that a prompt names a category that has no pixel in its image."""
-    ignored: int
-    """Images with pixels of label 255."""
-
-
 def dataset_card(
+    name: str,
     *,
-    about: About,
     categories: Categories,
     splits: tuple[str, ...],
     counts: Counts,
@@ -55,47 +40,24 @@ def dataset_card(
     version: str,
     front_matter: str = "",
 ) -> str:
-    """Markdown. rules: the options of the export, name -> value."""
-    num_kept = sum(counts.images.values())
-    example = about.example.replace("{split}", splits[0])
-    return f"""{front_matter}# Synthetic images with segmentation masks
-
-{num_kept} images that a text-to-image diffusion model generated. Their masks were read from the model's features by a
-grounding module (`diffground`); no person drew or checked them unless a review is named below.
-
-## Contents
-
-{_table(categories, splits, counts)}
-
-- Images: {", ".join(f"{split} {counts.images.get(split, 0)}" for split in splits)}. Each prompt is in one split only.
-- Images without any object: {counts.empty}. Named categories that have no pixel in their image: {counts.not_found}.
-- Images with ignored pixels: {counts.ignored}.
-
-## What was left out
-
-Of {overview.num_samples} samples, {num_kept} were kept.
-
-{_rules(overview, rules)}
-
-## How it was made
-
-{_made(overview)}
-- exported by: diffground {version}
-
-## Files
-
-{about.layout}
-
-## How to load it
-
-```python
-{example}```
-
-## Licence
-
-The images and masks are outputs of the generator named above: the licence and terms of use of its checkpoint apply.
-The grounding module and the export add no terms of their own.
-"""
+    """Markdown of the format `name`. rules: the options of the export, name -> value."""
+    folder = files("diffground.exchange")
+    about = yaml.safe_load(folder.joinpath("formats.yaml").read_text(encoding="utf-8"))[name]
+    return Template(folder.joinpath("card.md").read_text(encoding="utf-8")).substitute(
+        front_matter=front_matter,
+        num_kept=counts.num_images,
+        table=_table(categories, splits, counts),
+        images=", ".join(f"{split} {counts.images[split]}" for split in splits),
+        empty=counts.further["empty"],
+        not_found=counts.further["not_found"],
+        ignored=counts.further["ignored"],
+        num_samples=overview.num_samples,
+        rules=_rules(overview, rules),
+        made=_made(overview),
+        version=version,
+        layout=about["layout"],
+        example=about["example"].replace("{split}", splits[0]),
+    )
 
 
 def _table(categories: Categories, splits: tuple[str, ...], counts: Counts) -> str:
@@ -104,8 +66,8 @@ def _table(categories: Categories, splits: tuple[str, ...], counts: Counts) -> s
         f"| ---: | --- | ---: | {' | '.join('---:' for _ in splits)} |",
     ]
     for label, name in categories.labels.items():
-        cells = " | ".join(str(counts.with_category.get(split, {}).get(name, 0)) for split in splits)
-        rows.append(f"| {label} | {name} | {counts.objects.get(name, 0)} | {cells} |")
+        cells = " | ".join(str(counts.with_category[split][name]) for split in splits)
+        rows.append(f"| {label} | {name} | {counts.objects[name]} | {cells} |")
     return "\n".join(rows)
 
 

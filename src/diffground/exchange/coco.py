@@ -19,35 +19,18 @@ from diffground.exchange.objects import Object
 from diffground.exchange.plan import Plan
 from diffground.exchange.polygons import simple_parts
 from diffground.exchange.samples import ExportSample
-from diffground.exchange.target import About, Target
+from diffground.exchange.target import Format, Target
 
 
-class CocoFormat:
+class CocoFormat(Format):
     """See target.Format.
 
     Annotations of each shard go to a file of their own, which `finish` joins one after another, so memory does not grow
     with the number of samples.
     """
 
-    about = About(
-        layout="""- `images/SPLIT/ID.png`: the images, without loss.
-- `annotations/instances_SPLIT.json`: an annotation per object, with `iscrowd` 0. Objects are connected regions of one
-  category. Masks are run lengths (RLE), or with `--polygons` polygons along the edges of pixels; an object with holes
-  is cut through them into several polygons, so that holes stay open.
-- `annotations/panoptic_SPLIT.json` with `annotations/panoptic_SPLIT/ID.png`: the same objects as segments.
-- `semantic_SPLIT/ID.png`: label maps with a palette, 0 background, `category_id` elsewhere, 255 ignored.
-- Ignored pixels (255) are in no annotation and no segment.""",
-        example="""from pycocotools.coco import COCO
-
-dataset = COCO("annotations/instances_{split}.json")
-image = dataset.loadImgs(dataset.getImgIds()[:1])[0]  # its file: images/{split}/FILE_NAME
-annotations = dataset.loadAnns(dataset.getAnnIds(imgIds=image["id"]))
-masks = [dataset.annToMask(annotation) for annotation in annotations]  # uint8 (H, W), 0 or 1
-""",
-    )
-
     def __init__(self, target: Target) -> None:
-        self._target, self._root = target, target.root
+        super().__init__(target)
         self._shard: dict[str, dict[str, list[Any]]] = {}
 
     def add(self, sample: ExportSample) -> None:

@@ -25,8 +25,8 @@ Scores = Mapping[str, Any]
 
 def spread_tables(metrics: Mapping[str, Scores], experiments: Experiments) -> dict[str, Table]:
     """Tables `spread_protocol1` and `spread_zs3`: mean ± standard deviation over runs whose trainings have other seeds
-    (`diffground experiments run table2_model_c module_* --seeds N`). Without such runs there is only the first, where more than
-    one module was trained.
+    (`diffground experiments run table2_model_c module_* --seeds N`). Without such runs there is only the first, where
+    more than one module was trained.
 
     metrics: of the default run.
     """
