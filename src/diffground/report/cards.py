@@ -10,12 +10,11 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from diffground.data.labelled import LabelledSample
-from diffground.data.palette import IGNORE
 from diffground.data.shards import Sample
 from diffground.prompts import GROUPS
 from diffground.report.embed import embed_image
 from diffground.report.examples import Example, choose, explain, image_scores, read_examples
-from diffground.report.gallery import overlay
+from diffground.report.gallery import names_in, overlay
 from diffground.report.html import Card, Gallery
 from diffground.report.tables import GROUP_TITLES
 from diffground.segmentation.segmenter import Segmenter
@@ -26,7 +25,7 @@ NUM = 3
 _HARDEST_LAST = sorted(GROUPS, key=lambda group: (group.startswith("two"), "unseen" in group))
 Kind = Literal["best", "median", "worst"]
 _T = TypeVar("_T")
-_KINDS: tuple[Kind, ...] = ("best", "median", "worst")
+_KINDS: Mapping[Kind, str] = {"best": "Highest", "median": "Median", "worst": "Lowest"}
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,11 @@ def first_cards(
 
 def generated_galleries(chosen: Mapping[Kind, Sequence[Generated]]) -> list[Gallery]:
     """One per kind that has images."""
-    titles = {"best": "Highest quality", "median": "Median quality", "worst": "Lowest quality"}
-    return [Gallery(titles[kind], [one.card("") for one in chosen[kind]]) for kind in _KINDS if chosen[kind]]
+    return [
+        Gallery(f"{title} quality", [one.card("") for one in chosen[kind]])
+        for kind, title in _KINDS.items()
+        if chosen[kind]
+    ]
 
 
 def segmented_by_iou(
@@ -101,16 +103,16 @@ def segmented_by_iou(
 ) -> dict[Kind, list[tuple[int, Example]]]:
     """The best, median and worst images of `source` by the IoU of `segmenter`, with their positions in it."""
     choice = choose(image_scores(source, segmenter), num=num)
-    found = {}
-    for kind in _KINDS:
-        positions = getattr(choice, kind)
-        found[kind] = list(zip(positions, read_examples(source, segmenter, positions), strict=True))
-    return found
+    positions: dict[Kind, Sequence[int]] = {kind: getattr(choice, kind) for kind in _KINDS}
+    return {
+        kind: list(zip(of_kind, read_examples(source, segmenter, of_kind), strict=True))
+        for kind, of_kind in positions.items()
+    }
 
 
 def segmented_card(example: Example, categories: Sequence[str], *, truth: str, caption: str = "") -> Card:
     """Image, `truth` ("true masks") and answer of a segmenter. `categories[i]` is label i + 1."""
-    shown, found = _names(example.truth, categories), _names(example.answer, categories)
+    shown, found = (names_in(label, categories) or "nothing" for label in (example.truth, example.answer))
     pictures = (
         embed_image(example.image, f"Image of {shown}"),
         embed_image(overlay(example.image, example.truth), f"The same image with {truth}: {shown}"),
@@ -123,16 +125,17 @@ def segmented_galleries(
     chosen: Mapping[Kind, Sequence[tuple[int, Example]]], categories: Sequence[str], *, truth: str
 ) -> list[Gallery]:
     """One per kind that has images; the worst are explained."""
-    titles = {"best": "Highest IoU", "median": "Median IoU", "worst": "Lowest IoU"}
-    galleries = []
-    for kind in _KINDS:
-        cards = []
-        for _, example in chosen[kind]:
-            said = _why(kind, example, categories)
-            cards.append(segmented_card(example, categories, truth=truth, caption=said))
-        if cards:
-            galleries.append(Gallery(f"{titles[kind]}: image, {truth}, predicted masks", cards))
-    return galleries
+    return [
+        Gallery(
+            f"{title} IoU: image, {truth}, predicted masks",
+            [
+                segmented_card(one, categories, truth=truth, caption=_why(kind, one, categories))
+                for _, one in chosen[kind]
+            ],
+        )
+        for kind, title in _KINDS.items()
+        if chosen[kind]
+    ]
 
 
 def typical(chosen: Mapping[Kind, Sequence[_T]]) -> Sequence[_T]:
@@ -149,8 +152,3 @@ def _generated(samples: Iterable[Sample], wanted: set[int]) -> Iterator[tuple[in
     for i, one in enumerate(map(LabelledSample, samples)):
         if i in wanted:
             yield i, Generated(one.image(), one.label(), one.prompt, one.categories, one.quality)
-
-
-def _names(label: np.ndarray, categories: Sequence[str]) -> str:
-    values = [value for value in np.unique(label).tolist() if value not in (0, IGNORE)]
-    return ", ".join(categories[value - 1] for value in values) or "nothing"
