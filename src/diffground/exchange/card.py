@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from string import Template
 from typing import Any
@@ -13,20 +13,6 @@ import yaml
 from diffground.exchange.counts import Counts
 from diffground.exchange.plan import Overview
 from diffground.exchange.samples import Categories
-
-_MADE = {
-    "generator": "generator",
-    "grounding": "grounding module",
-    "mask_threshold": "mask threshold",
-    "image_size": "image size, px",
-    "sampler": "sampler",
-    "num_steps": "steps",
-    "timesteps": "timesteps",
-    "guidance_scale": "guidance scale",
-    "guidance_interval": "guidance interval",
-    "libraries": "versions",
-}
-"""Setting in meta.json -> what the card calls it; others are listed after these by their own names."""
 
 
 def dataset_card(
@@ -42,7 +28,8 @@ def dataset_card(
 ) -> str:
     """Markdown of the format `name`. rules: the options of the export, name -> value."""
     folder = files("diffground.exchange")
-    about = yaml.safe_load(folder.joinpath("formats.yaml").read_text(encoding="utf-8"))[name]
+    words = yaml.safe_load(folder.joinpath("card.yaml").read_text(encoding="utf-8"))
+    about = words["formats"][name]
     return Template(folder.joinpath("card.md").read_text(encoding="utf-8")).substitute(
         front_matter=front_matter,
         num_kept=counts.num_images,
@@ -52,8 +39,8 @@ def dataset_card(
         not_found=counts.further["not_found"],
         ignored=counts.further["ignored"],
         num_samples=overview.num_samples,
-        rules=_rules(overview, rules),
-        made=_made(overview),
+        rules=_rules(overview, rules, words["rules"]),
+        made=_made(overview, words["settings"]),
         version=version,
         layout=about["layout"],
         example=about["example"].replace("{split}", splits[0]),
@@ -71,19 +58,14 @@ def _table(categories: Categories, splits: tuple[str, ...], counts: Counts) -> s
     return "\n".join(rows)
 
 
-def _rules(overview: Overview, rules: Mapping[str, Any]) -> str:
-    num = overview.left_out
+def _rules(overview: Overview, rules: Mapping[str, Any], sentences: Sequence[tuple[str, str, str]]) -> str:
     lines = [f"- Split `--split {rules['--split']}` by prompt, seed {rules['--seed']}."]
-    if rules["--min-quality"] is not None:
-        lines.append(f"- {num['quality']} with a quality below {rules['--min-quality']} (`--min-quality`).")
-    if rules["--review"] is not None:
-        lines.append(f"- {num['review']} that a person rejected (`--review`).")
-    if rules["--per-category"] is not None:
-        limit = rules["--per-category"]
-        lines.append(f"- {num['per_category']} so that no category has more than {limit} images (`--per-category`).")
-        if overview.few:
-            fewer = ", ".join(f"{name} {kept}" for name, kept in overview.few.items())
-            lines.append(f"- Categories with fewer than {limit} images: {fewer}.")
+    for option, reason, sentence in sentences:
+        if rules[option] is not None:
+            lines.append(f"- {sentence.format(num=overview.left_out[reason], value=rules[option])}")
+    if overview.few:
+        fewer = ", ".join(f"{name} {kept}" for name, kept in overview.few.items())
+        lines.append(f"- Categories with fewer than {rules['--per-category']} images: {fewer}.")
     if len(lines) == 1:
         lines.append("- No filter was applied.")
     if rules["--polygons"]:
@@ -91,9 +73,9 @@ def _rules(overview: Overview, rules: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _made(overview: Overview) -> str:
-    names = [*(name for name in _MADE if name in overview.settings), *sorted(set(overview.settings) - set(_MADE))]
-    lines = [f"- {_MADE.get(name, name)}: {_values(overview.settings[name])}" for name in names]
+def _made(overview: Overview, titles: Mapping[str, str]) -> str:
+    names = [*(name for name in titles if name in overview.settings), *sorted(set(overview.settings) - set(titles))]
+    lines = [f"- {titles.get(name, name)}: {_values(overview.settings[name])}" for name in names]
     seeds = "not recorded" if overview.seeds is None else f"{overview.seeds[0]} to {overview.seeds[1]}, one per image"
     return "\n".join([*lines, f"- seeds of the noise: {seeds}"])
 

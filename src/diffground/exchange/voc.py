@@ -15,7 +15,7 @@ from diffground.exchange.plan import Plan
 from diffground.exchange.samples import ExportSample
 from diffground.exchange.target import Format, Target
 
-_JPEG_QUALITY = 95  # also named in formats.yaml
+_JPEG_QUALITY = 95  # also named in card.yaml
 _LISTS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val"), "test": ("test",)}
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from diffground.data.labelled import LabelledSample
 from diffground.data.shards import Sample
 from diffground.prompts import GROUPS
 from diffground.report.embed import embed_image
-from diffground.report.examples import Example, choose, explain, image_scores, read_examples
+from diffground.report.examples import Example, Kind, choose, explain, image_scores, read_examples
 from diffground.report.gallery import names_in, overlay
 from diffground.report.html import Card, Gallery
 from diffground.report.tables import GROUP_TITLES
@@ -23,7 +23,6 @@ from diffground.segmentation.sources import SegmentationSource
 NUM = 3
 """Images of each kind."""
 _HARDEST_LAST = sorted(GROUPS, key=lambda group: (group.startswith("two"), "unseen" in group))
-Kind = Literal["best", "median", "worst"]
 _T = TypeVar("_T")
 _KINDS: Mapping[Kind, str] = {"best": "Highest", "median": "Median", "worst": "Lowest"}
 
@@ -57,8 +56,13 @@ def generated_by_quality(
     """
     qualities = [one.quality if group in (None, one.group) else None for one in map(LabelledSample, samples())]
     choice = choose(qualities, num=num)
-    read = dict(_generated(samples(), set(chain(choice.best, choice.median, choice.worst))))
-    return {kind: [read[i] for i in getattr(choice, kind)] for kind in _KINDS}
+    wanted = set(chain.from_iterable(choice.values()))
+    read = {
+        i: Generated(one.image(), one.label(), one.prompt, one.categories, one.quality)
+        for i, one in enumerate(map(LabelledSample, samples()))
+        if i in wanted
+    }
+    return {kind: [read[i] for i in positions] for kind, positions in choice.items()}
 
 
 def hardest_group(samples: Iterable[Sample]) -> str:
@@ -102,11 +106,9 @@ def segmented_by_iou(
     source: SegmentationSource, segmenter: Segmenter, *, num: int = NUM
 ) -> dict[Kind, list[tuple[int, Example]]]:
     """The best, median and worst images of `source` by the IoU of `segmenter`, with their positions in it."""
-    choice = choose(image_scores(source, segmenter), num=num)
-    positions: dict[Kind, Sequence[int]] = {kind: getattr(choice, kind) for kind in _KINDS}
     return {
-        kind: list(zip(of_kind, read_examples(source, segmenter, of_kind), strict=True))
-        for kind, of_kind in positions.items()
+        kind: list(zip(positions, read_examples(source, segmenter, positions), strict=True))
+        for kind, positions in choose(image_scores(source, segmenter), num=num).items()
     }
 
 
@@ -146,9 +148,3 @@ def typical(chosen: Mapping[Kind, Sequence[_T]]) -> Sequence[_T]:
 def _why(kind: Kind, example: Example, categories: Sequence[str]) -> str:
     """What is wrong with one of the worst; nothing of others."""
     return f"{explain(example.truth, example.answer, categories)} " if kind == "worst" else ""
-
-
-def _generated(samples: Iterable[Sample], wanted: set[int]) -> Iterator[tuple[int, Generated]]:
-    for i, one in enumerate(map(LabelledSample, samples)):
-        if i in wanted:
-            yield i, Generated(one.image(), one.label(), one.prompt, one.categories, one.quality)
