@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from pycocotools import mask as run_lengths
 
 from diffground.atomic import atomic_file, write_atomically
 from diffground.data.palette import VOC_PALETTE
 from diffground.data.shards import encode_label, encode_png
 from diffground.exchange.folder import write_once
-from diffground.exchange.objects import Object
+from diffground.exchange.objects import Object, run_lengths
 from diffground.exchange.plan import Plan
 from diffground.exchange.polygons import simple_parts
 from diffground.exchange.samples import ExportSample
@@ -64,7 +63,7 @@ class CocoFormat(Format):
 
     def _annotation(self, found: Object, sample: ExportSample) -> dict[str, Any]:
         """All but its id, which is its place among the annotations of all shards."""
-        segmentation = _polygons(found) if self._target.polygons else _run_lengths(found, sample.size)
+        segmentation = _polygons(found) if self._target.polygons else run_lengths(found.in_image(sample.size))
         return {
             "image_id": sample.number,
             "category_id": found.label,
@@ -101,11 +100,6 @@ class CocoFormat(Format):
         if kind == "panoptic":
             categories = [{**entry, "isthing": 1, "color": VOC_PALETTE[entry["id"]].tolist()} for entry in categories]
         return categories
-
-
-def _run_lengths(found: Object, size: tuple[int, int]) -> dict[str, Any]:
-    encoded = run_lengths.encode(np.asfortranarray(found.in_image(size).astype(np.uint8)))
-    return {"size": list(size), "counts": encoded["counts"].decode("ascii")}
 
 
 def _polygons(found: Object) -> list[list[int]]:
