@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from diffground.cli.links import links
@@ -58,5 +59,5 @@ def _summary() -> list[str]:
     ]
 
 
-def _listed(scores: dict[str, float | None], titles: dict[str, str]) -> str:
+def _listed(scores: dict[str, float | None], titles: Mapping[str, str]) -> str:
     return ", ".join(f"{title} {format_cell(score_of(scores, key))}" for key, title in titles.items())

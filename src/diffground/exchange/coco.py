@@ -9,45 +9,27 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from pycocotools import mask as run_lengths
 
 from diffground.atomic import atomic_file, write_atomically
 from diffground.data.palette import VOC_PALETTE
 from diffground.data.shards import encode_label, encode_png
 from diffground.exchange.folder import write_once
-from diffground.exchange.objects import Object
+from diffground.exchange.objects import Object, run_lengths
 from diffground.exchange.plan import Plan
 from diffground.exchange.polygons import simple_parts
 from diffground.exchange.samples import ExportSample
-from diffground.exchange.target import About, Target
+from diffground.exchange.target import Format, Target
 
 
-class CocoFormat:
+class CocoFormat(Format):
     """See target.Format.
 
     Annotations of each shard go to a file of their own, which `finish` joins one after another, so memory does not grow
     with the number of samples.
     """
 
-    about = About(
-        layout="""- `images/SPLIT/ID.png`: the images, without loss.
-- `annotations/instances_SPLIT.json`: an annotation per object, with `iscrowd` 0. Objects are connected regions of one
-  category. Masks are run lengths (RLE), or with `--polygons` polygons along the edges of pixels; an object with holes
-  is cut through them into several polygons, so that holes stay open.
-- `annotations/panoptic_SPLIT.json` with `annotations/panoptic_SPLIT/ID.png`: the same objects as segments.
-- `semantic_SPLIT/ID.png`: label maps with a palette, 0 background, `category_id` elsewhere, 255 ignored.
-- Ignored pixels (255) are in no annotation and no segment.""",
-        example="""from pycocotools.coco import COCO
-
-dataset = COCO("annotations/instances_{split}.json")
-image = dataset.loadImgs(dataset.getImgIds()[:1])[0]  # its file: images/{split}/FILE_NAME
-annotations = dataset.loadAnns(dataset.getAnnIds(imgIds=image["id"]))
-masks = [dataset.annToMask(annotation) for annotation in annotations]  # uint8 (H, W), 0 or 1
-""",
-    )
-
     def __init__(self, target: Target) -> None:
-        self._target, self._root = target, target.root
+        super().__init__(target)
         self._shard: dict[str, dict[str, list[Any]]] = {}
 
     def add(self, sample: ExportSample) -> None:
@@ -81,7 +63,7 @@ masks = [dataset.annToMask(annotation) for annotation in annotations]  # uint8 (
 
     def _annotation(self, found: Object, sample: ExportSample) -> dict[str, Any]:
         """All but its id, which is its place among the annotations of all shards."""
-        segmentation = _polygons(found) if self._target.polygons else _run_lengths(found, sample.size)
+        segmentation = _polygons(found) if self._target.polygons else run_lengths(found.in_image(sample.size))
         return {
             "image_id": sample.number,
             "category_id": found.label,
@@ -118,11 +100,6 @@ masks = [dataset.annToMask(annotation) for annotation in annotations]  # uint8 (
         if kind == "panoptic":
             categories = [{**entry, "isthing": 1, "color": VOC_PALETTE[entry["id"]].tolist()} for entry in categories]
         return categories
-
-
-def _run_lengths(found: Object, size: tuple[int, int]) -> dict[str, Any]:
-    encoded = run_lengths.encode(np.asfortranarray(found.in_image(size).astype(np.uint8)))
-    return {"size": list(size), "counts": encoded["counts"].decode("ascii")}
 
 
 def _polygons(found: Object) -> list[list[int]]:

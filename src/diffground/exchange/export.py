@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from diffground.data.labelled import META
-from diffground.data.palette import IGNORE
 from diffground.data.review import read_review
 from diffground.data.shards import read_shard
 from diffground.errors import UserError
-from diffground.exchange.card import Counts, dataset_card
+from diffground.exchange.card import dataset_card
 from diffground.exchange.coco import CocoFormat
+from diffground.exchange.counts import Counts
 from diffground.exchange.folder import ExportFolder, write_once
 from diffground.exchange.hugging_face import HuggingFaceFormat, front_matter
 from diffground.exchange.plan import Filters, Overview, Plan
@@ -62,7 +60,7 @@ def export_shards(shards: Path, out: Path, *, categories: Categories, options: E
     `out` with other files or other settings.
     """
     filters = _check(shards, out, options)
-    with Plan(shards, filters=filters, categories=categories) as plan:
+    with closing(Plan(shards, filters=filters, categories=categories)) as plan:
         overview = plan.overview
         if not overview.kept:
             raise UserError(f"{shards}: no sample is left to export; {_left_out(overview, options)}")
@@ -140,12 +138,12 @@ def _target(
 
 def _write(plan: Plan, formats: Mapping[str, Format], folder: ExportFolder, categories: Categories) -> Counts:
     """Write every shard that is not finished, then what needs all of them."""
-    num_done = sum(sum(facts["images"].values()) for facts in _finished(plan, folder))
-    with Progress(plan.overview.kept.total(), description="export", initial=num_done) as progress:
+    counts = _finished(plan, folder)
+    with Progress(plan.overview.kept.total(), description="export", initial=counts.num_images) as progress:
         for path in plan.shards:
             if folder.shard(path.stem) is not None:
                 continue
-            kept, tally = plan.kept(path.stem), _Tally()
+            kept, of_shard = plan.kept(path.stem), Counts()
             for sample in read_shard(path):
                 if sample.key not in kept:
                     continue
@@ -154,62 +152,29 @@ def _write(plan: Plan, formats: Mapping[str, Format], folder: ExportFolder, cate
                 exported = ExportSample(sample.key, number, split, facts, sample, categories)
                 for writer in formats.values():
                     writer.add(exported)
-                tally.add(exported)
+                of_shard.add(exported)
                 progress.advance()
             for writer in formats.values():
                 writer.end_shard(path.stem)
-            folder.finish_shard(path.stem, tally.to_json())
+            folder.finish_shard(path.stem, vars(of_shard))
     for writer in formats.values():
         writer.finish(plan)
-    return _sum(_finished(plan, folder))
+    return _finished(plan, folder)
 
 
-def _finished(plan: Plan, folder: ExportFolder) -> Iterator[dict[str, Any]]:
-    """What is known of every finished shard."""
-    return (facts for path in plan.shards if (facts := folder.shard(path.stem)) is not None)
-
-
-class _Tally:
-    """Counts of one shard."""
-
-    def __init__(self) -> None:
-        self._images, self._objects, self._further = Counter[str](), Counter[str](), Counter[str]()
-        self._with_category: dict[str, Counter[str]] = {}
-
-    def add(self, sample: ExportSample) -> None:
-        labels = sample.categories.labels
-        names = {labels[value] for value in np.unique(sample.label).tolist() if value in labels}
-        self._images[sample.split] += 1
-        self._with_category.setdefault(sample.split, Counter()).update(names)
-        self._objects.update(labels[found.label] for found in sample.objects)
-        self._further["empty"] += not names
-        self._further["not_found"] += len(set(sample.facts.categories) - names)
-        self._further["ignored"] += bool((sample.label == IGNORE).any())
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "images": self._images,
-            "objects": self._objects,
-            "with_category": self._with_category,
-            "further": self._further,
-        }
-
-
-def _sum(tallies: Iterable[Mapping[str, Any]]) -> Counts:
-    images, objects, further = Counter[str](), Counter[str](), Counter[str]()
-    with_category: dict[str, Counter[str]] = {}
-    for tally in tallies:
-        images.update(tally["images"])
-        objects.update(tally["objects"])
-        further.update(tally["further"])
-        for split, names in tally["with_category"].items():
-            with_category.setdefault(split, Counter()).update(names)
-    return Counts(images, with_category, objects, further["empty"], further["not_found"], further["ignored"])
+def _finished(plan: Plan, folder: ExportFolder) -> Counts:
+    """Of all finished shards."""
+    counts = Counts()
+    for path in plan.shards:
+        of_shard = folder.shard(path.stem)
+        if of_shard is not None:
+            counts.update(of_shard)
+    return counts
 
 
 def _write_card(target: Target, name: str, *, counts: Counts, overview: Overview, rules: Mapping[str, Any]) -> None:
     card = dataset_card(
-        about=FORMATS[name].about,
+        name,
         categories=target.categories,
         splits=target.splits,
         counts=counts,
@@ -223,7 +188,7 @@ def _write_card(target: Target, name: str, *, counts: Counts, overview: Overview
 
 def _summary(out: Path, counts: Counts, overview: Overview, options: ExportOptions) -> list[str]:
     images = ", ".join(f"{split} {counts.images[split]}" for split in SPLITS if counts.images[split])
-    lines = [f"{out}: {', '.join(options.formats)}; {sum(counts.images.values())} images ({images})"]
+    lines = [f"{out}: {', '.join(options.formats)}; {counts.num_images} images ({images})"]
     if overview.left_out:
         lines.append(f"left out: {_left_out(overview, options)}")
     if overview.few:
@@ -233,13 +198,13 @@ def _summary(out: Path, counts: Counts, overview: Overview, options: ExportOptio
     missing = [name for name in asked if not overview.kept[name]]
     if missing:
         lines.append(f"no image in {', '.join(missing)}: there are too few different prompts; another --seed may help")
-    if counts.empty or counts.not_found:
+    if counts.further["empty"] or counts.further["not_found"]:
         lines.append(
-            f"images without an object: {counts.empty}; "
-            f"named categories without a pixel in their image: {counts.not_found}"
+            f"images without an object: {counts.further['empty']}; "
+            f"named categories without a pixel in their image: {counts.further['not_found']}"
         )
-    if counts.ignored and "yolo" in options.formats:
-        lines.append(f"images with ignored pixels (255), which are background in yolo: {counts.ignored}")
+    if counts.further["ignored"] and "yolo" in options.formats:
+        lines.append(f"images with ignored pixels (255), which are background in yolo: {counts.further['ignored']}")
     return lines
 
 

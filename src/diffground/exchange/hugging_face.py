@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -10,33 +11,14 @@ import yaml
 from diffground.atomic import atomic_file
 from diffground.data.shards import encode_label
 from diffground.errors import UserError
-from diffground.exchange.plan import Plan
 from diffground.exchange.samples import Categories, ExportSample
-from diffground.exchange.target import About, Target
+from diffground.exchange.target import Format, Target
 
 _ROWS_PER_GROUP = 64
 
 
-class HuggingFaceFormat:
+class HuggingFaceFormat(Format):
     """See target.Format. A parquet file holds the samples of one shard and split."""
-
-    about = About(
-        layout="""- `data/SPLIT-SHARD.parquet`: `id`, `image` and `label` (PNG without loss), `prompt`, `categories`
-  (those that the prompt names), `seed`, `quality` (null where it was not measured).
-- `label` has the values of the table: 0 background, 255 ignored. `categories` are class labels with the same numbers;
-  class 0 is the background.""",
-        example="""import os
-
-import numpy
-from datasets import load_dataset
-
-dataset = load_dataset(os.getcwd(), split="{split}")  # or the path of this folder
-row = dataset[0]
-names = dataset.features["categories"].feature
-print(row["prompt"], [names.int2str(label) for label in row["categories"]])
-image, label = row["image"], numpy.asarray(row["label"])
-""",
-    )
 
     def __init__(self, target: Target) -> None:
         """Raises: UserError where pyarrow is not installed."""
@@ -46,20 +28,20 @@ image, label = row["image"], numpy.asarray(row["label"])
         except ModuleNotFoundError:
             raise UserError("--format hf needs 'pyarrow'; run pip install 'diffground[hf]'") from None
         self._arrow, self._parquet = pyarrow, pyarrow.parquet
-        self._root = target.root
+        super().__init__(target)
         self._rows: dict[str, list[dict[str, Any]]] = {}
-        image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
-        types = {
-            "id": pyarrow.string(),
-            "image": image,
-            "label": image,
-            "prompt": pyarrow.string(),
-            "categories": pyarrow.list_(pyarrow.int64()),
-            "seed": pyarrow.int64(),
-            "quality": pyarrow.float64(),
-        }
-        described = {"info": {"features": _features_in_json(target.categories)}}
-        self._schema = pyarrow.schema(list(types.items()), metadata={"huggingface": json.dumps(described)})
+        features = _features(target.categories)
+        types = [(name, self._type_of(feature)) for name, feature in features.items()]
+        metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+        self._schema = pyarrow.schema(types, metadata=metadata)
+
+    def _type_of(self, feature: Mapping[str, Any]) -> Any:
+        """The parquet type of a feature."""
+        if feature["_type"] == "Image":
+            return self._arrow.struct([("bytes", self._arrow.binary()), ("path", self._arrow.string())])
+        if feature["_type"] == "List":
+            return self._arrow.list_(self._arrow.int64())
+        return self._arrow.type_for_alias(feature["dtype"])
 
     def add(self, sample: ExportSample) -> None:
         names = sample.categories.names
@@ -85,22 +67,10 @@ image, label = row["image"], numpy.asarray(row["label"])
                     writer.write_table(self._arrow.Table.from_pylist(group, schema=self._schema))
         self._rows = {}
 
-    def finish(self, plan: Plan) -> None:
-        pass
-
 
 def front_matter(target: Target) -> str:
     """The YAML block that opens README.md."""
-    names = {str(i): name for i, name in enumerate(_names(target.categories))}
-    features: list[dict[str, Any]] = [
-        {"name": "id", "dtype": "string"},
-        {"name": "image", "dtype": "image"},
-        {"name": "label", "dtype": "image"},
-        {"name": "prompt", "dtype": "string"},
-        {"name": "categories", "list": {"class_label": {"names": names}}},
-        {"name": "seed", "dtype": "int64"},
-        {"name": "quality", "dtype": "float64"},
-    ]
+    features = [{"name": name, **_in_card(feature)} for name, feature in _features(target.categories).items()]
     files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in target.splits]
     about = {
         "task_categories": ["image-segmentation"],
@@ -111,19 +81,27 @@ def front_matter(target: Target) -> str:
     return f"---\n{yaml.safe_dump(about, sort_keys=False, allow_unicode=True)}---\n\n"
 
 
-def _features_in_json(categories: Categories) -> dict[str, Any]:
-    """As `datasets` writes them to a parquet file, so that a single file is readable without the card."""
+def _features(categories: Categories) -> dict[str, Any]:
+    """As `datasets` writes them to a parquet file, so that a single file is readable without the card.
+
+    Class i is label i.
+    """
+    names = ["background", *categories.names]
     return {
         "id": {"dtype": "string", "_type": "Value"},
         "image": {"_type": "Image"},
         "label": {"_type": "Image"},
         "prompt": {"dtype": "string", "_type": "Value"},
-        "categories": {"feature": {"names": _names(categories), "_type": "ClassLabel"}, "_type": "List"},
+        "categories": {"feature": {"names": names, "_type": "ClassLabel"}, "_type": "List"},
         "seed": {"dtype": "int64", "_type": "Value"},
         "quality": {"dtype": "float64", "_type": "Value"},
     }
 
 
-def _names(categories: Categories) -> list[str]:
-    """Class i is label i."""
-    return ["background", *categories.names]
+def _in_card(feature: Mapping[str, Any]) -> dict[str, Any]:
+    """The same feature as the card's front matter names it."""
+    if feature["_type"] == "List":
+        return {
+            "list": {"class_label": {"names": {str(i): name for i, name in enumerate(feature["feature"]["names"])}}}
+        }
+    return {"dtype": feature.get("dtype", "image")}

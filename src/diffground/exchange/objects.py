@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from pycocotools.mask import encode, toBbox
 from scipy import ndimage
 
 from diffground.data.palette import IGNORE
@@ -43,6 +45,17 @@ class Object:
         whole = np.zeros(size, dtype=bool)
         whole[self.y : self.y + self.mask.shape[0], self.x : self.x + self.mask.shape[1]] = self.mask
         return whole
+
+
+def run_lengths(mask: np.ndarray) -> dict[str, Any]:
+    """bool (H, W) -> COCO's run lengths as JSON has them: size and counts; pycocotools.mask.decode reads them."""
+    encoded = encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
+
+
+def mask_box(mask: np.ndarray) -> list[int]:
+    """bool (H, W) -> x, y, width, height in px; zeros without a pixel."""
+    return [int(value) for value in toBbox(encode(np.asfortranarray(mask, dtype=np.uint8)))]
 
 
 def find_objects(label: np.ndarray) -> tuple[Object, ...]:

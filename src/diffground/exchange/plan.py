@@ -60,7 +60,7 @@ class Overview:
 
 
 class Plan:
-    """The decisions for the shards of a folder; close it, or use it in a with statement."""
+    """The decisions for the shards of a folder; close it."""
 
     def __init__(self, shards: Path, *, filters: Filters, categories: Categories) -> None:
         """Reads meta.json of every sample.
@@ -83,12 +83,6 @@ class Plan:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Plan:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         self._rows.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -148,13 +147,6 @@ class ExportSample:
     def size(self) -> tuple[int, int]:
         """Height and width, px."""
         return self.label.shape[0], self.label.shape[1]
-
-
-def encode_jpeg(image: np.ndarray, *, quality: int) -> bytes:
-    """uint8 (H, W, 3) -> JPEG with colours at full resolution (4:4:4)."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
-    return buffer.getvalue()
 
 
 def _is_number(value: Any) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from diffground.exchange.plan import Plan
 from diffground.exchange.samples import Categories, ExportSample
@@ -24,30 +24,17 @@ class Target:
     """Of format 'coco': polygons instead of run lengths."""
 
 
-@dataclass(frozen=True)
-class About:
-    """What the card says of a format."""
+class Format(ABC):
+    """Writes samples one after another. A file that is there is finished and is not written again."""
 
-    layout: str
-    """Lines of Markdown: which files there are, and what is lost in them."""
-    example: str
-    """Python that opens the export, run in its folder."""
+    def __init__(self, target: Target) -> None:
+        self._target, self._root = target, target.root
 
-
-class Format(Protocol):
-    """Writes samples one after another. A file that is there is finished and is not written again.
-
-    `end_shard` comes after the last sample of each shard; a shard whose end was reached is never added again.
-    """
-
-    about: About
-
-    def __init__(self, target: Target) -> None: ...
-
+    @abstractmethod
     def add(self, sample: ExportSample) -> None: ...
 
-    def end_shard(self, name: str) -> None: ...
+    def end_shard(self, name: str) -> None:  # noqa: B027 - most formats have nothing to do here
+        """Comes after the last sample of each shard; a shard whose end was reached is never added again."""
 
-    def finish(self, plan: Plan) -> None:
+    def finish(self, plan: Plan) -> None:  # noqa: B027
         """Write what needs all shards."""
-        ...

@@ -80,23 +80,20 @@ def describe_words(words: Sequence[str], masks: np.ndarray, scores: np.ndarray) 
     Returns: word, label (its value in the index mask), bbox (x, y, width, height in px), area (px), area_frac (share of
         the image), score (highest in the image), segmentation (COCO's RLE; pycocotools.mask.decode reads it).
     """
-    from pycocotools.mask import encode, toBbox
+    from diffground.exchange.objects import mask_box, run_lengths
 
-    described = []
-    for i, (word, mask, of_word) in enumerate(zip(words, masks, scores, strict=True)):
-        rle = encode(np.asfortranarray(mask.astype(np.uint8)))
-        described.append(
-            {
-                "word": word,
-                "label": i + 1,
-                "bbox": [int(value) for value in toBbox(rle)],
-                "area": int(mask.sum()),
-                "area_frac": round(float(mask.mean()), 6),
-                "score": round(float(of_word.max()), 6),
-                "segmentation": {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")},
-            }
-        )
-    return described
+    return [
+        {
+            "word": word,
+            "label": label,
+            "bbox": mask_box(mask),
+            "area": int(mask.sum()),
+            "area_frac": round(float(mask.mean()), 6),
+            "score": round(float(of_word.max()), 6),
+            "segmentation": run_lengths(mask),
+        }
+        for label, (word, mask, of_word) in enumerate(zip(words, masks, scores, strict=True), start=1)
+    ]
 
 
 def versions() -> dict[str, str]:

@@ -3,44 +3,31 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from diffground.errors import UserError
 from diffground.report.html import Section
-from diffground.report.tables import Row, Table
+from diffground.report.tables import TITLES, Row, Table
 
 _RULER = re.compile(r"\|?(\s*:?-+:?\s*\|)+\s*(:?-+:?\s*)?")
-HEADINGS = {
-    "speed": "Speed",
-    "sd15": "Cost on Stable Diffusion 1.5",
-    "scale": "Scale",
-    "kills": "Recovery after a kill",
-    "quality": "Synthetic images left out by quality",
-    "cues": "Masks without a trained module",
-}
-"""Name of a benchmark -> heading; another one has its name as the heading."""
-TEXTS = {
-    "speed": "How much time masks add to sampling an image, on one processor thread.",
-    "sd15": "How much computation masks add to sampling an image with Stable Diffusion 1.5.",
-    "scale": "Time and memory of writing and restarting a sharded stage, by the number of samples.",
-    "kills": "Stages were killed at random times and started again; the results were compared byte for byte.",
-    "quality": "Segmenters that were trained without the synthetic images whose masks are least reliable.",
-    "cues": "What the two inputs that profile mini adds to the paper's module find on their own.",
-}
+_KNOWN: Mapping[str, Sequence[str]] = TITLES["benchmarks"]
+"""Name of a benchmark -> heading and text; another one has its name as the heading."""
 
 
 def benchmark_sections(folder: Path) -> list[Section]:
-    """A section per Markdown file of `folder`, those of HEADINGS first; none without the folder.
+    """A section per Markdown file of `folder`, those of titles.yaml first; none without the folder.
 
     Raises: UserError for a file whose table has a row of another length than its header.
     """
     paths = {path.stem: path for path in sorted(folder.glob("*.md"))}
-    names = [*(name for name in HEADINGS if name in paths), *(name for name in paths if name not in HEADINGS)]
+    names = sorted(paths, key=lambda name: list(_KNOWN).index(name) if name in _KNOWN else len(_KNOWN))
     sections = []
     for name in names:
         text, table = read_markdown(paths[name])
-        said = " ".join(filter(None, [TEXTS.get(name, ""), text]))
-        sections.append(Section(HEADINGS.get(name, name), said, table, name=f"benchmark_{name}"))
+        heading, about = _KNOWN.get(name, (name, ""))
+        said = " ".join(filter(None, [about, text]))
+        sections.append(Section(heading, said, table, name=f"benchmark_{name}"))
     return sections
 
 

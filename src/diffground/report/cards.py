@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from diffground.data.labelled import LabelledSample
-from diffground.data.palette import IGNORE
 from diffground.data.shards import Sample
 from diffground.prompts import GROUPS
 from diffground.report.embed import embed_image
-from diffground.report.examples import Example, choose, explain, image_scores, read_examples
-from diffground.report.gallery import overlay
+from diffground.report.examples import Example, Kind, choose, explain, image_scores, read_examples
+from diffground.report.gallery import names_in, overlay
 from diffground.report.html import Card, Gallery
 from diffground.report.tables import GROUP_TITLES
 from diffground.segmentation.segmenter import Segmenter
@@ -24,9 +23,8 @@ from diffground.segmentation.sources import SegmentationSource
 NUM = 3
 """Images of each kind."""
 _HARDEST_LAST = sorted(GROUPS, key=lambda group: (group.startswith("two"), "unseen" in group))
-Kind = Literal["best", "median", "worst"]
 _T = TypeVar("_T")
-_KINDS: tuple[Kind, ...] = ("best", "median", "worst")
+_KINDS: Mapping[Kind, str] = {"best": "Highest", "median": "Median", "worst": "Lowest"}
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,13 @@ def generated_by_quality(
     """
     qualities = [one.quality if group in (None, one.group) else None for one in map(LabelledSample, samples())]
     choice = choose(qualities, num=num)
-    read = dict(_generated(samples(), set(chain(choice.best, choice.median, choice.worst))))
-    return {kind: [read[i] for i in getattr(choice, kind)] for kind in _KINDS}
+    wanted = set(chain.from_iterable(choice.values()))
+    read = {
+        i: Generated(one.image(), one.label(), one.prompt, one.categories, one.quality)
+        for i, one in enumerate(map(LabelledSample, samples()))
+        if i in wanted
+    }
+    return {kind: [read[i] for i in positions] for kind, positions in choice.items()}
 
 
 def hardest_group(samples: Iterable[Sample]) -> str:
@@ -92,25 +95,26 @@ def first_cards(
 
 def generated_galleries(chosen: Mapping[Kind, Sequence[Generated]]) -> list[Gallery]:
     """One per kind that has images."""
-    titles = {"best": "Highest quality", "median": "Median quality", "worst": "Lowest quality"}
-    return [Gallery(titles[kind], [one.card("") for one in chosen[kind]]) for kind in _KINDS if chosen[kind]]
+    return [
+        Gallery(f"{title} quality", [one.card("") for one in chosen[kind]])
+        for kind, title in _KINDS.items()
+        if chosen[kind]
+    ]
 
 
 def segmented_by_iou(
     source: SegmentationSource, segmenter: Segmenter, *, num: int = NUM
 ) -> dict[Kind, list[tuple[int, Example]]]:
     """The best, median and worst images of `source` by the IoU of `segmenter`, with their positions in it."""
-    choice = choose(image_scores(source, segmenter), num=num)
-    found = {}
-    for kind in _KINDS:
-        positions = getattr(choice, kind)
-        found[kind] = list(zip(positions, read_examples(source, segmenter, positions), strict=True))
-    return found
+    return {
+        kind: list(zip(positions, read_examples(source, segmenter, positions), strict=True))
+        for kind, positions in choose(image_scores(source, segmenter), num=num).items()
+    }
 
 
 def segmented_card(example: Example, categories: Sequence[str], *, truth: str, caption: str = "") -> Card:
     """Image, `truth` ("true masks") and answer of a segmenter. `categories[i]` is label i + 1."""
-    shown, found = _names(example.truth, categories), _names(example.answer, categories)
+    shown, found = (names_in(label, categories) or "nothing" for label in (example.truth, example.answer))
     pictures = (
         embed_image(example.image, f"Image of {shown}"),
         embed_image(overlay(example.image, example.truth), f"The same image with {truth}: {shown}"),
@@ -123,16 +127,17 @@ def segmented_galleries(
     chosen: Mapping[Kind, Sequence[tuple[int, Example]]], categories: Sequence[str], *, truth: str
 ) -> list[Gallery]:
     """One per kind that has images; the worst are explained."""
-    titles = {"best": "Highest IoU", "median": "Median IoU", "worst": "Lowest IoU"}
-    galleries = []
-    for kind in _KINDS:
-        cards = []
-        for _, example in chosen[kind]:
-            said = _why(kind, example, categories)
-            cards.append(segmented_card(example, categories, truth=truth, caption=said))
-        if cards:
-            galleries.append(Gallery(f"{titles[kind]}: image, {truth}, predicted masks", cards))
-    return galleries
+    return [
+        Gallery(
+            f"{title} IoU: image, {truth}, predicted masks",
+            [
+                segmented_card(one, categories, truth=truth, caption=_why(kind, one, categories))
+                for _, one in chosen[kind]
+            ],
+        )
+        for kind, title in _KINDS.items()
+        if chosen[kind]
+    ]
 
 
 def typical(chosen: Mapping[Kind, Sequence[_T]]) -> Sequence[_T]:
@@ -143,14 +148,3 @@ def typical(chosen: Mapping[Kind, Sequence[_T]]) -> Sequence[_T]:
 def _why(kind: Kind, example: Example, categories: Sequence[str]) -> str:
     """What is wrong with one of the worst; nothing of others."""
     return f"{explain(example.truth, example.answer, categories)} " if kind == "worst" else ""
-
-
-def _generated(samples: Iterable[Sample], wanted: set[int]) -> Iterator[tuple[int, Generated]]:
-    for i, one in enumerate(map(LabelledSample, samples)):
-        if i in wanted:
-            yield i, Generated(one.image(), one.label(), one.prompt, one.categories, one.quality)
-
-
-def _names(label: np.ndarray, categories: Sequence[str]) -> str:
-    values = [value for value in np.unique(label).tolist() if value not in (0, IGNORE)]
-    return ", ".join(categories[value - 1] for value in values) or "nothing"

@@ -33,20 +33,21 @@ def embed_image(image: np.ndarray, alt: str) -> Embedded:
     picture.thumbnail((MOST_PX, MOST_PX), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=_QUALITY, method=6)
-    return Embedded(_data_uri("image/webp", buffer.getvalue()), alt, *picture.size)
+    return Embedded(data_uri("image/webp", buffer.getvalue()), alt, *picture.size)
 
 
 def embed_chart(path: Path, alt: str) -> Embedded:
     """A PNG file, its bytes unchanged."""
     with Image.open(path) as picture:
         width, height = picture.size
-    return Embedded(_data_uri("image/png", path.read_bytes()), alt, width, height)
+    return Embedded(data_uri("image/png", path.read_bytes()), alt, width, height)
 
 
 def csv_uri(table: Table) -> str:
     """The table as Table.to_csv writes it, UTF-8."""
-    return _data_uri("text/csv;charset=utf-8", table.to_csv().encode())
+    return data_uri("text/csv;charset=utf-8", table.to_csv().encode())
 
 
-def _data_uri(media_type: str, content: bytes) -> str:
+def data_uri(media_type: str, content: bytes) -> str:
+    """`content` as an address that needs no server."""
     return f"data:{media_type};base64,{b64encode(content).decode('ascii')}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -11,19 +12,11 @@ from diffground.data.palette import IGNORE
 from diffground.segmentation.segmenter import Segmenter
 from diffground.segmentation.sources import SegmentationSource
 
+Kind = Literal["best", "median", "worst"]
 _BATCH = 16  # images predicted at once
 _HALF = 0.5
 _LEAST_FRAC = 0.01
 """Share of an image's pixels below which a category that is not there is not worth a word."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Positions in a sequence of scores: the best first, around the median in rising order, the worst first."""
-
-    best: Sequence[int]
-    median: Sequence[int]
-    worst: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -36,10 +29,11 @@ class Example:
     iou: float
 
 
-def choose(scores: Sequence[float | None], *, num: int) -> Choice:
-    """`num` of each kind, or as many as there are; no position twice, and of equal scores the earlier first.
+def choose(scores: Sequence[float | None], *, num: int) -> dict[Kind, list[int]]:
+    """Positions of `num` of each kind, or as many as there are; none twice, and of equal scores the earlier first.
 
     None: has no score and is not chosen. The worst are taken first, then the best, then those around the median.
+    The best and the worst are in that order, those around the median in rising order.
     """
     rising = sorted((i for i, score in enumerate(scores) if score is not None), key=lambda i: (scores[i], i))
     worst, rest = rising[:num], rising[num:]
@@ -47,7 +41,7 @@ def choose(scores: Sequence[float | None], *, num: int) -> Choice:
     best = sorted(rest[len(rest) - num_best :], key=lambda i: (-(scores[i] or 0.0), i))
     middle = rest[: len(rest) - num_best]
     start = max(0, (len(middle) - num) // 2)
-    return Choice(best, middle[start : start + num], worst)
+    return {"best": best, "median": middle[start : start + num], "worst": worst}
 
 
 def image_iou(truth: np.ndarray, answer: np.ndarray) -> float | None:

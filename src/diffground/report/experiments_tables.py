@@ -12,50 +12,37 @@ from diffground.report.tables import (
     GROUP_TITLES,
     METHOD_TITLES,
     PAPER_DATASETS,
+    TITLES,
     ZS3_TITLES,
     Row,
     Scores,
     Table,
     mean_of,
+    read_packaged_yaml,
     read_paper_table,
     scores_of,
 )
 
-SYNTHETIC = "synthetic images, grounded masks"
-REAL = "real images, annotated masks"
-ON_REAL = {"voc_test_seen": "real images, seen", "voc_test_unseen": "real images, unseen"}
+ON_REAL: Mapping[str, str] = TITLES["on_real"]
 """Columns of paper_ablations.csv: grounding on real images (the right half of the paper's table of training data)."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A row of table 2."""
+    """A row of table 2; paper_rows.yaml describes the fields."""
 
     title: str
     training_set: str
-    """Its name in segmenter.training_sets."""
     seen_from: str
     unseen_from: str
     experiment: str = ""
-    """Where its scores are; '' for the default run."""
     in_default: bool = True
-    """Whether the default run, where it has this training set, trained this model too."""
     paper: str = ""
-    """Its name in the paper's table."""
 
 
-_BOTH = f"{SYNTHETIC}; {REAL}"
-_TEXT2MASK = "real images with category names, no masks"
-MODELS = (
-    Model("Model A, one object", "synthetic", SYNTHETIC, SYNTHETIC, "table2_model_a", False, "Model-A"),
-    Model("Model B, two objects", "synthetic", SYNTHETIC, SYNTHETIC, "table2_model_b", False, "Model-B"),
-    Model("Model C, mixture", "synthetic", SYNTHETIC, SYNTHETIC, paper="Model-C"),
-    Model("Model D, C and real", "synthetic_and_real_seen", _BOTH, SYNTHETIC, "table2_model_d", True, "Model-D"),
-    Model("Model E, D in scenes", "synthetic_and_real_seen", _BOTH, SYNTHETIC, "table2_model_e", False, "Model-E"),
-    Model("real, seen categories", "real_seen_only", REAL, "no mask"),
-    Model("real, all categories (upper bound)", "real_all", REAL, REAL),
-    Model("From Text to Mask", "text2mask", _TEXT2MASK, _TEXT2MASK, "text2mask"),
-)
+_ROWS = read_packaged_yaml("report/templates/paper_rows.yaml")
+MODELS = tuple(Model(**row) for row in _ROWS["table2"])
+_REAL = next(model.seen_from for model in MODELS if model.training_set == "real_all")
 
 _SEEN = re.compile(r"seen_(\d+)")
 
@@ -64,24 +51,12 @@ Ablations = Mapping[str, tuple[str, Mapping[str, str]]]
 
 
 def ablations_of(experiments: Experiments, *, num_seen: int) -> Ablations:
-    """The paper's tables of settings. `num_seen`: seen categories of the
-    default run."""
+    """The paper's tables of settings. `num_seen`: seen categories of the default run."""
     seen = {int(match[1]): name for name in experiments.metrics if (match := _SEEN.fullmatch(name))}
     seen = {**seen, num_seen: ""}
-    return {
-        "training_type": ("training", {"normal": "training_normal", "without zero masks": ""}),
-        "train_set_objects": ("objects in a prompt", {"single": "objects_one", "two": "objects_two", "mixture": ""}),
-        "seen_categories": ("seen categories", {f"{number} seen": name for number, name in sorted(seen.items())}),
-        "training_data": (
-            "training data",
-            {
-                "real (DDIM inversion)": "data_real",
-                "sim, a quarter": "data_sim_quarter",
-                "sim": "",
-                "sim + real": "data_both",
-            },
-        ),
-    }
+    tables = {key: (table["title"], dict(table["settings"])) for key, table in _ROWS["ablations"].items()}
+    tables["seen_categories"][1].update({f"{number} seen": name for number, name in sorted(seen.items())})
+    return tables
 
 
 def splits_of(metrics: Scores, experiments: Experiments, *, split: str) -> dict[str, Scores]:
@@ -130,7 +105,7 @@ def table2(metrics: Scores, experiments: Experiments, *, vocabulary: str = "pasc
             )
         if model.paper:
             rows.append((model.title, "paper", *learnt_from, *paper.pop(model.paper)))
-    rows += [(method, "paper", REAL, None, *published_scores) for method, published_scores in paper.items()]
+    rows += [(method, "paper", _REAL, None, *published_scores) for method, published_scores in paper.items()]
     titles = tuple(ZS3_TITLES.values())
     header = (
         "segmenter",

@@ -58,8 +58,13 @@ def overlay(image: np.ndarray, label: np.ndarray) -> np.ndarray:
 
 def label_picture(image: np.ndarray, label: np.ndarray, categories: Sequence[str]) -> Picture:
     """The overlay, and the names of the objects in it: `categories[i]` is label i + 1."""
+    return Picture(overlay(image, label), names_in(label, categories))
+
+
+def names_in(label: np.ndarray, categories: Sequence[str]) -> str:
+    """The categories that have a pixel, with commas; `categories[i]` is label i + 1."""
     values = [value for value in np.unique(label).tolist() if value not in (0, IGNORE)]
-    return Picture(overlay(image, label), ", ".join(categories[value - 1] for value in values))
+    return ", ".join(categories[value - 1] for value in values)
 
 
 def mask_overlay(image: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:

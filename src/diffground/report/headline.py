@@ -35,8 +35,8 @@ def headline(metrics: Mapping[str, Mapping[str, Any]], tables: Mapping[str, Tabl
     for key, title in ZS3_TITLES.items():
         spread = _spread(tables.get("spread_zs3"), TRAINING_TITLES[trained], title)
         score, runs = spread or (_percent(zs3[trained], key), _ONE_RUN)
-        beside = f"upper bound, trained on labelled real images: {_percent(upper, key)}" if upper else "mIoU, %"
-        tiles.append(Tile(f"Segmenter trained on {TRAINING_TITLES[trained]}: {title}", score, runs, beside))
+        reference = f"upper bound, trained on labelled real images: {_percent(upper, key)}" if upper else "mIoU, %"
+        tiles.append(Tile(f"Segmenter trained on {TRAINING_TITLES[trained]}: {title}", score, runs, reference))
     return tiles
 
 

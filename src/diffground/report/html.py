@@ -17,12 +17,13 @@ from diffground.report.tables import Table, format_cell
 
 @dataclass(frozen=True)
 class Tile:
-    """A headline number. score: with its spread where there is one. runs: "3 seeds" or "one run". beside: reference."""
+    """A headline number. score: with its spread where there is one. runs: "3 seeds" or "one run"."""
 
     title: str
     score: str
     runs: str
-    beside: str = ""
+    reference: str = ""
+    """What it is compared with, or its unit."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,6 @@ class Section:
     galleries: Sequence[Gallery] = ()
     name: str = ""
 
-    @property
-    def anchor(self) -> str:
-        """The heading as an id of the page: letters, digits and hyphens."""
-        return "s-" + "-".join(re.findall(r"\w+", self.heading.lower()))
-
 
 @dataclass(frozen=True)
 class Part:
@@ -70,28 +66,29 @@ class Part:
     text: str
     sections: Sequence[Section]
 
-    @property
-    def anchor(self) -> str:
-        return "p-" + "-".join(re.findall(r"\w+", self.heading.lower()))
 
+def render_page(
+    *,
+    title: str,
+    summary: Sequence[str],
+    tiles: Sequence[Tile],
+    cards: Sequence[Card],
+    parts: Sequence[Part],
+    settings: Mapping[str, object],
+    versions: Mapping[str, str],
+) -> str:
+    """The page as one HTML document; all text is escaped.
 
-@dataclass(frozen=True)
-class Page:
-    """All that the page shows. settings: parameter -> value. versions: package -> version."""
-
-    title: str
-    summary: Sequence[str]
-    tiles: Sequence[Tile]
-    cards: Sequence[Card]
-    parts: Sequence[Part]
-    settings: Mapping[str, object]
-    versions: Mapping[str, str]
-
-
-def render_page(page: Page) -> str:
-    """The page as one HTML document; all text is escaped."""
+    settings: parameter -> value. versions: package -> version.
+    """
+    page = dict(locals())
     style, script = (Markup(_template_text(name)) for name in ("page.css", "page.js"))  # our own files
     return _environment().get_template("page.html.j2").render(page=page, style=style, script=script)
+
+
+def _anchor(heading: str) -> str:
+    """A heading as a part of an id of the page: letters, digits and hyphens."""
+    return "-".join(re.findall(r"\w+", heading.lower()))
 
 
 def _template_text(name: str) -> str:
@@ -108,6 +105,5 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["format_cell"] = format_cell
-    environment.filters["csv_uri"] = csv_uri
+    environment.filters |= {"format_cell": format_cell, "csv_uri": csv_uri, "anchor": _anchor}
     return environment

@@ -12,18 +12,13 @@ from diffground.atomic import write_atomically
 from diffground.report.embed import embed_chart
 from diffground.report.experiments import WITHOUT_EFFECT, Experiments
 from diffground.report.headline import headline
-from diffground.report.html import Card, Gallery, Page, Part, Section, render_page
-from diffground.report.tables import Table, read_packaged_yaml
+from diffground.report.html import Card, Gallery, Part, Section, render_page
+from diffground.report.tables import TITLES, Table, read_packaged_yaml
 from diffground.reproduction.config import Params
 from diffground.reproduction.params import flat_params
 
-_PARTS = {
-    "results": ("Results", "What was measured here, next to the numbers of the paper where it has them."),
-    "pictures": ("Pictures", "Images and masks, chosen by their scores and not by hand."),
-    "details": ("Details", "Further scores, scores by category, and what was left out on the way."),
-}
+_PARTS: Mapping[str, tuple[str, str]] = TITLES["parts"]
 """Value of `part` in sections.yaml -> heading and text."""
-_BENCHMARKS = "Speed, memory and recovery, measured by the scripts in the folder benchmarks of the repository."
 _LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow")
 
 
@@ -73,34 +68,26 @@ def write_page(
     if experiments.left_out:
         text = f"Run with other settings than the default run ({experiments.setup.describe()}), so in no table:"
         shown["details"].append(Section("Experiments that are left out", text, lines=experiments.left_out))
-    parts = [Part(*_PARTS[name], sections) for name, sections in shown.items() if sections]
-    if benchmarks:
-        parts.append(Part("Benchmarks", _BENCHMARKS, benchmarks))
-    page = Page(
+    shown["benchmarks"] += benchmarks
+    vocabulary = params.vocabulary.load()
+    about = {
+        "setup": experiments.setup.describe(),
+        "num_seen": len(vocabulary.seen),
+        "num_unseen": len(vocabulary.unseen),
+        "unseen": ", ".join(vocabulary.unseen),
+    }
+    text = render_page(
         title=f"diffground: profile {params.profile}",
-        summary=_summary(params, experiments),
+        summary=[sentence.format(**about) for sentence in TITLES["summary"]],
         tiles=headline(metrics, tables),
         cards=cards,
-        parts=parts,
+        parts=[Part(*_PARTS[name], shown[name]) for name in shown if shown[name]],
         settings=flat_params(
             {name: values for name, values in asdict(params).items() if name not in {"profile", *WITHOUT_EFFECT}}
         ),
         versions={name: version(name) for name in _LIBRARIES},
     )
-    write_atomically(path, render_page(page))
-
-
-def _summary(params: Params, experiments: Experiments) -> list[str]:
-    vocabulary = params.vocabulary.load()
-    unseen = ", ".join(vocabulary.unseen)
-    return [
-        "A text-to-image model knows which pixels of an image belong to which word. diffground trains a small module "
-        "that reads this from the frozen model, so that it generates images together with segmentation masks. This "
-        "report shows how good the masks are, and how good a segmenter is that learned from them.",
-        f"What was run: {experiments.setup.describe()}; {len(vocabulary.seen)} seen categories, and "
-        f"{len(vocabulary.unseen)} unseen ones ({unseen}), of which no mask was used to train the module. mIoU is the "
-        "mean overlap of masks with the right ones; 100 % is perfect.",
-    ]
+    write_atomically(path, text)
 
 
 def _joined(*sentences: str) -> str:

@@ -71,20 +71,16 @@ def readme_rows(
 
     `categories[i]` is label i + 1.
     """
-    made = [
-        picture
-        for one in generated[:2]
-        for picture in (Picture(one.image, one.prompt), label_picture(one.image, one.label, categories))
-    ]
-    found = [
-        picture
-        for _, one in segmented[:2]
-        for picture in (
-            Picture(one.image, f"IoU {100 * one.iou:.0f} %"),
-            label_picture(one.image, one.answer, categories),
-        )
-    ]
+    made = [(one.image, one.prompt, one.label) for one in generated[:2]]
+    found = [(one.image, f"IoU {100 * one.iou:.0f} %", one.answer) for _, one in segmented[:2]]
     return [
-        Row("Generated from a prompt, with masks", made),
-        Row(heading, found),
+        Row(
+            title,
+            [
+                picture
+                for image, caption, label in shown
+                for picture in (Picture(image, caption), label_picture(image, label, categories))
+            ],
+        )
+        for title, shown in (("Generated from a prompt, with masks", made), (heading, found))
     ]

@@ -6,25 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from diffground.prompts import GROUPS
-from diffground.report.tables import GROUP_TITLES, METHOD_TITLES, Row, Table, by_category, scores_of
+from diffground.report.tables import GROUP_TITLES, METHOD_TITLES, TITLES, Row, Table, by_category, scores_of
 
 Metrics = Mapping[str, Mapping[str, Any]]
 """Stage -> its metrics file."""
-
-EXTRA_TITLES = {"boundary_miou": "boundary mIoU, %", "nmi": "normalised mutual information, %"}
-PARTNERS = {
-    "alone": ("one_seen", "one_unseen"),
-    "with one of its kind": ("two_seen", "two_unseen"),
-    "seen with unseen": ("two_seen_unseen",),
-}
-"""What the image shows next to a category -> the groups of prompts; a category, seen or unseen, is in one of them."""
 
 
 def extra_table(metrics: Mapping[str, Any]) -> Table | None:
     """Boundary mIoU and NMI by group, of evaluate_grounding.json; None where it has neither."""
     rows = tuple(
         (title, METHOD_TITLES[method], *scores_of(metrics[key][method], GROUPS))
-        for key, title in EXTRA_TITLES.items()
+        for key, title in TITLES["extra"].items()
         for method in METHOD_TITLES
         if method in metrics.get(key, {})
     )
@@ -47,14 +39,17 @@ def _interval(ends: Sequence[float] | None) -> str | None:
 
 
 def category_table(metrics: Mapping[str, Any], *, unseen: Sequence[str]) -> Table | None:
-    """IoU (%) of each category by PARTNERS, of the grounding module and DAAM; None without such scores."""
+    """IoU (%) of each category by what its image shows next to it, of the grounding module and DAAM.
+
+    None without such scores.
+    """
     scores = metrics.get("per_category", {})
     columns = {
         f"{METHOD_TITLES[method]}, {partner}": {
             category: iou for group in groups for category, iou in scores.get(method, {}).get(group, {}).items()
         }
         for method in ("grounding", "daam")
-        for partner, groups in PARTNERS.items()
+        for partner, groups in TITLES["partners"].items()
     }
     return by_category("IoU, %", columns, unseen=unseen)
 
@@ -75,7 +70,7 @@ def detection_category_table(metrics: Metrics, *, unseen: Sequence[str]) -> Tabl
     """
     found = {
         title: metrics.get("detect", {}).get(name, {}).get("per_category", {})
-        for name, title in (("train", "training images"), ("test", "test images"))
+        for name, title in TITLES["detected"].items()
     }
     categories = {category for counts in found.values() for category in counts}
     columns = {
@@ -92,7 +87,7 @@ def detection_category_table(metrics: Metrics, *, unseen: Sequence[str]) -> Tabl
 
 def _detection_rows(metrics: Metrics) -> Iterator[Row]:
     detect, training = metrics.get("detect", {}), metrics.get("train_grounding", {})
-    for name, title in (("train", "training images"), ("test", "test images")):
+    for name, title in TITLES["detected"].items():
         part = detect.get(name, {})
         if "num_images" in part:
             yield title, part["num_images"]
@@ -100,18 +95,8 @@ def _detection_rows(metrics: Metrics) -> Iterator[Row]:
             share = part.get(f"{kind}_all_found_frac")
             if share is not None:
                 yield f"{title}, {kind.replace('_', ' ')}: all found, %", 100.0 * share
-    for key, title in (
-        ("num_skipped_samples", "training images skipped, nothing found"),
-        ("num_queries", "categories named in training images"),
-        ("num_skipped_queries", "categories named but skipped, not found"),
-    ):
+    for key, title in TITLES["skipped"].items():
         if key in training:
             yield title, training[key]
-    titles = {
-        "not_found": "a category not found",
-        "bad_area": "a mask too small or too large",
-        "same_object": "two categories on one object",
-        "reviewed": "rejected by a person",
-    }
     for reason, number in metrics.get("evaluate_grounding", {}).get("num_rejected", {}).items():
-        yield f"test images not judged: {titles.get(reason, reason)}", number
+        yield f"test images not judged: {TITLES['rejected'].get(reason, reason)}", number

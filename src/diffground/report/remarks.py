@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from diffground.prompts import GROUPS
-from diffground.report.tables import PAPER_DATASETS, ZS3_TITLES, read_paper_table, score_of
+from diffground.report.tables import PAPER_DATASETS, TITLES, ZS3_TITLES, read_paper_table, score_of
 
 FAR_BELOW_FRAC = 0.5
 """A score below this share of the paper's is far below it."""
@@ -30,21 +30,12 @@ def remarks(metrics: Mapping[str, Any], *, split: str, vocabulary: str = "pascal
 
 def _weak_daam(daam: Mapping[str, Any], *, split: str, dataset: str) -> str:
     """Judged on the groups that have a score."""
-    (published,) = (
-        row
-        for row in read_paper_table("paper_table1_protocol1.csv")
-        if (row["dataset"], row["method"], row["split"]) == (dataset, "DAAM", split)
-    )
+    (published,) = read_paper_table("paper_table1_protocol1.csv", dataset=dataset, method="DAAM", split=split)
     groups = [group for group in GROUPS if score_of(daam, group) is not None]
     if not groups:
         return ""
     here, paper = (fmean(float(scores[group]) for group in groups) for scores in (daam, published))
-    if here >= FAR_BELOW_FRAC * paper:
-        return ""
-    return (
-        f"DAAM is far below the paper's ({here:.1f} against {paper:.1f}, mean of the groups), so the distance of "
-        "grounding to it here cannot be compared with the paper's."
-    )
+    return "" if here >= FAR_BELOW_FRAC * paper else str(TITLES["weak_daam"]).format(here=here, paper=paper)
 
 
 def _below_the_reference(real: Mapping[str, Any]) -> str:
@@ -54,9 +45,4 @@ def _below_the_reference(real: Mapping[str, Any]) -> str:
         for key, title in ZS3_TITLES.items()
         if (a := score_of(grounding, key)) is not None and (b := score_of(reference, key)) is not None and a < b
     ]
-    if not below:
-        return ""
-    return (
-        "The grounding module is below the foreground-only reference, which takes the true outline of all named "
-        f"objects together as the mask of each: {', '.join(below)}."
-    )
+    return str(TITLES["below_the_reference"]).format(scores=", ".join(below)) if below else ""

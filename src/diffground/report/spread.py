@@ -8,17 +8,13 @@ from statistics import fmean, stdev
 from typing import Any
 
 from diffground.report.experiments import Experiments
-from diffground.report.tables import GROUP_TITLES, TRAINING_TITLES, ZS3_TITLES, Row, Table, score_of
+from diffground.report.tables import GROUP_TITLES, TITLES, TRAINING_TITLES, ZS3_TITLES, Row, Table, score_of
 from diffground.reproduction.catalogue import DEFAULT_EXPERIMENT
 
-DEFAULT_MODULE = "module_both"
-"""The experiment that trains and scores the grounding module of the default run, without its segmenters."""
-MODULES = {
-    "module_paper": "grounding module of the paper",
-    "module_attention": "the same, and the words' cross-attention",
-    DEFAULT_MODULE: "grounding module of the default run",
-}
+MODULES: Mapping[str, str] = TITLES["modules"]
 """Experiment -> its row in `spread_protocol1`."""
+DEFAULT_MODULE = "module_both"
+"""The experiment that trains the default run's module, and no segmenter."""
 
 Scores = Mapping[str, Any]
 

@@ -14,41 +14,22 @@ import yaml
 
 from diffground.prompts import GROUPS
 
-GROUP_TITLES = {
-    "one_seen": "one seen",
-    "one_unseen": "one unseen",
-    "two_seen": "two seen",
-    "two_seen_unseen": "seen + unseen",
-    "two_unseen": "two unseen",
-}
-METHOD_TITLES = {
-    "grounding": "grounding module",
-    "daam": "DAAM",
-    "daam_best": "DAAM, layers and thresholds fitted",
-    "attention_best": "cross-attention refined by self-attention, fitted",
-    "text2mask": "From Text to Mask",
-    "text2mask_best": "From Text to Mask, layers, refinement and thresholds fitted",
-    "foreground_only": "foreground only (reference)",
-    "detector_mirrored": "detector, of the mirrored image (reference)",
-}
-TRAINING_TITLES = {
-    "synthetic": "synthetic images, all categories",
-    "synthetic_and_real_seen": "synthetic images, and real ones of seen categories",
-    "real_seen_only": "real images, seen categories",
-    "text2mask": "real images, labels of whole images (From Text to Mask)",
-    "real_all": "real images, all categories (upper bound)",
-}
-TRAINING_DATA_TITLES = {
-    "sim": "sim (generated images)",
-    "real": "real (DDIM inversion)",
-    "both": "sim + real",
-}
-ZS3_TITLES = {"seen": "seen", "unseen": "unseen", "harmonic": "harmonic mean"}
-PAPER_DATASETS = {
-    "pascal": ("PASCAL-sim", "PASCAL VOC"),
-    "coco": ("COCO-sim", "COCO"),
-    "sticker_coco": ("COCO-sim", "COCO"),
-}
+
+def read_packaged_yaml(name: str) -> Any:
+    """Content of a YAML file of the package, by its path in it."""
+    return yaml.safe_load(_packaged(name))
+
+
+def _packaged(name: str) -> str:
+    return files("diffground").joinpath(name).read_text(encoding="utf-8")
+
+
+TITLES: Mapping[str, Any] = read_packaged_yaml("report/templates/titles.yaml")
+GROUP_TITLES: Mapping[str, str] = TITLES["groups"]
+METHOD_TITLES: Mapping[str, str] = TITLES["methods"]
+TRAINING_TITLES: Mapping[str, str] = TITLES["trainings"]
+ZS3_TITLES: Mapping[str, str] = TITLES["zs3"]
+PAPER_DATASETS: Mapping[str, Sequence[str]] = TITLES["paper_datasets"]
 """Built-in vocabulary -> names of its generated and of its real images in the paper's tables 1 and 2."""
 _NO_PAPER = ("", "")
 _PAPER = "paper, Stable Diffusion on"
@@ -162,7 +143,7 @@ def real_images_table(metrics: Scores | None, *, training_data: str, vocabulary:
         return None
     trained_on = f"{METHOD_TITLES['grounding']}, trained on"
     rows: list[Row] = [
-        (f"{trained_on} {TRAINING_DATA_TITLES[training_data]}", *scores_of(metrics["grounding"], ZS3_TITLES)),
+        (f"{trained_on} {TITLES['training_data'][training_data]}", *scores_of(metrics["grounding"], ZS3_TITLES)),
         (METHOD_TITLES["foreground_only"], *scores_of(metrics["foreground_only"], ZS3_TITLES)),
         ("images", metrics["num_images"]["seen"], metrics["num_images"]["unseen"], None),
     ]
@@ -177,11 +158,6 @@ def read_paper_table(name: str, **where: str) -> list[dict[str, str]]:
     """The rows of a published table, as printed in the paper; only those with the values of `where` (column=value)."""
     rows = csv.DictReader(_packaged(f"tables/{name}").splitlines())
     return [row for row in rows if all(row[column] == value for column, value in where.items())]
-
-
-def read_packaged_yaml(name: str) -> Any:
-    """Content of a YAML file of the package, by its path in it."""
-    return yaml.safe_load(_packaged(name))
 
 
 def mean_of(scores: Iterable[float | None]) -> float | None:
@@ -200,7 +176,3 @@ def score_of(scores: Scores, key: str) -> float | None:
 def scores_of(scores: Scores, keys: Iterable[str]) -> tuple[float | None, ...]:
     """score_of for each key."""
     return tuple(score_of(scores, key) for key in keys)
-
-
-def _packaged(name: str) -> str:
-    return files("diffground").joinpath(name).read_text(encoding="utf-8")

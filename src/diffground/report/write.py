@@ -24,6 +24,7 @@ from diffground.report.tables import (
     GROUP_TITLES,
     METHOD_TITLES,
     PAPER_DATASETS,
+    TITLES,
     TRAINING_TITLES,
     ZS3_TITLES,
     Table,
@@ -36,12 +37,6 @@ from diffground.report.tables import (
 from diffground.report.trends import Trend, find_trends, trend_table
 from diffground.reproduction.config import Params
 from diffground.vocabulary import is_built_in, load_vocabulary
-
-_WITHOUT_REAL_IMAGES = (
-    "No real images were given. The images here are every tenth synthetic one, held out from training, and the true "
-    "masks are those of the grounding module. The scores tell whether the segmenter learned these masks. They are no "
-    "substitute for scores on real images."
-)
 
 
 def result_tables(
@@ -103,7 +98,7 @@ def notes_of(metrics: Mapping[str, Mapping[str, Any]], params: Params) -> dict[s
     split = paper_split(params.vocabulary.load().unseen, vocabulary=vocabulary)
     notes = remarks(metrics["evaluate_grounding"], split=split, vocabulary=vocabulary)
     if "on" in metrics["evaluate_zs3"]:
-        notes |= dict.fromkeys(("zs3", "segmented"), _WITHOUT_REAL_IMAGES)
+        notes |= dict.fromkeys(("zs3", "segmented"), TITLES["without_real_images"])
     return notes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -79,41 +79,30 @@ class Desk:
         """
         review = self.verdicts.read()
         with self.index.rows(progress=progress) as rows:
-            before: Cursor | None = None
-            after: Cursor | None = None
-            first: Cursor | None = None
-            last: Cursor | None = None
-            num = num_up_to = 0
-            for found in _walk(rows, chosen, review):
-                num += 1
-                first = first or found
-                last = found
-                if cursor is not None and found < cursor:
-                    before = found
-                if cursor is not None and found > cursor and after is None:
-                    after = found
-            if cursor is None or move == "first":
-                target = first
-            elif move == "stay":
-                target = cursor
-            elif move == "next":
-                target = after or last
-            else:
-                target = before or first
+            listed, values = _listed(rows, chosen, review)
+            values["quality"], values["number"] = cursor or (0.0, 0)
+
+            def first(order: str, condition: str = "TRUE") -> Cursor | None:
+                query = f"SELECT quality, number {listed} AND {condition} ORDER BY quality {order}, number {order}"
+                found: Cursor | None = rows.execute(query, values).fetchone()
+                return found
+
+            target = cursor if move == "stay" else None
+            if cursor is not None and move == "next":
+                target = first("ASC", "(quality, number) > (:quality, :number)") or first("DESC")
+            elif cursor is not None and move == "previous":
+                target = first("DESC", "(quality, number) < (:quality, :number)")
+            target = target or first("ASC")
             if target is None:
                 return None
-            is_listed = False
-            for found in _walk(rows, chosen, review):
-                if found > target:
-                    break
-                num_up_to += 1
-                is_listed = found == target
-            quality, number = target
+            quality, number = values["quality"], values["number"] = target
+            query = f"SELECT COUNT(*), SUM((quality, number) <= (:quality, :number)), SUM(number = :number) {listed}"
+            num, place, is_listed = rows.execute(query, values).fetchone()
             sample = self.index.shard_set.read(self.index.place(rows, number))
             [group] = rows.execute("SELECT family FROM samples WHERE number = ?", (number,)).fetchone()
         entry = review.entries.get(sample.key)
         problem = entry.problem_with(sample) if entry else None
-        return Card(number, target, sample, quality, group, entry, problem, num_up_to if is_listed else 0, num)
+        return Card(number, target, sample, quality, group, entry, problem, place if is_listed else 0, num)
 
     def counts(self) -> Counts:
         review = self.verdicts.read()
@@ -142,18 +131,16 @@ def _has(rows: sqlite3.Connection, key: str) -> bool:
     return rows.execute("SELECT 1 FROM samples WHERE key = ?", (key,)).fetchone() is not None
 
 
-def _walk(rows: sqlite3.Connection, chosen: Filter, review: Review) -> Iterator[Cursor]:
-    """The samples of the filter in order, one at a time."""
-    conditions, values = ["quality <= ?"], [chosen.max_quality]  # type: list[str], list[float | str]
-    if chosen.group:
-        conditions.append("family = ?")
-        values.append(chosen.group)
-    if chosen.category:
-        conditions.append("number IN (SELECT sample FROM objects WHERE category = ?)")
-        values.append(chosen.category)
-    query = f"SELECT quality, number, key FROM samples WHERE {' AND '.join(conditions)} ORDER BY quality, number"
-    for quality, number, key in rows.execute(query, values):
-        entry = review.entries.get(key)
-        verdict = entry.verdict if entry else "not reviewed"
-        if chosen.shown in ("all", verdict):
-            yield quality, number
+def _listed(rows: sqlite3.Connection, chosen: Filter, review: Review) -> tuple[str, dict[str, float | str]]:
+    """The samples of the filter, as the end of a query, and its values."""
+    rows.create_function("verdict", 1, lambda key: entry.verdict if (entry := review.entries.get(key)) else SHOWN[0])
+    conditions, values = ["quality <= :max_quality"], dict[str, float | str](max_quality=chosen.max_quality)
+    for value, name, condition in (
+        (chosen.group, "family", "family = :family"),
+        (chosen.category, "category", "number IN (SELECT sample FROM objects WHERE category = :category)"),
+        (chosen.shown if chosen.shown != "all" else None, "shown", "verdict(key) = :shown"),
+    ):
+        if value:
+            conditions.append(condition)
+            values[name] = value
+    return f"FROM samples WHERE {' AND '.join(conditions)}", values

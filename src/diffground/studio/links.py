@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from diffground.tracking import without_password
+
 _STACK = Path(".prefect/up.json")
 """Written by `python -m flows up`."""
 _DEFAULTS = {"MLflow": "http://127.0.0.1:5000", "Prefect": "http://127.0.0.1:4200"}
@@ -48,8 +50,5 @@ def _answers(url: str) -> bool:
 
 def _without_user(address: str) -> str:
     parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return ""
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"
+    is_server = parts.scheme in ("http", "https") and parts.hostname
+    return without_password(address).rstrip("/") if is_server else ""

@@ -23,16 +23,14 @@ OnPass = Callable[[], None]
 class Models:
     """A lock around all of them: two users wait for each other, and memory holds one pass at a time."""
 
+    max_side = 1024
+    """Of images that are segmented, px."""
+
     def __init__(self, params: Params, *, grounding: Path, segmenter: Path) -> None:
         self.params, self.grounding, self.segmenter = params, grounding, segmenter
         self._lock = threading.Lock()
         self._pipeline: GroundedPipeline | None = None
         self._segmenter: SegmenterPipeline | None = None
-
-    @property
-    def max_side(self) -> int:
-        """Of images that are segmented, px."""
-        return 1024
 
     def sampling(self, *, num_steps: int, guidance_scale: float) -> Sampling:
         """As `diffground ground` samples, apart from these two numbers. Another number of steps has no timesteps of its

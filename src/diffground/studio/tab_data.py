@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
 from diffground.data.overlay import paint_masks
 from diffground.errors import UserError
 from diffground.exchange.export import FORMATS, ExportOptions, export_shards
 from diffground.exchange.samples import Categories, read_categories
 from diffground.studio.desk import Desk
-from diffground.studio.messages import with_plain_errors
+from diffground.studio.events import EXPORT, REVIEW, at_once, queued
+from diffground.studio.html import Figure, categories_html, legend, masks_of, note_html, pairs_html, part
 from diffground.studio.models import Models
-from diffground.studio.pictures import legend_entry, note_html, picture
 from diffground.studio.statistics import count_categories, count_pairs, count_samples, draw_samples
-from diffground.studio.tables import categories_html, pairs_html
 
 EXPORTED = Path("exported")
 """Exports are written below it, and nowhere else."""
@@ -64,19 +61,13 @@ def build_data(models: Models, desks: Mapping[str, Desk], tab: gr.Tab) -> None:
 
     outputs = [summary, categories, pairs, category, sheet]
     for event in (tab.select, chosen.input):
-        event(
-            with_plain_errors(count), chosen, outputs, show_progress="minimal", show_progress_on=categories,
-            concurrency_limit=1, concurrency_id="review", api_visibility="private",
-        )  # fmt: skip
+        queued(event, count, chosen, outputs, queue=REVIEW, show_progress="minimal", show_progress_on=categories)
 
     def draw(title: str, name: str, number: int) -> Any:
         return _sheet(desks[title], None if name == _ANY else name, number), number + 1
 
-    for event, number in ((another.click, sheet_number), (category.input, sheet_number)):
-        event(
-            with_plain_errors(draw), [chosen, category, number], [sheet, sheet_number], show_progress="hidden",
-            queue=False, api_visibility="private",
-        )  # fmt: skip
+    for event in (another.click, category.input):
+        at_once(event, draw, [chosen, category, sheet_number], [sheet, sheet_number])
 
 
 def _say_counted(progress: gr.Progress) -> Callable[[int], None]:
@@ -92,13 +83,10 @@ def _sheet(desk: Desk, category: str | None, seed: int) -> str:
     with desk.index.rows() as rows:
         for number in draw_samples(rows, category, num=_SHEET_SIZE, seed=seed):
             sample = desk.index.shard_set.read(desk.index.place(rows, number))
-            image, masks = sample.image(), sample.masks()
-            drawn = [masks.get(name, np.zeros(image.shape[:2], dtype=bool)) for name in sample.categories]
-            legend = " ".join(legend_entry(name, i) for i, name in enumerate(sample.categories))
-            shown = picture(paint_masks(image, np.stack(drawn)), alt=f"{sample.key}: {sample.prompt}, with its masks")
-            title = f'<span class="dg-title">{escape(sample.key)}</span>'
-            figures.append(f'<figure class="dg-figure">{shown}<figcaption>{title} {legend}</figcaption></figure>')
-    return f'<div class="dg-grid dg-sheet">{"".join(figures)}</div>' if figures else note_html("no sample of it")
+            painted = paint_masks(sample.image(), masks_of(sample))
+            alt = f"{sample.key}: {sample.prompt}, with its masks"
+            figures.append(Figure(sample.key, painted, alt, legend(sample.categories)))
+    return part("grid", figures=figures, kind="dg-sheet") if figures else note_html("no sample of it")
 
 
 def _build_export(models: Models, desk: Desk) -> None:
@@ -137,11 +125,5 @@ def _build_export(models: Models, desk: Desk) -> None:
         lines = export_shards(shards, EXPORTED / folder, categories=categories, options=options)
         return "".join(note_html(line) for line in lines)
 
-    start.click(
-        with_plain_errors(export),
-        [formats, name, split, min_quality, per_category, leave_out],
-        report,
-        concurrency_limit=1,
-        concurrency_id="export",
-        api_visibility="private",
-    )
+    inputs = [formats, name, split, min_quality, per_category, leave_out]
+    queued(start.click, export, inputs, report, queue=EXPORT)

@@ -15,10 +15,10 @@ from diffground.interface.ground_files import ground_files, ground_settings
 from diffground.interface.results import versions
 from diffground.interface.samples import Samples
 from diffground.interface.words import token_limit
+from diffground.studio.events import at_once
 from diffground.studio.found import Files, Found
-from diffground.studio.messages import with_plain_errors
 from diffground.studio.models import Models
-from diffground.studio.viewer import build_viewer, results
+from diffground.studio.viewer import build_start, build_viewer, results, run_model
 from diffground.studio.words import check_request, offered_words, typed_words
 
 MAX_IMAGES = 8
@@ -43,22 +43,14 @@ def build_generate(models: Models) -> None:
             )
             with gr.Row():
                 seed = gr.Number(0, label="Seed", precision=0, elem_id="generate-seed", min_width=80)
-                number = gr.Number(
-                    1,
-                    label="Images",
-                    precision=0,
-                    elem_id="generate-number",
-                    min_width=80,
-                )
+                number = gr.Number(1, label="Images", precision=0, elem_id="generate-number", min_width=80)
                 steps = gr.Number(
                     sampling.num_steps, label="Steps", precision=0, elem_id="generate-steps", min_width=80
                 )
                 guidance = gr.Number(
                     sampling.guidance_scale, label="Guidance", elem_id="generate-guidance", min_width=80
                 )
-            with gr.Row():
-                start = gr.Button("Generate", variant="primary", elem_id="generate-start")
-                stop = gr.Button("Stop", elem_id="generate-stop", min_width=80)
+            buttons = build_start("generate", "Generate")
         with gr.Column(scale=3, min_width=360):
             viewer = build_viewer(
                 "generate",
@@ -73,23 +65,10 @@ def build_generate(models: Models) -> None:
         all_words, known = offered_words(text, phrases)
         return gr.CheckboxGroup(choices=all_words, value=known), (text, known)
 
-    light: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "queue": False}
-    light["api_visibility"] = "private"
-    prompt.change(with_plain_errors(offer), prompt, [words, kept], **light)
-    words.input(lambda text, asked: (text, asked), [prompt, words], kept, **light)
+    at_once(prompt.change, offer, prompt, [words, kept], trigger_mode="always_last")
+    at_once(words.input, lambda *chosen: chosen, [prompt, words], kept, trigger_mode="always_last")
     inputs = [prompt, kept, other, seed, number, steps, guidance, viewer.threshold, viewer.opacity]
-    running = gr.on(
-        [start.click, prompt.submit],
-        with_plain_errors(_handler(models)),
-        inputs,
-        viewer.outputs,
-        show_progress="full",
-        show_progress_on=viewer.html,
-        concurrency_limit=2,
-        concurrency_id="model",
-        api_visibility="private",
-    )
-    stop.click(None, cancels=[running], api_visibility="private")
+    run_model(buttons, prompt, _handler(models), inputs, viewer)
 
 
 def _handler(models: Models) -> Callable[..., Iterator[Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ from PIL import Image
 
 from diffground.errors import UserError
 from diffground.reproduction import paths
+from diffground.studio.events import at_once
+from diffground.studio.html import csv_html, note_html, part
 from diffground.studio.links import PAGES, addresses, answering
-from diffground.studio.messages import with_plain_errors
 from diffground.studio.models import Models
-from diffground.studio.pictures import note_html, picture
-from diffground.studio.tables import csv_html
 
 REPORT = Path("reports/index.html")
 REPORT_URL = "/report/index.html"
@@ -47,9 +45,8 @@ def build_results(models: Models, tab: gr.Tab) -> None:
         choice = gr.Dropdown(choices=names, value=first)
         return choice, _table(first), _figures(), _metrics(), _links(models)
 
-    light: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
-    tab.select(with_plain_errors(enter), chosen, [chosen, table, figures, metrics, links], **light)
-    chosen.input(with_plain_errors(_table), chosen, table, **light)
+    at_once(tab.select, enter, chosen, [chosen, table, figures, metrics, links])
+    at_once(chosen.input, _table, chosen, table)
 
 
 def _tables() -> list[str]:
@@ -67,35 +64,22 @@ def _table(name: str) -> str:
 
 
 def _figures() -> str:
-    shown = []
-    for path in sorted(paths.FIGURES.glob("*.png")):
-        image = np.asarray(Image.open(path).convert("RGB"))
-        shown.append(f"<figure>{picture(image, alt=f'figure {path.stem} of the report')}"
-                     f"<figcaption>{escape(str(path))}</figcaption></figure>")  # fmt: skip
-    return f'<div class="dg-figures">{"".join(shown)}</div>' if shown else note_html(f"{paths.FIGURES}: no figure yet")
+    found = sorted(paths.FIGURES.glob("*.png"))
+    images = [np.asarray(Image.open(path).convert("RGB")) for path in found]
+    return part("report_figures", paths=found, images=images) if found else note_html(f"{paths.FIGURES}: no figure yet")
 
 
 def _metrics() -> str:
-    parts = []
+    texts = {}
     for path in sorted(paths.METRICS.glob("*.json")):
         try:
-            text = json.dumps(json.loads(path.read_text(encoding="utf-8")), indent=1)
+            texts[path] = json.dumps(json.loads(path.read_text(encoding="utf-8")), indent=1)
         except ValueError:
-            text = "cannot be read as JSON"
-        parts.append(f"<details><summary>{escape(str(path))}</summary><pre class='dg-scroll' tabindex='0'>"
-                     f"{escape(text)}</pre></details>")  # fmt: skip
-    return "".join(parts) or note_html(f"{paths.METRICS}: no metrics yet")
+            texts[path] = "cannot be read as JSON"
+    return part("report_metrics", texts=texts) if texts else note_html(f"{paths.METRICS}: no metrics yet")
 
 
 def _links(models: Models) -> str:
     known = addresses(models.params.tracking.uri)
-    answered = answering(known)
-    lines = []
-    if REPORT.is_file():
-        lines.append(f'<a href="{REPORT_URL}" target="_blank" rel="noopener">{REPORT}</a>')
-    for name, address in known.items():
-        if name in answered:
-            lines.append(f'<a href="{escape(address + PAGES[name])}" target="_blank" rel="noopener">{name}</a>')
-        else:
-            lines.append(f"{name}: no answer at {escape(address)}; python -m flows up starts it")
-    return f'<ul class="dg-links">{"".join(f"<li>{line}</li>" for line in lines)}</ul>'
+    report = REPORT if REPORT.is_file() else None
+    return part("results_links", report=report, url=REPORT_URL, known=known, answered=answering(known), pages=PAGES)

@@ -7,15 +7,14 @@ from html import escape
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
 from diffground.data.overlay import paint_masks
 from diffground.data.review import ACCEPTED, REJECTED, look_of
 from diffground.errors import UserError
 from diffground.evaluation.protocol1 import quality_problem
-from diffground.studio.desk import SHOWN, Card, Counts, Cursor, Desk, Filter
-from diffground.studio.messages import with_plain_errors
-from diffground.studio.pictures import legend_entry, note_html, picture
+from diffground.studio.desk import SHOWN, Card, Cursor, Desk, Filter
+from diffground.studio.events import REVIEW, at_once, queued
+from diffground.studio.html import legend, masks_of, note_html, part
 
 _ALL = "all"
 _MAX_UNDO = 200
@@ -54,16 +53,13 @@ def build_review(desks: Mapping[str, Desk], tab: gr.Tab) -> None:
             )
     filters = [chosen_set, category, group, quality, shown]
     outputs = [html, info, cursor, drop]
-    light: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-    # these also show messages, which go through the queue
-    with_messages = {**light, "queue": True, "concurrency_limit": 1, "concurrency_id": "review"}
 
     def page(move: str) -> Callable[..., Any]:
         def show(*values: Any) -> Any:
             *chosen, at = values
             return _show(desks, chosen, at, move)
 
-        return with_plain_errors(show)
+        return show
 
     def enter(title: str, *values: Any) -> Any:
         """Another set: its categories and groups, and its first sample."""
@@ -76,16 +72,14 @@ def build_review(desks: Mapping[str, Desk], tab: gr.Tab) -> None:
         return *updates, *_show(desks, [title, _ALL, _ALL, *values], None, "first")
 
     for event in (tab.select, chosen_set.input):
-        event(
-            with_plain_errors(enter), [chosen_set, quality, shown], [category, group, *outputs],
-            show_progress="minimal",
-            show_progress_on=html, concurrency_limit=1, concurrency_id="review", api_visibility="private",
-        )  # fmt: skip
+        inputs = [chosen_set, quality, shown]
+        options = {"show_progress": "minimal", "show_progress_on": html}
+        queued(event, enter, inputs, [category, group, *outputs], queue=REVIEW, **options)
     for control in (category, group, shown, quality):
         # a slider that is dragged: only its last value counts
-        control.input(page("first"), [*filters, cursor], outputs, trigger_mode="always_last", **light)
-    previous.click(page("previous"), [*filters, cursor], outputs, **light)
-    following.click(page("next"), [*filters, cursor], outputs, **light)
+        at_once(control.input, page("first"), [*filters, cursor], outputs, trigger_mode="always_last")
+    at_once(previous.click, page("previous"), [*filters, cursor], outputs)
+    at_once(following.click, page("next"), [*filters, cursor], outputs)
 
     def judge(verdict: str) -> Callable[..., Any]:
         def judged(*values: Any) -> Any:
@@ -100,10 +94,10 @@ def build_review(desks: Mapping[str, Desk], tab: gr.Tab) -> None:
             past = [*past, (chosen[0], at, change)][-_MAX_UNDO:]
             return *_show(desks, chosen, at, "next"), past
 
-        return with_plain_errors(judged)
+        return judged
 
-    accept.click(judge(ACCEPTED), [*filters, cursor, history], [*outputs, history], **light)
-    reject.click(judge(REJECTED), [*filters, cursor, history], [*outputs, history], **light)
+    for button, verdict in ((accept, ACCEPTED), (reject, REJECTED)):
+        at_once(button.click, judge(verdict), [*filters, cursor, history], [*outputs, history])
 
     def undone(*values: Any) -> Any:
         *chosen, _, past = values
@@ -116,7 +110,9 @@ def build_review(desks: Mapping[str, Desk], tab: gr.Tab) -> None:
             gr.Warning(f"{escape(change.key)} has another verdict by now, which was kept")
         return *_show(desks, chosen, at, "stay"), left
 
-    undo.click(with_plain_errors(undone), [*filters, cursor, history], [*outputs, history], **with_messages)
+    # undo and drop also show messages, which go through the queue
+    hidden = {"show_progress": "hidden"}
+    queued(undo.click, undone, [*filters, cursor, history], [*outputs, history], queue=REVIEW, **hidden)
 
     def dropped(*values: Any) -> Any:
         *chosen, at = values
@@ -124,7 +120,7 @@ def build_review(desks: Mapping[str, Desk], tab: gr.Tab) -> None:
         gr.Info(f"{num} verdicts were removed")
         return _show(desks, chosen, at, "stay" if at else "first")
 
-    drop.click(with_plain_errors(dropped), [*filters, cursor], outputs, **with_messages)
+    queued(drop.click, dropped, [*filters, cursor], outputs, queue=REVIEW, **hidden)
 
 
 def _filter(values: list[Any]) -> Filter:
@@ -139,8 +135,14 @@ def _show(desks: Mapping[str, Desk], values: list[Any], at: list[Any] | None, mo
     counts = desk.counts()
     drop = gr.Button(visible=counts.foreign > 0)
     if card is None:
-        return note_html("No sample fits these filters."), _progress(counts), None, drop
-    return _picture(card), _text(card, counts, with_oracle=desk.index.shard_set.oracle is not None), _seen(card), drop
+        return note_html("No sample fits these filters."), part("review_progress", counts=counts), None, drop
+    sample, check = card.sample, None
+    found, masks = sample.masks(), masks_of(sample)
+    if desk.index.shard_set.oracle is not None:
+        check = (quality_problem(found, sample.categories) or "passes").replace("_", " ")
+    pictures = part("review_pair", card=card, painted=paint_masks(sample.image(), masks), found=found)
+    text = part("review_card", card=card, entries=legend(sample.categories, masks), check=check)
+    return pictures, text + part("review_progress", counts=counts), _seen(card), drop
 
 
 def _seen(card: Card) -> list[Any]:
@@ -154,46 +156,3 @@ def _cursor(seen: list[Any] | None) -> Cursor | None:
 
 def _nothing(reason: str) -> tuple[Any, ...]:
     return note_html(reason), "", None, gr.Button(visible=False)
-
-
-def _picture(card: Card) -> str:
-    image, masks = card.sample.image(), card.sample.masks()
-    drawn = np.stack([masks.get(name, np.zeros(image.shape[:2], dtype=bool)) for name in card.sample.categories])
-    painted = paint_masks(image, drawn)
-    plain = picture(image, alt=f"{card.sample.key}: {card.sample.prompt}")
-    with_masks = picture(painted, alt=f"the same with the masks of {', '.join(masks) or 'nothing'}")
-    return f'<div class="dg-pair">{plain}{with_masks}</div>'
-
-
-def _text(card: Card, counts: Counts, *, with_oracle: bool) -> str:
-    masks = card.sample.masks()
-    legend = " ".join(
-        legend_entry(name, i, text=f"{name} {masks[name].mean():.1%}" if name in masks else f"{name}: not found")
-        for i, name in enumerate(card.sample.categories)
-    )
-    verdict = card.entry.verdict if card.entry else "not reviewed"
-    lines = [
-        f"<b>{escape(card.sample.key)}</b> <span class='dg-verdict dg-{verdict.replace(' ', '-')}'>{verdict}</span>",
-        escape(card.sample.prompt),
-        legend,
-        f"quality {card.quality:.2f}, group {escape(card.group or 'none')}",
-    ]
-    if card.problem:
-        lines.append(f"<b>Look again:</b> it {escape(card.problem)}.")
-    if with_oracle:
-        problem = quality_problem(masks, card.sample.categories)
-        lines.append(f"automatic check: {'passes' if problem is None else problem.replace('_', ' ')}")
-    place = (
-        f"sample {card.place:,} of {card.num:,} of this filter" if card.place else f"{card.num:,} left in this filter"
-    )
-    text = "".join(f"<p>{line}</p>" for line in [*lines, place])
-    return f'<div class="dg-card">{text}</div>{_progress(counts)}'
-
-
-def _progress(counts: Counts) -> str:
-    done = counts.accepted + counts.rejected
-    share = done / counts.num if counts.num else 0.0
-    text = f"{done:,} of {counts.num:,} reviewed: {counts.accepted:,} accepted, {counts.rejected:,} rejected"
-    gone = f"; {counts.foreign:,} verdicts are on samples that are gone" if counts.foreign else ""
-    bar = f'<progress value="{share:.4f}" max="1" aria-label="share of samples reviewed"></progress>'
-    return f'<div class="dg-card" id="review-progress"><p>{text}{gone}</p>{bar}</div>'

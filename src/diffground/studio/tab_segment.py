@@ -15,11 +15,11 @@ from diffground.errors import UserError
 from diffground.interface.segment_files import ENDINGS, segment_files
 from diffground.interface.words import token_limit
 from diffground.runtime.fingerprint import checkpoint_fingerprint, generator_fingerprint
+from diffground.studio.events import at_once
 from diffground.studio.found import Files, Found
-from diffground.studio.messages import with_plain_errors
 from diffground.studio.models import Models
 from diffground.studio.uploads import MAX_BYTES, MAX_FILES, MAX_PIXELS, Upload, read_upload
-from diffground.studio.viewer import build_viewer, results
+from diffground.studio.viewer import build_start, build_viewer, results, run_model
 from diffground.studio.words import check_request, typed_words
 from diffground.vocabulary import photograph_of
 
@@ -48,9 +48,7 @@ def build_segment(models: Models) -> None:
                 elem_id="segment-caption",
                 max_lines=2,
             )
-            with gr.Row():
-                start = gr.Button("Segment", variant="primary", elem_id="segment-start")
-                stop = gr.Button("Stop", elem_id="segment-stop", min_width=80)
+            buttons = build_start("segment", "Segment")
         with gr.Column(scale=3, min_width=360):
             viewer = build_viewer(
                 "segment",
@@ -62,22 +60,9 @@ def build_segment(models: Models) -> None:
         by_words = chosen == _BY_WORDS
         return gr.Textbox(visible=by_words), gr.Textbox(visible=by_words), gr.Slider(interactive=by_words)
 
-    method.change(
-        with_plain_errors(choose), method, [words, caption, viewer.threshold], show_progress="hidden",
-        queue=False, api_visibility="private",
-    )  # fmt: skip
-    running = gr.on(
-        [start.click, words.submit],
-        with_plain_errors(_handler(models)),
-        [files, method, words, caption, viewer.threshold, viewer.opacity],
-        viewer.outputs,
-        show_progress="full",
-        show_progress_on=viewer.html,
-        concurrency_limit=2,
-        concurrency_id="model",
-        api_visibility="private",
-    )
-    stop.click(None, cancels=[running], api_visibility="private")
+    at_once(method.change, choose, method, [words, caption, viewer.threshold])
+    inputs = [files, method, words, caption, viewer.threshold, viewer.opacity]
+    run_model(buttons, words, _handler(models), inputs, viewer)
 
 
 def _handler(models: Models) -> Callable[..., Iterator[Any]]:
@@ -111,17 +96,13 @@ def _handler(models: Models) -> Callable[..., Iterator[Any]]:
             desc = f"picture {i + 1} of {len(files)}"
             progress((i, len(files)), desc=desc)
             if method == _BY_WORDS:
-                on_pass = partial(_say, progress, i, len(files), desc)
+                on_pass = partial(progress, (i, len(files)), desc=desc)
                 found.append(_by_words(models, upload, asked, prompt, threshold, on_pass))
             else:
                 found.append(_by_segmenter(models, upload))
             yield results(found, threshold=threshold, opacity=opacity)
 
     return segment
-
-
-def _say(progress: gr.Progress, i: int, num: int, desc: str) -> None:
-    progress((i, num), desc=desc)
 
 
 def _by_words(

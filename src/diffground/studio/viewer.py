@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from typing import Any
 import gradio as gr
 
 from diffground.errors import UserError
+from diffground.studio.events import MODEL, at_once, queued
 from diffground.studio.found import Found, write_zip
-from diffground.studio.messages import with_plain_errors
-from diffground.studio.pictures import found_html, note_html
+from diffground.studio.html import found_html, note_html
 
 _SAVE = """(file) => {
   const link = document.createElement("a");
@@ -55,27 +55,34 @@ def build_viewer(name: str, *, empty: str, threshold: float) -> Viewer:
         opacity = gr.Slider(0.0, 1.0, 0.55, step=0.05, label="Opacity", elem_id=f"{name}-opacity", min_width=120)
         download = gr.Button("Download ZIP", elem_id=f"{name}-zip", interactive=False, min_width=120)
     file = gr.DownloadButton("ZIP", elem_id=f"{name}-zip-file", visible="hidden")
-    # Without the queue where nothing is computed: its answer is lost where an earlier event ends at the same moment
     viewer = Viewer(state, html, shown, opacity, threshold_slider, download)
     for control in (shown, opacity, threshold_slider):
-        control.change(
-            with_plain_errors(_redraw),
-            [state, shown, threshold_slider, opacity],
-            html,
-            show_progress="hidden",
-            trigger_mode="always_last",
-            queue=False,
-            api_visibility="private",
-        )
-    download.click(
-        with_plain_errors(_zip),
-        [state, threshold_slider],
-        file,
-        show_progress="minimal",
-        queue=False,
-        api_visibility="private",
-    ).success(None, file, js=_SAVE, queue=False, api_visibility="private")
+        inputs = [state, shown, threshold_slider, opacity]
+        at_once(control.change, _redraw, inputs, html, trigger_mode="always_last")
+    saved = at_once(download.click, _zip, [state, threshold_slider], file, show_progress="minimal")
+    saved.success(None, file, js=_SAVE, queue=False, api_visibility="private")
     return viewer
+
+
+def build_start(name: str, label: str) -> tuple[gr.Button, gr.Button]:
+    """The buttons that start and stop the model, in a row; `name` begins their ids."""
+    with gr.Row():
+        start = gr.Button(label, variant="primary", elem_id=f"{name}-start")
+        return start, gr.Button("Stop", elem_id=f"{name}-stop", min_width=80)
+
+
+def run_model(
+    buttons: tuple[gr.Button, gr.Button], field: gr.Textbox, handler: Callable[..., Any], inputs: Any, viewer: Viewer
+) -> None:
+    """The start button and the Enter key of `field` run the handler, whose results the viewer shows."""
+    start, stop = buttons
+
+    def event(*arguments: Any, **options: Any) -> Any:
+        return gr.on([start.click, field.submit], *arguments, **options)
+
+    options = {"show_progress": "full", "show_progress_on": viewer.html, "concurrency_limit": 2}
+    running = queued(event, handler, inputs, viewer.outputs, queue=MODEL, **options)
+    stop.click(None, cancels=[running], api_visibility="private")
 
 
 def results(found: Sequence[Found], *, threshold: float, opacity: float) -> tuple[Any, ...]:

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from pycocotools.mask import encode, toBbox
 
 from diffground.data.shards import encode_mask, encode_png
+from diffground.exchange.objects import mask_box, run_lengths
 
 
 def segmentation_answer(labels: np.ndarray, categories: Iterable[str], *, mask_format: str) -> dict[str, Any]:
@@ -34,13 +34,11 @@ def grounding_answer(
 
 def _category(name: str, mask: np.ndarray, mask_format: str) -> dict[str, Any]:
     """name, area (px), box (x, y, width, height in px; zeros without a pixel) and mask."""
-    rle = encode(np.asfortranarray(mask, dtype=np.uint8))
-    size_and_counts = {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
     return {
         "name": name,
         "area": int(mask.sum()),
-        "box": [int(value) for value in toBbox(rle)],
-        "mask": size_and_counts if mask_format == "rle" else _in_base64(encode_mask(mask)),
+        "box": mask_box(mask),
+        "mask": run_lengths(mask) if mask_format == "rle" else _in_base64(encode_mask(mask)),
     }
 
 

@@ -219,10 +219,9 @@ def _seed(value: Any, name: str) -> int:
 def _image_file(text: Any, name: str, limits: Limits) -> bytes:
     if not isinstance(text, str):
         raise RequestError(f"{name}: 'image' must be a base64 text, got {type(text).__name__}")
+    too_large = f"{name}: 'image' is too large, at most {limits.max_image_bytes} bytes before base64 (max_image_bytes)"
     if len(text) > -(-limits.max_image_bytes // 3) * 4:
-        raise RequestError(
-            f"{name}: 'image' is too large, at most {limits.max_image_bytes} bytes before base64 (max_image_bytes)"
-        )
+        raise RequestError(too_large)
     try:
         content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -230,9 +229,7 @@ def _image_file(text: Any, name: str, limits: Limits) -> bytes:
             f"{name}: 'image' is not base64; send the bytes of the file in base64, one line, without 'data:'"
         ) from None
     if len(content) > limits.max_image_bytes:
-        raise RequestError(
-            f"{name}: 'image' is too large, at most {limits.max_image_bytes} bytes before base64 (max_image_bytes)"
-        )
+        raise RequestError(too_large)
     return content
 
 

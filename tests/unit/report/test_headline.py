@@ -29,7 +29,7 @@ def test_six_numbers_of_one_run():
         ("40.0", "one run"),
         ("46.9", "one run"),
     ]
-    assert [tile.beside[-4:] for tile in tiles[3:]] == ["64.1", "55.2", "59.3"], "the upper bound"
+    assert [tile.reference[-4:] for tile in tiles[3:]] == ["64.1", "55.2", "59.3"], "the upper bound"
 
 
 def test_spread_where_it_was_measured():
@@ -59,4 +59,4 @@ def test_daam_at_its_best_and_no_upper_bound():
     }
     tiles = headline(metrics, {})
     assert numbers(tiles)[2:5] == [("58.3 / –", "no training"), ("56.8", "one run"), ("–", "one run")]
-    assert "layers and thresholds fitted" in tiles[2].title and "upper bound" not in tiles[3].beside
+    assert "layers and thresholds fitted" in tiles[2].title and "upper bound" not in tiles[3].reference

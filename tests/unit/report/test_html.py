@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 import pytest
 
 from diffground.report.embed import Embedded
-from diffground.report.html import Card, Gallery, Page, Part, Section, Tile, render_page
+from diffground.report.html import Card, Gallery, Part, Section, Tile, render_page
 from diffground.report.tables import Table
 
 VOID = ("meta", "img")
@@ -42,7 +42,7 @@ def parse(text):
 def page(*sections, **values):
     """A page with these sections in one part."""
     default = {"title": "t", "summary": [], "tiles": [], "cards": [], "settings": {}, "versions": {}}
-    return render_page(Page(**{**default, **values}, parts=[Part("Results", "What was measured.", sections)]))
+    return render_page(**{**default, **values}, parts=[Part("Results", "What was measured.", sections)])
 
 
 def test_every_table_picture_and_setting_is_on_the_page():

@@ -24,12 +24,11 @@ import diffground
 from diffground.errors import UserError
 from diffground.studio.found import Found, write_zip
 from diffground.studio.guard import Guard, is_loopback
+from diffground.studio.html import csv_html, found_html, pairs_html
 from diffground.studio.index import SampleIndex
 from diffground.studio.links import addresses, answering
-from diffground.studio.pictures import found_html
 from diffground.studio.shard_sets import ShardSet
 from diffground.studio.statistics import count_categories, count_pairs, count_samples, draw_samples
-from diffground.studio.tables import csv_html, pairs_html
 from diffground.studio.uploads import read_upload
 from diffground.studio.words import check_request, offered_words, typed_words
 from tests.contract.test_imports import without
