@@ -18,9 +18,8 @@ from pathlib import Path
 
 import torch
 import yaml
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
 
+from benchmarks._random_pipelines import build_sd15
 from benchmarks.speed import OUT, fresh_grounder, median_times
 from diffground.atomic import write_atomically
 from diffground.diffusion.generator import Generator
@@ -29,7 +28,6 @@ from diffground.report.tables import Table
 from diffground.reproduction.composition import compose_params
 from diffground.reproduction.config import Params
 from diffground.reproduction.params import build_params
-from diffground.reproduction.smoke import build_tokenizer
 from diffground.runtime.device import setup_torch
 from diffground.vocabulary import photograph_of
 
@@ -39,50 +37,10 @@ NUM_STEPS = 50
 WORDS = ["dog", "sofa"]
 
 
-def build_pipeline() -> StableDiffusionPipeline:
-    """Stable Diffusion 1.5 with random weights and a tokenizer of letters."""
-    tokenizer = build_tokenizer()
-    tokenizer.model_max_length = 77
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=768,
-            intermediate_size=3072,
-            num_hidden_layers=12,
-            num_attention_heads=12,
-            max_position_embeddings=77,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-    pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-            latent_channels=4,
-            sample_size=512,
-        ),
-        unet=UNet2DConditionModel(sample_size=64, cross_attention_dim=768),  # the other defaults are those of 1.5
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        scheduler=DDIMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
-        ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
 def measure(params: Params, *, repeats: int) -> dict[str, float]:
     """Seconds of each case, for one image."""
     torch.manual_seed(0)
-    pipeline = build_pipeline()
+    pipeline = build_sd15()
     generator = Generator(pipeline, image_size=512, generator_id="random")  # in channels_last, for both
     sampling = replace(params.generator.sampling, num_steps=2, tapped_step=1)
     prompt = photograph_of(*WORDS)
