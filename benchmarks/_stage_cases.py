@@ -14,7 +14,7 @@ import torch
 
 from benchmarks._stage_subject import Subject, repeated_samples
 from diffground.data.labelled import LabelledSample
-from diffground.data.shards import read_shard, write_shard
+from diffground.data.shards import list_shards, read_shard, write_shard
 from diffground.evaluation.attention_methods import DaamMaps, calibrate
 from diffground.evaluation.methods import (
     GroundingMethod,
@@ -51,7 +51,9 @@ class Case:
 
 def detect_case(subject: Subject) -> Case:
     numbers = count()
-    batches = list(_batches(subject.samples(), subject.params.detector.batch_size))
+    shards = [[LabelledSample(sample) for sample in read_shard(path)] for path in list_shards(subject.generated)]
+    # the stage's batches end with a shard
+    batches = [batch for shard in shards for batch in _batches(shard, subject.params.detector.batch_size)]
     inputs = [_detector_inputs(batch) for batch in batches]
     return Case(
         name="detect",
