@@ -122,8 +122,9 @@ def up(ports: Ports) -> None:
             parts[f"worker {pool}"] = _start(f"worker-{pool}", _prefect(*arguments), env)
         if not served:
             _wait(stack.mlflow, parts)
+        lines = _links(stack)
         _STATE.write_text(json.dumps(asdict(stack)) + "\n", encoding="utf-8")
-        print("\n".join(_links(stack)), flush=True)
+        print("\n".join(lines), flush=True)
         while True:
             _check(parts)
             time.sleep(1)

@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import urllib.request
 from pathlib import Path
 from urllib.error import URLError
@@ -144,7 +145,11 @@ def unpack(source: Path, folder: Path, name: str) -> Path:
     elif source.suffix == ".zip":
         shutil.unpack_archive(source, folder)
     else:
-        shutil.unpack_archive(source, folder, filter="data")
+        # "data" refuses members outside of `folder`; Python before 3.11.4 does not know it
+        if hasattr(tarfile, "data_filter"):
+            shutil.unpack_archive(source, folder, filter="data")
+        else:
+            shutil.unpack_archive(source, folder)
     mark = Path(MARKS[name])
     above = len(mark.parts) - 1
     return next(file.parents[above] for file in folder.rglob(mark.name) if file.parts[-above - 1 :] == mark.parts)

@@ -86,7 +86,7 @@ def test_committed_records_of_experiments_are_of_experiments_that_are_there():
 def test_readme_repeats_the_committed_tables():
     tables = read_tables(ROOT / "reports/tables")
     repeated = marked_tables((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert set(repeated) == {"protocol1", "zs3"}
+    assert set(repeated) == {"protocol1", "spread_zs3"}
     for name, body in repeated.items():
         assert body == tables[name], "run `make readme`"
 

@@ -30,6 +30,7 @@ def free_ports(num):
 def running(tmp_path):
     """The repository, the process of `up` once everything has started, and the two ports."""
     repository = copy_of_the_working_tree(tmp_path / "repository")
+    (repository.root / "reports/index.html").touch()  # a DVC output, which the copy does not have
     ports = free_ports(2)
     options = ("--port", str(ports[0]), "--mlflow-port", str(ports[1]))
     process = repository.start("python", "-m", "flows", "up", *options, CUDA_VISIBLE_DEVICES="")

@@ -21,7 +21,7 @@ from diffground.diffusion.generate import generate_shards, sampler_settings
 from diffground.diffusion.generator import Features, Generator, Tap
 from diffground.diffusion.sampling import Sampling
 from diffground.errors import InfrastructureError
-from diffground.evaluation.attention_methods import DaamMaps
+from diffground.evaluation.attention_methods import AttentionMethod, AttentionSetting, DaamMaps
 from diffground.evaluation.methods import GroundingMethod
 from diffground.grounding.features import gather_features
 from diffground.grounding.prediction import Grounder
@@ -205,9 +205,10 @@ def test_the_evaluated_methods_give_the_masks_of_smaller_batches(
     generator: Generator, grounder: Grounder, samples: list[LabelledSample]
 ) -> None:
     grounding = GroundingMethod(grounder, VOCABULARY, IMAGE_SIZE, 0.5)
-    daam = DaamMaps(generator, VOCABULARY, GUIDED)
+    setting = AttentionSetting(layers=(0, 1), threshold=0.5)
+    daam = AttentionMethod(DaamMaps(generator, VOCABULARY, GUIDED), {1: setting, 2: setting}, IMAGE_SIZE)
     masks = [*grounding(samples[:2]), *grounding(samples[2:])]
-    maps = [daam.of(samples[:2]), daam.of(samples[2:])]
+    attended = [*daam(samples[:2]), *daam(samples[2:])]
     with room_for(2, generator._unet) as sizes:
         halved = grounding(samples)
     assert sizes == [4, 2, 2]
@@ -216,9 +217,10 @@ def test_the_evaluated_methods_give_the_masks_of_smaller_batches(
         assert all(np.array_equal(found[name], expected[name]) for name in expected)
     batches._ROOMS.clear()
     with room_for(4, generator._unet) as sizes:
-        assert torch.equal(daam.of(samples), torch.cat(maps))
+        halved = daam(samples)
     assert sizes == [8, *[4] * 4]
-    assert daam.published
+    for found, expected in zip(halved, attended, strict=True):
+        assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize("max_cache_bytes", [2**30, 0])

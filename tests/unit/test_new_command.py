@@ -160,7 +160,7 @@ def test_the_estimate_counts_every_pass(clone):
     assert costs["train_grounding"].num_passes == 1200 + 9 * 700
     assert costs["generate"].time_s == pytest.approx(18_750 * 0.01 + 1875 * 0.02)
     assert costs["train_maskformer"].time_s == pytest.approx(800 * 0.2)
-    assert as_lines(list(costs.values()), Rates("cpu", 0, 0, 0, 0))[-2].startswith("together")
+    assert as_lines(list(costs.values()), Rates("cpu", 0, 0, 0, 0))[-2].startswith("total")
 
 
 def test_params_without_real_images_must_not_need_them(clone):
