@@ -25,10 +25,10 @@ def _packaged(name: str) -> str:
 
 
 TITLES: Mapping[str, Any] = read_packaged_yaml("report/templates/titles.yaml")
-GROUP_TITLES: Mapping[str, str] = TITLES["groups"]
-METHOD_TITLES: Mapping[str, str] = TITLES["methods"]
-TRAINING_TITLES: Mapping[str, str] = TITLES["trainings"]
-ZS3_TITLES: Mapping[str, str] = TITLES["zs3"]
+GROUP_TITLES: dict[str, str] = TITLES["groups"]
+METHOD_TITLES: dict[str, str] = TITLES["methods"]
+TRAINING_TITLES: dict[str, str] = TITLES["trainings"]
+ZS3_TITLES: dict[str, str] = TITLES["zs3"]
 PAPER_DATASETS: Mapping[str, Sequence[str]] = TITLES["paper_datasets"]
 """Built-in vocabulary -> names of its generated and of its real images in the paper's tables 1 and 2."""
 _NO_PAPER = ("", "")
