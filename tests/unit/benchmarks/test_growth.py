@@ -6,7 +6,6 @@ import pytest
 
 from benchmarks.growth import (
     BATCH_SIZE,
-    MAX_MEMORY_GROWTH_MIB,
     Measured,
     Point,
     as_table,
@@ -75,8 +74,9 @@ def test_prompts_name_as_many_categories_as_asked_for(smoke_params):
 
 
 def test_memory_does_not_grow_with_the_samples(smoke_params):
-    few, many = (Point(num_samples=num, num_words=1, image_size=32) for num in (16, 128))
+    few, many = (Point(num_samples=num, num_words=2, image_size=32) for num in (64, 1024))
     with get_context("spawn").Pool(1) as pool:  # what pytest holds is not counted
         first, second = pool.starmap(run_point, [(smoke_params, few), (smoke_params, many)])
     assert first.time_s > 0 and second.time_s > 0
-    assert 0 <= second.peak_mib - first.peak_mib < MAX_MEMORY_GROWTH_MIB
+    # the images and probabilities of 960 samples are 10 MiB
+    assert 0 <= second.peak_mib - first.peak_mib < 6
