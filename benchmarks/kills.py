@@ -38,6 +38,8 @@ STAGES = ("generate", "detect", "train_grounding", "synthesize", "train_maskform
 LOCK = Path("dvc.lock")
 MAX_DRAWS = 10
 """Moments drawn for a trial until one comes before the stage's end."""
+_SHORTER = 0.75
+"""Of the time in which moments are drawn, after one that came too late."""
 OUT = Path("reports/benchmarks")
 
 
@@ -83,6 +85,7 @@ def _first_hit(subject: _Subject, stage: str, *, draw: random.Random, of_s: floa
         trial = subject.strike(stage, moment_s=draw.uniform(0, of_s), of_s=of_s)
         if trial is not None:
             return trial
+        of_s *= _SHORTER  # faster than it was measured, such as on a machine with less to do now
     raise UserError(f"{stage}: ended {MAX_DRAWS} times before it was killed, within {of_s:.2f} s; give it more work")
 
 
