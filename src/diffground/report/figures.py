@@ -14,7 +14,7 @@ mpl.use("Agg")  # no display; before pyplot is imported
 
 import matplotlib.pyplot as plt
 
-COLOURS = ("#2a6f97", "#e07a5f", "#a9a9a9", "#6a994e", "#f2cc8f")
+COLOURS = ("#2a6f97", "#e07a5f", "#a9a9a9", "#6a994e", "#f2cc8f", "#7b5ea7", "#5bc0be", "#4a4a4a")
 _DPI = 120
 _STYLE = {
     "axes.labelsize": 8,
@@ -48,7 +48,7 @@ def grouped_bars(path: Path, scores: Mapping[str, Mapping[str, float | None]], *
         axes.set_title(title)
         if scores:
             columns = min(len(scores), 3) if len(groups) > 3 else 1  # as many names as fit in one line
-            figure.legend(ncols=columns, loc="outside lower left")
+            figure.legend(ncols=min(columns, 2), loc="outside lower left")
 
 
 def loss_curves(path: Path, curves: Mapping[str, Sequence[tuple[int, float]]], *, title: str) -> None:
