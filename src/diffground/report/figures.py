@@ -47,8 +47,8 @@ def grouped_bars(path: Path, scores: Mapping[str, Mapping[str, float | None]], *
         axes.set_ylim(0, 105)
         axes.set_title(title)
         if scores:
-            columns = min(len(scores), 3) if len(groups) > 3 else 1  # as many names as fit in one line
-            figure.legend(ncols=min(columns, 2), loc="outside lower left")
+            columns = min(len(scores), 2) if len(groups) > 3 else 1  # as many names as fit in one line
+            figure.legend(ncols=columns, loc="outside lower left")
 
 
 def loss_curves(path: Path, curves: Mapping[str, Sequence[tuple[int, float]]], *, title: str) -> None:
