@@ -161,12 +161,14 @@ def test_a_limit_on_the_cpu_cuts_batches_to_what_fits(caplog: pytest.LogCaptureF
     memory = Memory()
     assert len(through(memory, 30, batch_size=16)) == 30
     assert memory.sizes[:2] == [1, 2]
-    # 5 fit; what else the process holds or frees meanwhile moves this by some
+    # 5 fit; what else the process holds or frees meanwhile moves this by some, so that a batch may be halved once
     assert all(2 <= size <= 7 for size in memory.sizes[2:-1])
     assert peak_bytes() <= limit
-    [line] = [record.getMessage() for record in caplog.records]
-    assert line.startswith("generator.batch_size: at most ")
-    assert "runtime.max_memory_gib" in line
+    fitted, *halved = [record.getMessage() for record in caplog.records]
+    assert fitted.startswith("generator.batch_size: at most ")
+    assert "runtime.max_memory_gib" in fitted
+    assert len(halved) <= 1
+    assert all("more than runtime.max_memory_gib" in line for line in halved)
 
 
 def test_a_limit_with_room_for_all_changes_only_the_first_two_batches() -> None:
