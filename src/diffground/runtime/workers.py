@@ -103,7 +103,7 @@ class Workers:
             raise
 
     def _start(self, num_workers: int) -> None:
-        start_fork_server([name for name in sys.modules if name.startswith("diffground.")])
+        start_fork_server([name for name in list(sys.modules) if name.startswith("diffground.")])
         with interrupts_held_back():
             while len(self._workers) < num_workers:
                 self._workers.append(_Worker(num_threads=self._threads_each, max_memory_gib=self._max_memory_gib))
