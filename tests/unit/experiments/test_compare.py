@@ -41,7 +41,7 @@ def tracking(with_experiment, tmp_path, monkeypatch):
     return tracking
 
 
-def test_a_dvc_experiment_beside_the_default_run(with_experiment):
+def test_a_dvc_experiment_next_to_the_default_run(with_experiment):
     table = comparison(["here", "timestep_02"], root=with_experiment.root, tracking=OFF)
     assert table.header == ("mIoU, %", "here", "timestep_02", "timestep_02 − here")
     assert table.rows == ((KEY, 10.0, 20.0, 10.0),)

@@ -53,7 +53,7 @@ def test_a_field_of_the_wrong_type_is_one_line(tmp_path):
         read_records(tmp_path)
 
 
-def test_only_the_same_profile_checkpoint_and_other_parameters_stand_beside_the_default_run():
+def test_only_runs_of_the_same_profile_and_checkpoint_are_next_to_the_default_run():
     records = [
         RECORD,
         replace(RECORD, experiment="smoke", setup=replace(MINI, profile="smoke")),

@@ -49,7 +49,7 @@ def test_csv_reads_back_whatever_the_text(rows):
     assert list(csv.reader(io.StringIO(text)))[1:] == [[name, str(count)] for name, count in rows]
 
 
-def test_protocol1_sets_the_paper_beside_our_scores():
+def test_protocol1_has_the_papers_scores_next_to_ours():
     table = protocol1_table(PROTOCOL1, split="1")
     assert table.rows[0] == ("grounding module", 81.25, 70.0, 60.0, None, 50.0)
     assert table.rows[2] == ("images", 30, 10, 5, 0, 7)
@@ -97,7 +97,7 @@ def test_categories_are_marked_as_unseen():
     assert table.rows[1] == ("dog (unseen)", 40.0, 81.0)
 
 
-def test_real_images_stand_beside_what_the_paper_trained_on():
+def test_real_images_are_next_to_what_the_paper_trained_on():
     metrics = {
         "grounding": {"seen": 60.0, "unseen": 50.0, "harmonic": 54.5},
         "foreground_only": {"seen": 90.0, "unseen": None, "harmonic": None},

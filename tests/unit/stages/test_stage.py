@@ -68,7 +68,7 @@ def test_sample_prompts_writes_the_three_sets(clone):
 
 
 @pytest.mark.parametrize(("table", "num", "paper"), [("pascal", 20, 142), ("sticker_coco", 64, None)])
-def test_pairs_of_the_real_images_stand_beside_the_papers(clone, table, num, paper):
+def test_pairs_of_the_real_images_are_next_to_the_papers(clone, table, num, paper):
     change(clone, data={"num_train": 3, "num_val": 9}, vocabulary={"file": table, "pairs": "data_val"})
     assert call(clone, "prepare_data").returncode == 0
     result = call(clone, "sample_prompts")
@@ -81,7 +81,7 @@ def test_pairs_of_the_real_images_stand_beside_the_papers(clone, table, num, pap
     assert (metrics["num_pairs"], metrics["paper_num_pairs"]) == (len(pairs), paper)
 
 
-def test_pairs_of_coco_images_stand_beside_the_papers(clone):
+def test_pairs_of_coco_images_are_next_to_the_papers(clone):
     write_split(clone / "coco", "train2017", 20, seed=0)
     write_split(clone / "coco", "val2017", 6, seed=1)
     change(
