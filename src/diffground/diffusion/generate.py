@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from diffground.prompts import PromptRecord, prompts_digest
 from diffground.runtime.batches import in_batches
 from diffground.runtime.overlap import finish_in_background
 from diffground.runtime.workers import Workers
+
+Sampled = TypeVar("Sampled")
+Finished = TypeVar("Finished")
 
 
 def sampler_settings(generator: Generator, sampling: Sampling) -> dict[str, Any]:
@@ -67,6 +70,28 @@ def generate_shards(
     )
 
 
+def sample_in_batches(
+    records: Sequence[PromptRecord],
+    sample: Callable[[Sequence[PromptRecord]], Sampled],
+    finish: Callable[[tuple[Sequence[PromptRecord], Sampled]], Sequence[Finished]],
+    *,
+    batch_size: int,
+) -> Iterator[Finished]:
+    """Batches that fit into memory; the one before is finished while a batch is sampled. In order.
+
+    Raises: InfrastructureError and UserError as in_batches does.
+    """
+    batches = in_batches(
+        records,
+        sample,
+        batch_size=batch_size,
+        setting="generator.batch_size",
+        lower="generator.image_size or runtime.num_workers",
+    )
+    for finished in finish_in_background(batches, finish):
+        yield from finished
+
+
 @dataclass(frozen=True)
 class _SampleShard:
     """Prompt records of one shard -> its samples."""
@@ -78,15 +103,7 @@ class _SampleShard:
     batch_size: int
 
     def __call__(self, shard: Sequence[PromptRecord]) -> Iterator[Sample]:
-        batches = in_batches(
-            shard,
-            self._sample,
-            batch_size=self.batch_size,
-            setting="generator.batch_size",
-            lower="generator.image_size or runtime.num_workers",
-        )
-        for encoded in finish_in_background(batches, self._encode):
-            yield from encoded
+        return sample_in_batches(shard, self._sample, self._encode, batch_size=self.batch_size)
 
     def _sample(self, batch: Sequence[PromptRecord]) -> tuple[np.ndarray, np.ndarray]:
         """Images uint8 (B, H, W, 3), latents float16 (B, C, h, w)."""

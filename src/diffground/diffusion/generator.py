@@ -164,8 +164,10 @@ class Generator:
         recorder: observes the cross-attention of every step (with guidance the unconditional half of the batch comes
         first). tap: also read features in the pass of the tapped step, instead of in another pass later on (only where
         'both' branches are asked for and that step has no guidance, another pass is needed). One of the two at most.
-        Raises: UserError for settings out of range.
+        Raises: UserError for settings out of range; ValueError for both a recorder and a tap.
         """
+        if recorder is not None and tap is not None:
+            raise ValueError("recorder and tap cannot be given together")
         scheduler = sampling_scheduler(self._scheduler_config, sampling)
         tapped_timestep = int(scheduler.timesteps[-sampling.tapped_step])
         guided_text = self._text.encode([""] * len(prompts) + list(prompts))

@@ -15,14 +15,12 @@ from diffground.atomic import write_atomically
 from diffground.data.labelled import CATEGORIES_FILE, image_sample
 from diffground.data.shard_map import map_shards, shard_jobs
 from diffground.data.shards import Sample
-from diffground.diffusion.generate import sampler_settings
+from diffground.diffusion.generate import sample_in_batches, sampler_settings
 from diffground.diffusion.generator import Generator
 from diffground.diffusion.sampling import Sampling
 from diffground.grounding.prediction import Grounder
 from diffground.grounding.quality import sample_quality
 from diffground.prompts import PromptRecord, prompts_digest
-from diffground.runtime.batches import in_batches
-from diffground.runtime.overlap import finish_in_background
 from diffground.runtime.workers import Workers
 from diffground.vocabulary import Vocabulary
 
@@ -125,15 +123,7 @@ class _SynthesizeShard:
             yield drawn.sample
 
     def _draw(self, shard: Sequence[PromptRecord]) -> Iterator[_Drawn]:
-        batches = in_batches(
-            shard,
-            self._sample,
-            batch_size=self.batch_size,
-            setting="generator.batch_size",
-            lower="generator.image_size or runtime.num_workers",
-        )
-        for drawn in finish_in_background(batches, self._finish):
-            yield from drawn
+        return sample_in_batches(shard, self._sample, self._finish, batch_size=self.batch_size)
 
     def _sample(self, batch: Sequence[PromptRecord]) -> tuple[np.ndarray, list[Tensor]]:
         """Images uint8 (B, H, W, 3), and of each the probabilities of its categories, float32 (Q_i, H, W)."""
