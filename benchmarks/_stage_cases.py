@@ -16,11 +16,8 @@ from benchmarks._stage_subject import Subject, repeated_samples
 from diffground.data.labelled import LabelledSample
 from diffground.data.shards import list_shards, read_shard, write_shard
 from diffground.evaluation.attention_methods import DaamMaps, calibrate
-from diffground.evaluation.methods import (
-    GroundingMethod,
-    MirroredDetector,
-    foreground_method,
-)
+from diffground.evaluation.grounding_method import GroundingMethod
+from diffground.evaluation.methods import MirroredDetector, foreground_method
 from diffground.evaluation.protocol1 import MaskMethod, quality_problem, run_protocol1
 from diffground.evaluation.zs3 import score_segmenter
 from diffground.grounding.prediction import read_features
@@ -101,7 +98,7 @@ def segmenter_case(subject: Subject, *, num_steps: int) -> Case:
 
 
 def protocol1_case(subject: Subject) -> Case:
-    """The grounding module, DAAM with its calibration, and the references of stage evaluate_grounding."""
+    """The grounding module, DAAM with its calibration, and the references, as the stages of Protocol I run them."""
     params, vocabulary = subject.params, subject.vocabulary
     samples, batch_size = subject.samples(), params.daam.batch_size
     calibration = samples[::CALIBRATION_EVERY]

@@ -2,7 +2,7 @@
 
     python benchmarks/cues.py                  # after a reproduction of profile mini, about three minutes
 
-The words' cross-attention is DAAM with layers and thresholds fitted to training samples, as stage evaluate_grounding
+The words' cross-attention is DAAM with layers and thresholds fitted to training samples, as stage evaluate_baselines
 scores it. The denoising gain is a map per word, mean over grounding.gain_timesteps; its threshold is fitted to training
 samples of two words, too. It is defined for prompts of two words or more. Writes reports/benchmarks/cues.json, cues.md.
 """

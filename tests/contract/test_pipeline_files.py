@@ -20,6 +20,7 @@ STAGES = [
     "detect",
     "invert_real",
     "train_grounding",
+    "evaluate_baselines",
     "evaluate_grounding",
     "synthesize",
     "text2mask",
@@ -138,7 +139,7 @@ def test_a_verdict_on_synthetic_samples_runs_the_trainings_again_and_what_depend
         return direct.union(*(after(name) for name in direct))
 
     readers = {folder: {stage for stage in STAGES if folder in entries(stage, "deps")} for folder in REVIEWS}
-    assert readers["review/test"] == {"evaluate_grounding"}
+    assert readers["review/test"] == {"evaluate_baselines", "evaluate_grounding"}
     assert "train_maskformer" in readers["review/synthetic"]
     assert readers["review/synthetic"] <= {"train_maskformer", *after("train_maskformer")}
     assert not any(set(entries(stage, "deps")) & {"review", "review/mini.csv"} for stage in STAGES)

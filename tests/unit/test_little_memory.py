@@ -22,7 +22,7 @@ from diffground.diffusion.generator import Features, Generator, Tap
 from diffground.diffusion.sampling import Sampling
 from diffground.errors import InfrastructureError
 from diffground.evaluation.attention_methods import AttentionMethod, AttentionSetting, DaamMaps
-from diffground.evaluation.methods import GroundingMethod
+from diffground.evaluation.grounding_method import GroundingMethod
 from diffground.grounding.features import gather_features
 from diffground.grounding.prediction import Grounder
 from diffground.grounding.real_images import real_shards

@@ -158,6 +158,8 @@ def test_the_estimate_counts_every_pass(clone):
     assert costs["generate"].num_passes == 10 * (1200 + 675)
     assert costs["synthesize"].num_passes == 10 * 1920 + 9 * two
     assert costs["train_grounding"].num_passes == 1200 + 9 * 700
+    # DAAM samples again, the two others need one pass
+    assert costs["evaluate_baselines"].num_passes == 12 * (128 + 675)
     assert costs["generate"].time_s == pytest.approx(18_750 * 0.01 + 1875 * 0.02)
     assert costs["train_maskformer"].time_s == pytest.approx(800 * 0.2)
     assert as_lines(list(costs.values()), Rates("cpu", 0, 0, 0, 0))[-2].startswith("total")

@@ -62,7 +62,8 @@ def estimate(params: Params, prompts: Mapping[str, Sequence[PromptRecord]], rate
         name: sum(gain * (1 + len(r.categories)) for r in of if len(r.categories) > 1) for name, of in prompts.items()
     }
     image_bytes, latent_bytes = _bytes_per_image(params)
-    daam = params.daam.num_calibration + num_test
+    # DAAM samples these images again; the others need one pass, and one per noise
+    baseline_images = min(params.daam.num_calibration, num_train) + num_test
 
     def sampling(stage: str, num: int, extra: int, size: int) -> StageCost:
         passes = num * sampled + extra
@@ -76,7 +77,8 @@ def estimate(params: Params, prompts: Mapping[str, Sequence[PromptRecord]], rate
     return [
         sampling("generate", num_train + num_test, 0, image_bytes + latent_bytes),
         features("train_grounding", num_train, num_train + gains["train"], grounding_s),
-        features("evaluate_grounding", num_test, daam * sampled + num_test + gains["test"]),
+        features("evaluate_baselines", num_test, baseline_images * (sampled + 1 + params.text2mask.num_noises)),
+        features("evaluate_grounding", num_test, num_test + gains["test"]),
         sampling("synthesize", num_synthetic, gains["synthesis"], image_bytes),
         StageCost("train_maskformer", num_synthetic, None, segmenter_s, 0),
     ]

@@ -152,7 +152,7 @@ class AttentionMethod:
 
     def __call__(self, samples: Sequence[LabelledSample]) -> list[dict[str, np.ndarray]]:
         found = []
-        for part, of_part in parts_that_fit(samples, self.maps.of):
+        for part, of_part in parts_that_fit(samples, self.maps.of, setting="daam.batch_size"):
             for sample, maps in zip(part, of_part, strict=True):
                 num = len(sample.categories)
                 setting = self.settings[num]
@@ -198,7 +198,9 @@ def calibrate(
         if masks := [mask for one in of_num for _, mask in one.named()]:
             attention = torch.stack([one.maps[0, q] for one in of_num for q, _ in one.named()])
             layers = tuple(choose_layers(attention, np.stack(masks)))
-            settings = [AttentionSetting(layers, power, alone) for power in maps.powers for alone in maps.exclusive]
+            settings = [
+                AttentionSetting(layers, power, exclusive) for power in maps.powers for exclusive in maps.exclusive
+            ]
             best[num] = max((fit(setting, [num]) for setting in settings), key=lambda fitted: fitted[0])[1]
     if not best:
         raise UserError("daam.num_calibration: no mask among these training samples to choose layers by; raise it")

@@ -200,6 +200,12 @@ def run_protocol1(
     return result
 
 
+def join_metrics(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of two results on the same samples (Protocol1Result.metrics), with the methods of both."""
+    both = {**first, **second}
+    return {key: {**first.get(key, {}), **value} if isinstance(value, dict) else value for key, value in both.items()}
+
+
 Rejected = Mapping[str, Sequence[tuple[str, ...]]]
 """Reason -> for each sample that is not judged, the categories that its prompt names."""
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffground.data.labelled import LabelledSample, image_sample
-from diffground.evaluation.methods import GroundingMethod
+from diffground.evaluation.grounding_method import GroundingMethod
 from diffground.vocabulary import load_vocabulary
 
 PROBS = torch.tensor([[[0.9, 0.6, 0.1]], [[0.2, 0.8, 0.3]]])  # dog, cat; 1 x 3 pixels

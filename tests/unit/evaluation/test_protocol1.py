@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,14 @@ from sklearn.metrics import normalized_mutual_info_score
 from diffground.data.labelled import LabelledSample, image_sample, oracle_sample
 from diffground.detection.detector import Instances
 from diffground.evaluation.methods import MirroredDetector, foreground_method
-from diffground.evaluation.protocol1 import foreground_only, harmonic_of_groups, quality_problem, run_protocol1
+from diffground.evaluation.protocol1 import (
+    MaskMethod,
+    foreground_only,
+    harmonic_of_groups,
+    join_metrics,
+    quality_problem,
+    run_protocol1,
+)
 
 GROUPS = ("one_seen", "one_unseen", "two_seen")
 
@@ -113,6 +121,24 @@ def test_nothing_to_judge_scores_nothing() -> None:
     assert metrics["foreground_only"] == dict.fromkeys(GROUPS)
     assert metrics["nmi"]["foreground_only"] == metrics["boundary_miou"]["foreground_only"] == dict.fromkeys(GROUPS)
     assert metrics["num_images"] == dict.fromkeys(GROUPS, 0)
+
+
+def test_metrics_of_methods_scored_apart_are_those_of_methods_scored_together() -> None:
+    samples = [
+        sample("a", "one_seen", {"dog": LEFT}, ("dog",)),
+        sample("b", "two_seen", {"dog": LEFT, "cat": RIGHT}, ("cat", "dog")),
+        sample("c", "two_seen", {"dog": LEFT}, ("cat", "dog")),
+    ]
+
+    def always_left(batch: Sequence[LabelledSample]) -> list[dict[str, np.ndarray]]:
+        return [dict.fromkeys(s.categories, LEFT) for s in batch]
+
+    def metrics(**methods: MaskMethod) -> dict[str, Any]:
+        return run_protocol1(samples, methods, groups=GROUPS, batch_size=2).metrics()
+
+    together = metrics(left=always_left, foreground_only=foreground_method)
+    baselines = {**metrics(foreground_only=foreground_method), "daam_threshold": 0.4}
+    assert join_metrics(baselines, metrics(left=always_left)) == {**together, "daam_threshold": 0.4}
 
 
 def test_scores_do_not_depend_on_the_batch_size() -> None:

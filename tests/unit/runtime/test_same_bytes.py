@@ -18,7 +18,8 @@ from diffground.diffusion.generate import generate_shards
 from diffground.diffusion.generator import Generator
 from diffground.diffusion.sampling import Sampling
 from diffground.evaluation.attention_methods import DaamMaps, RefinedMaps, Text2MaskMaps, calibrate
-from diffground.evaluation.methods import GroundingMethod, foreground_method
+from diffground.evaluation.grounding_method import GroundingMethod
+from diffground.evaluation.methods import foreground_method
 from diffground.evaluation.protocol1 import run_protocol1
 from diffground.grounding.checkpoint import save_grounding
 from diffground.grounding.fit import spec_for
