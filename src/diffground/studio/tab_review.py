@@ -78,8 +78,9 @@ def build_review(desks: Mapping[str, Desk], tab: gr.Tab) -> None:
     for control in (category, group, shown, quality):
         # a slider that is dragged: only its last value counts
         at_once(control.input, page("first"), [*filters, cursor], outputs, trigger_mode="always_last")
-    at_once(previous.click, page("previous"), [*filters, cursor], outputs)
-    at_once(following.click, page("next"), [*filters, cursor], outputs)
+    # "multiple": by default Gradio ignores a key between the moment that shows the next sample and the end of the event
+    at_once(previous.click, page("previous"), [*filters, cursor], outputs, trigger_mode="multiple")
+    at_once(following.click, page("next"), [*filters, cursor], outputs, trigger_mode="multiple")
 
     def judge(verdict: str) -> Callable[..., Any]:
         def judged(*values: Any) -> Any:
@@ -97,7 +98,8 @@ def build_review(desks: Mapping[str, Desk], tab: gr.Tab) -> None:
         return judged
 
     for button, verdict in ((accept, ACCEPTED), (reject, REJECTED)):
-        at_once(button.click, judge(verdict), [*filters, cursor, history], [*outputs, history])
+        options = {"trigger_mode": "multiple"}
+        at_once(button.click, judge(verdict), [*filters, cursor, history], [*outputs, history], **options)
 
     def undone(*values: Any) -> Any:
         *chosen, _, past = values

@@ -104,7 +104,9 @@ def test_system_metrics_are_logged_at_intervals_and_at_the_end(params, runs_of, 
     points = open_client(params.tracking.uri).get_metric_history(
         run.info.run_id, "system/system_memory_usage_megabytes"
     )
-    assert [point.step for point in points] == [0, 1, 2]
+    # twice in 0.5 s and once at the end, at least: a busy machine takes longer to end the run
+    assert len(points) >= 3
+    assert [point.step for point in points] == list(range(len(points)))
     assert all(point.value > 10 for point in points)
     monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
     with start_run("detect", params):
