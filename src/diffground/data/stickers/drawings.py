@@ -1,4 +1,4 @@
-"""SVG drawings for categories that the emoji sets lack or have only once: dining table, sofa, chair, potted plant."""
+"""SVG drawings for categories of which the emoji sets have too few artworks."""
 
 from __future__ import annotations
 
@@ -58,6 +58,63 @@ def _potted_plant(pot: str, leaf: str, *, blades: int, stroke: str) -> str:
     )
 
 
+def _screen(frame: str, glass: str, *, stroke: str) -> str:
+    return _svg(
+        "".join(f'<path d="M{x} 54l{dx} 9" stroke="{frame}" stroke-width="4"/>' for x, dx in ((18, -6), (54, 6)))
+        + _rect(4, 12, 64, 42, frame, r=3, stroke=stroke)
+        + _rect(8, 16, 56, 34, glass)
+        + '<polygon points="12,46 36,18 46,18 22,46" fill="#fff4"/>'
+    )
+
+
+def _legs(fill: str, *xs: float, stroke: str) -> str:
+    return "".join(_rect(x, 44, 6, 22, fill, r=3, stroke=stroke) for x in xs)
+
+
+def _cat(coat: str, stripes: str, *, stroke: str) -> str:
+    def ear(x: float) -> str:
+        return f'<polygon points="{x},22 {x + 1},8 {x + 9},15" fill="{coat}" stroke="{stroke}" stroke-width="2"/>'
+
+    return _svg(
+        f'<path d="M60 40C70 34 70 20 63 12" fill="none" stroke="{coat}" stroke-width="6" stroke-linecap="round"/>'
+        + _legs(coat, 22, 30, 48, 55, stroke=stroke)
+        + f'<ellipse cx="42" cy="42" rx="22" ry="11" fill="{coat}" stroke="{stroke}" stroke-width="2"/>'
+        + "".join(f'<path d="M{x} 33v8" stroke="{stripes}" stroke-width="3"/>' for x in (38, 46, 54))
+        + ear(7)
+        + ear(19)
+        + f'<circle cx="17" cy="27" r="12" fill="{coat}" stroke="{stroke}" stroke-width="2"/>'
+        + "".join(f'<circle cx="{x}" cy="26" r="2" fill="#222"/>' for x in (12, 21))
+        + '<path d="M15 31h4l-2 2z" fill="#d77"/>'
+    )
+
+
+def _sheep(wool: str, face: str, *, stroke: str) -> str:
+    curls = ((24, 32), (35, 27), (47, 28), (57, 34), (59, 44), (49, 49), (37, 50), (26, 46), (41, 38))
+    return _svg(
+        _legs(face, 26, 34, 47, 54, stroke=stroke)
+        + "".join(f'<circle cx="{x}" cy="{y}" r="10" fill="{wool}" stroke="{stroke}"/>' for x, y in curls)
+        + _rect(24, 30, 34, 18, wool)
+        + f'<ellipse cx="14" cy="34" rx="8" ry="11" fill="{face}" stroke="{stroke}" stroke-width="2"/>'
+        + f'<ellipse cx="22" cy="27" rx="6" ry="3" fill="{face}" transform="rotate(25 22 27)"/>'
+        + f'<circle cx="15" cy="23" r="6" fill="{wool}"/><circle cx="12" cy="33" r="1.5" fill="#fff"/>'
+    )
+
+
+def _motorbike(tank: str, seat: str, *, stroke: str) -> str:
+    def wheel(x: float) -> str:
+        return f'<circle cx="{x}" cy="52" r="10" fill="#999" stroke="#222" stroke-width="5"/>'
+
+    return _svg(
+        wheel(15)
+        + wheel(57)
+        + '<path d="M15 52l10-24M18 24l10 4" stroke="#555" stroke-width="4" stroke-linecap="round"/>'
+        + _rect(27, 40, 20, 14, "#777", r=3, stroke=stroke)
+        + f'<polygon points="24,30 42,28 48,40 28,42" fill="{tank}" stroke="{stroke}" stroke-width="2"/>'
+        + f'<path d="M42 32h20l4 4-18 6z" fill="{seat}"/>'
+        + f'<path d="M46 48l14 4" stroke="{tank}" stroke-width="4"/><circle cx="20" cy="30" r="4" fill="#fe9"/>'
+    )
+
+
 DRAWINGS: dict[str, str] = {
     "diningtable_a": _dining_table("#b5793a", "#8a5a2b", None, round_top=False, stroke="none"),
     "diningtable_b": _dining_table("#c98b4b", "#9c6531", "#e8e4da", round_top=True, stroke="#000"),
@@ -71,5 +128,10 @@ DRAWINGS: dict[str, str] = {
     "chair_b": _chair("#b5793a", "#d9a35f", stroke="#000"),
     "pottedplant_a": _potted_plant("#c1694f", "#5c913b", blades=5, stroke="none"),
     "pottedplant_b": _potted_plant("#d07a4a", "#77b255", blades=6, stroke="#000"),
+    "pottedplant_c": _potted_plant("#8d6e9c", "#3f8f5f", blades=4, stroke="none"),
+    "cat_a": _cat("#c58f52", "#8a5a2b", stroke="none"),
+    "motorbike_a": _motorbike("#c0392b", "#333", stroke="none"),
+    "sheep_a": _sheep("#f2ede2", "#4a4038", stroke="none"),
+    "tvmonitor_a": _screen("#2e3440", "#5b8db8", stroke="none"),
 }
 """Drawing name -> SVG document, 72x72 user units, transparent background."""
