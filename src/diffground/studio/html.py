@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +21,7 @@ from diffground.report.embed import data_uri
 from diffground.studio.found import Found
 from diffground.studio.statistics import SIZE_TITLES, CategoryCounts
 
+_DECIMAL = re.compile(r"-?\d+\.\d+")
 _JPEG_FROM_PX = 256
 """Larger pictures are sent as JPEG: they are many times smaller, and nothing is measured on them."""
 
@@ -99,9 +101,10 @@ def pairs_html(pairs: Mapping[tuple[str, str], int], names: Sequence[str]) -> st
 
 
 def csv_html(caption: str, text: str) -> str:
-    """A CSV file with a header."""
+    """A CSV file with a header; numbers with decimals are shown with one, as in the report."""
     rows = [row for row in csv.reader(io.StringIO(text)) if row]
-    return part("table", caption=caption, header=rows[0], rows=rows[1:]) if rows else ""
+    shown = [[f"{float(cell):.1f}" if _DECIMAL.fullmatch(cell) else cell for cell in row] for row in rows[1:]]
+    return part("table", caption=caption, header=rows[0], rows=shown) if rows else ""
 
 
 def _picture_uri(image: np.ndarray) -> str:

@@ -116,6 +116,11 @@ def test_titles_and_cells_are_text_in_the_page():
     html = found_html([found(np.ones((2, 2, 2), np.float32))], shown=["dog"], threshold=0.5, opacity=0.5)
     assert "<t>" not in html and "&lt;t&gt;, with the masks of dog" in html
     assert "<script>" not in csv_html("c", "a,b\n<script>,<script>\n")
+
+
+def test_numbers_of_a_table_have_one_decimal_and_the_rest_is_as_in_the_file():
+    html = csv_html("c", "a,b,c,d,e\nx,84.16,3,88.4 ± 0.2,-1.0\n")
+    assert [f"<td>{cell}</td>" in html for cell in ("84.2", "3", "88.4 ± 0.2", "-1.0")] == [True] * 4
     assert "<b>" not in pairs_html({("<b>", "c"): 1}, ["<b>", "c"])
 
 
