@@ -29,9 +29,10 @@ reproduce: setup
 test: setup
 	$(IN_VENV) $(PYTEST)
 
-# What takes minutes per test: kills at random moments, whole DAGs, the long notebook, the paper's true sizes (6 GiB).
+# What takes up to minutes per test: kills at random moments, whole DAGs, ablations, instruction sets, the long notebook,
+# the paper's true sizes (6 GiB).
 test-slow: setup
-	$(IN_VENV) $(PYTEST) -m slow tests/pipeline tests/examples tests/shapes
+	$(IN_VENV) $(PYTEST) -m slow tests/pipeline tests/examples tests/shapes tests/unit/runtime
 
 # What the pre-commit hooks look at.
 check: setup

@@ -14,6 +14,8 @@ from tests.pipeline.flow_runs import artifacts
 
 pytest.importorskip("prefect")
 
+pytestmark = pytest.mark.slow
+
 # two at a time and one after them; no value is the default; tests/flows/test_ablate.py combines several of each key
 MATRIX = ("--matrix", "prompts.num_train_one=13,14,15", "--matrix", "prompts.test_per_category=3")
 TRAIN, TEST = (f"sample_prompts/{name}/num_prompts/one_seen" for name in ("train", "test"))

@@ -75,6 +75,7 @@ def computed(level):
     return json.loads(ran.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @has_avx2
 def test_each_level_computes_the_same_bytes_each_time(record_property):
     levels = {level: computed(level) for level in ("native", "avx2", "compatible")}
