@@ -33,9 +33,12 @@ def headline(metrics: Mapping[str, Mapping[str, Any]], tables: Mapping[str, Tabl
     trained = next(name for name in TRAINING_TITLES if name in zs3)
     upper = zs3.get("real_all", {}) if trained != "real_all" else {}
     for key, title in ZS3_TITLES.items():
-        spread = _spread(tables.get("spread_zs3"), TRAINING_TITLES[trained], title)
-        score, runs = spread or (_percent(zs3[trained], key), _ONE_RUN)
-        reference = f"upper bound, trained on labelled real images: {_percent(upper, key)}" if upper else "mIoU, %"
+        of_trained, of_upper = (
+            _spread(tables.get("spread_zs3"), TRAINING_TITLES[name], title) for name in (trained, "real_all")
+        )
+        score, runs = of_trained or (_percent(zs3[trained], key), _ONE_RUN)
+        bound, _ = of_upper or (_percent(upper, key), _ONE_RUN)
+        reference = f"upper bound, trained on labelled real images: {bound}" if upper else "mIoU, %"
         tiles.append(Tile(f"Segmenter trained on {TRAINING_TITLES[trained]}: {title}", score, runs, reference))
     return tiles
 

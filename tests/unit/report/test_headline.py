@@ -1,6 +1,6 @@
 from diffground.report.headline import headline
 from diffground.report.spread import DEFAULT_MODULE, MODULES
-from diffground.report.tables import Table
+from diffground.report.tables import TRAINING_TITLES, Table
 
 METRICS = {
     "evaluate_grounding": {
@@ -42,6 +42,15 @@ def test_spread_where_it_was_measured():
         ("88.0 ± 0.5", "mean ± standard deviation of 3 seeds"),
         ("76.6", "one run"),
     ]
+
+
+def test_the_upper_bound_has_its_spread_too():
+    spread = Table(
+        header=("trained on", "harmonic mean", "seeds"),
+        rows=((TRAINING_TITLES["synthetic"], "48.0 ± 2.0", 5), (TRAINING_TITLES["real_all"], "59.0 ± 1.0", 5)),
+    )
+    harmonic = headline(METRICS, {"spread_zs3": spread})[-1]
+    assert (harmonic.score, harmonic.reference[-10:]) == ("48.0 ± 2.0", "59.0 ± 1.0")
 
 
 def test_a_row_of_one_seed_is_one_run():
