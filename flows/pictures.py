@@ -31,6 +31,7 @@ _PAIRS = {
 _CHARTS = {
     "train_grounding": "loss.png",
     "train_maskformer": "loss.png",
+    "evaluate_baselines": "protocol1.png",
     "evaluate_grounding": "protocol1.png",
     "evaluate_zs3": "zs3.png",
 }
@@ -89,7 +90,9 @@ def _write_chart(stage: str, folder: Path) -> None:
     from diffground.report.write import write_charts
 
     params = load_params(paths.PARAMS)
-    metrics = {"evaluate_grounding": {}, "evaluate_zs3": {}, stage: read_metrics(stage)}
+    # the scores of baselines have the form of those that evaluate_grounding adds them to
+    name = "evaluate_grounding" if stage == "evaluate_baselines" else stage
+    metrics = {"evaluate_grounding": {}, "evaluate_zs3": {}, name: read_metrics(stage)}
     write_charts(metrics, params, comparable_experiments(params), folder)
 
 
