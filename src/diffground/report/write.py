@@ -20,6 +20,7 @@ from diffground.report.protocol1_tables import (
 )
 from diffground.report.remarks import remarks
 from diffground.report.spread import spread_tables
+from diffground.report.steps_table import steps_table
 from diffground.report.tables import (
     GROUP_TITLES,
     METHOD_TITLES,
@@ -58,6 +59,7 @@ def result_tables(
         "protocol1_categories": category_table(grounding, unseen=unseen),
         "detections": detection_table(metrics),
         "detections_categories": detection_category_table(metrics, unseen=unseen),
+        "steps": steps_table(metrics, unseen=unseen),
         "real_images": real_images_table(
             grounding.get("real_images"), training_data=params.grounding.training_data, vocabulary=vocabulary
         ),
