@@ -239,7 +239,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _free(device: torch.device) -> None:
-    """Give back what earlier sizes needed, and count the peak anew."""
+    """Give back what earlier sizes needed, and start to measure the peak again."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

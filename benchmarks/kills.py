@@ -1,4 +1,4 @@
-"""Kills stages at random moments: `dvc repro` goes on from there, redoes no shard and ends with the same bytes.
+"""Kills stages at random moments: `dvc repro` then resumes, repeats no shard and ends with the same bytes.
 
     python benchmarks/kills.py                      # 20 trials in a clone of this repository, as params.yaml has it
     python benchmarks/kills.py --trials 4 --stages train_maskformer   # the trials of other stages stay in the table
@@ -55,7 +55,7 @@ class Trial:
     redone_shards: int
     """Of these, how many were written again; 0 is right."""
     state_kept: bool
-    """Whether a training had left a state to go on from."""
+    """Whether a training had left a state to resume from."""
     recovered: bool
     """Whether DVC was killed while it wrote a file of its own, so that `diffground recover` had something to mend."""
     same_bytes: bool

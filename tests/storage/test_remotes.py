@@ -151,7 +151,7 @@ def test_s3(origin, s3, tmp_path):
     assert len(stored) >= 5
     assert all(entry["Key"].startswith("dvc/files/md5/") for entry in stored)
     assert_is_up_to_date(clone, origin)
-    # and what was pulled is what a longer run goes on from
+    # and what was pulled is what a longer run resumes from
     (clone.root / "params.yaml").write_text("num_samples: 14\n")
     kept = shards(clone)
     clone.run("dvc", "repro", "--quiet")
