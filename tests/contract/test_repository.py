@@ -1,6 +1,7 @@
 """What is committed: model folders with cards and without pickles, results that README and docs repeat, no private
 places."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -113,6 +114,22 @@ def test_the_docs_repeat_how_good_the_mini_checkpoints_are():
         f"AP50 of {metrics['detector_mask_ap50']:.2f}",
         f"{copies['num_images'] * copies['copied']['generated']:.0f} of {copies['num_images']} are",
         f"finds {100 * copies['copied']['planted']:.0f} % of planted copies",
+    ):
+        assert said in page
+
+
+def test_the_ratios_in_readme_are_those_of_the_benchmarks():
+    speed, sd15 = (
+        json.loads((ROOT / f"reports/benchmarks/{name}.json").read_text(encoding="utf-8"))["ratios"]
+        for name in ("speed", "sd15")
+    )
+    page = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    paper = "overhead of masks of the paper's module, %"
+    for said in (
+        f"masks of the paper's module take {speed[paper]:.1f} % longer",
+        f"at the size of Stable Diffusion 1.5 {sd15[paper]:.1f} % longer",
+        f"with `mini`'s module they take {speed['overhead of masks of profile mini, %']:.1f} % longer",
+        f"{speed['training samples against the released way, one epoch, times']:.1f} times as fast",
     ):
         assert said in page
 
