@@ -27,8 +27,7 @@ def spread_tables(metrics: Mapping[str, Scores], experiments: Experiments) -> di
     metrics: of the default run.
     """
     runs = {name: _runs(name, experiments) for name in MODULES}
-    runs[DEFAULT_MODULE] = [metrics, *_runs(DEFAULT_MODULE, experiments, from_seed=1)]
-    of_default = [metrics, *_runs(DEFAULT_EXPERIMENT, experiments, from_seed=1)]
+    runs[DEFAULT_MODULE], of_default = default_runs(metrics, experiments)
     modules = {MODULES[name]: _of(of_name, "evaluate_grounding", "grounding") for name, of_name in runs.items()}
     segmenters = {title: _of(of_default, "evaluate_zs3", name) for name, title in TRAINING_TITLES.items()}
     tables = {}
@@ -37,6 +36,14 @@ def spread_tables(metrics: Mapping[str, Scores], experiments: Experiments) -> di
     if _is_repeated(segmenters):
         tables["spread_zs3"] = _table("trained on", segmenters, ZS3_TITLES)
     return tables
+
+
+def default_runs(
+    metrics: Mapping[str, Scores], experiments: Experiments
+) -> tuple[list[Mapping[str, Scores]], list[Mapping[str, Scores]]]:
+    """The default run, `metrics`, and its repetitions with other seeds: of its module's training, of all trainings."""
+    modules, whole = (_runs(name, experiments, from_seed=1) for name in (DEFAULT_MODULE, DEFAULT_EXPERIMENT))
+    return [metrics, *modules], [metrics, *whole]
 
 
 def mean_and_spread(scores: Sequence[float]) -> str:
