@@ -60,6 +60,24 @@ def generate(generator: Generator, asked: Sequence[Asked], *, p: dict[str, Any])
     return np.concatenate(parts)
 
 
+def detected(
+    images: np.ndarray,
+    asked: Sequence[Asked],
+    *,
+    detector: Detector,
+    concepts: Sequence[str],
+    score_threshold: float,
+) -> list[frozenset[str]]:
+    """The named categories that the detector finds in each of images uint8 (N, S, S, 3), one per prompt."""
+    names = {concept: COCO_NAMES.get(concept, concept) for concept in concepts}
+    held: list[frozenset[str]] = []
+    for start in tqdm(range(0, len(images), _BATCH_SIZE), desc="detected", mininterval=10):
+        for i, instances in enumerate(detector.detect(images[start : start + _BATCH_SIZE]), start=start):
+            found = oracle_masks(instances, asked[i].categories, detector_names=names, score_threshold=score_threshold)
+            held.append(frozenset(found))
+    return held
+
+
 def look_at(
     images: np.ndarray,
     asked: Sequence[Asked],
@@ -70,22 +88,12 @@ def look_at(
     presence_threshold: float,
 ) -> list[Outcome]:
     """Results of detector and judge for images uint8 (N, S, S, 3), one per prompt."""
-    names = {concept: COCO_NAMES.get(concept, concept) for concept in judge.concepts}
     verdicts = judge.look_at(images, threshold=presence_threshold)
-    outcomes = []
-    for start in tqdm(range(0, len(images), _BATCH_SIZE), desc="detected", mininterval=10):
-        for i, instances in enumerate(detector.detect(images[start : start + _BATCH_SIZE]), start=start):
-            found = oracle_masks(instances, asked[i].categories, detector_names=names, score_threshold=score_threshold)
-            outcomes.append(
-                Outcome(
-                    asked=asked[i],
-                    detected=frozenset(found),
-                    judged=verdicts[i].concepts,
-                    colour=verdicts[i].colour,
-                    place=verdicts[i].place,
-                )
-            )
-    return outcomes
+    held = detected(images, asked, detector=detector, concepts=judge.concepts, score_threshold=score_threshold)
+    return [
+        Outcome(asked=wish, detected=found, judged=verdict.concepts, colour=verdict.colour, place=verdict.place)
+        for wish, found, verdict in zip(asked, held, verdicts, strict=True)
+    ]
 
 
 @torch.no_grad()

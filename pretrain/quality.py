@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 KINDS = ("one_object", "two_objects", "coloured", "placed")
 
@@ -72,17 +74,26 @@ def share(held: Iterable[bool]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
+def grouped(values: Sequence[T], asked: Sequence[Asked], *, pascal: Collection[str]) -> dict[str, list[T]]:
+    """`values`, one per prompt, by KINDS, and plain ones also by whether all their categories are in `pascal`."""
+    pairs = list(zip(values, asked, strict=True))
+    groups = {kind: [value for value, wish in pairs if wish.kind == kind] for kind in KINDS}
+    for kind in ("one_object", "two_objects"):
+        for name, wanted in (("pascal", True), ("further", False)):
+            groups[f"{name}_{kind}"] = [
+                value for value, wish in pairs if wish.kind == kind and (set(wish.categories) <= set(pascal)) is wanted
+            ]
+    return groups
+
+
 def rates(outcomes: Sequence[Outcome], *, pascal: Collection[str]) -> dict[str, Any]:
     """Found-rates of detector and judge, colours and places obeyed: shares, 0..1, None for what no prompt names.
 
     `pascal`: categories that are scored on their own too; the others are `further`, and so is a pair with one of them.
     `exact`: the judge sees what was named and nothing else.
     """
-    groups = {kind: [o for o in outcomes if o.asked.kind == kind] for kind in KINDS}
+    groups = grouped(outcomes, [o.asked for o in outcomes], pascal=pascal)
     coloured, placed = groups["coloured"], groups["placed"]
-    for kind in ("one_object", "two_objects"):
-        groups[f"pascal_{kind}"] = [o for o in groups[kind] if set(o.asked.categories) <= set(pascal)]
-        groups[f"further_{kind}"] = [o for o in groups[kind] if not set(o.asked.categories) <= set(pascal)]
     exact = {f"{kind}_exact": share(o.judge_exact for o in groups[kind]) for kind in ("one_object", "two_objects")}
     return {
         "num_prompts": {name: len(group) for name, group in groups.items()},
