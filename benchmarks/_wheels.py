@@ -43,14 +43,17 @@ def download_wheels(names: Sequence[str], *, lock: Path, folder: Path) -> list[P
     return sorted(folder.glob("*.whl"))
 
 
-def install_wheels(folder: Path, *, target: Path) -> None:
+def install_wheels(
+    folder: Path, *, target: Path, option: str = "--wheels", command: str = "python -m benchmarks.gpu --pack"
+) -> None:
     """Install every wheel of `folder` into `target`, without network, and put that first on sys.path.
 
+    option, command: how the folder was given, and what fills it; for the message.
     Raises: UserError where there is no wheel or pip fails.
     """
     wheels = sorted(folder.glob("*.whl"))
     if not wheels:
-        raise UserError(f"--wheels {folder}: holds no wheel; make it with `python -m benchmarks.gpu --pack {folder}`")
+        raise UserError(f"{option} {folder}: holds no wheel; make it with `{command} {folder}`")
     _pip("install", "--no-index", "--no-deps", "--no-compile", "--target", str(target), *map(str, wheels))
     sys.path.insert(0, str(target))
     importlib.invalidate_caches()

@@ -2,13 +2,13 @@
 
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from benchmarks._wheels import install_wheels, locked_lines
 from diffground.errors import UserError
+from tests.wheels import write_wheel
 
 ROOT = Path(__file__).parents[3]
 LOCK = """# comment
@@ -18,21 +18,6 @@ diffusers==0.42.1 \\
 diffusers-extra==1.0 \\
     --hash=sha256:cc
 """
-
-
-def write_wheel(folder, name):
-    """A package with a data file, which cannot be imported from within a zip file."""
-    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr(
-            f"{name}/__init__.py", "from pathlib import Path\nTEXT = (Path(__file__).parent / 't').read_text()"
-        )
-        wheel.writestr(f"{name}/t", "from the wheel")
-        info = f"{name}-1.0.dist-info"
-        wheel.writestr(
-            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: absent\n"
-        )
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/RECORD", f"{name}/__init__.py,,\n{name}/t,,\n{info}/METADATA,,\n{info}/WHEEL,,\n")
 
 
 def test_the_pinned_version_is_asked_for_with_its_hashes():
