@@ -76,9 +76,10 @@ def sample_scene(
     return compose_scene(rng, sprites=sprites, colours=colours, image_size=image_size, mirrored_frac=mirrored_frac)
 
 
-def to_tensor(images: np.ndarray) -> torch.Tensor:
-    """uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in -1..1."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+def to_tensor(images: np.ndarray, device: torch.device | None = None) -> torch.Tensor:
+    """uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in -1..1 on `device`, None for the CPU."""
+    # moved as bytes: a quarter of the traffic, and a GPU converts them at once
+    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def load_base_vae(device: torch.device) -> AutoencoderKL:
@@ -97,7 +98,7 @@ def scene_moments(images: np.ndarray, vae: AutoencoderKL) -> torch.Tensor:
     seen few colours and keeps less of them than of shapes, so two channels of plain chroma follow: blue against yellow
     and red against green, averaged over the pixels of a latent. `images`: uint8 (N, H, W, 3).
     """
-    pixels = to_tensor(images).to(vae.device)
+    pixels = to_tensor(images, vae.device)
     small = F.interpolate(pixels, size=vae.config.sample_size, mode="area")
     with mixed_precision(vae.device):
         mean, log_variance = vae.encode(small).latent_dist.parameters.float().chunk(2, dim=1)

@@ -90,8 +90,9 @@ def run(
         latents, captions = latents_of(start_s + p["scenes_s"], device)
     torch.set_num_threads(p["threads"])
     record["num_scenes"] = len(captions)
+    token_ids = parts.token_ids(captions).to(device)
     left_s = deadline_s - time.monotonic() - (1.5 * record["check_s"] + 10)
-    fit(parts, denoise, latents, captions, p=p, left_s=left_s, seed=params["seed"], record=record, work=work, out=out)
+    fit(parts, denoise, latents, token_ids, p=p, left_s=left_s, seed=params["seed"], record=record, work=work, out=out)
     record["after"], images = check.of_pipeline(work / "diffusion")
     record["command_s"] = time.monotonic() - start_s
     with atomic_file(work / "samples.png") as partial:
@@ -172,7 +173,7 @@ def fit(
     parts: Parts,
     denoise: Callable[..., tuple[Tensor, ...]],
     latents: Tensor,
-    captions: list[str],
+    token_ids: Tensor,
     *,
     p: dict[str, Any],
     left_s: float,
@@ -205,7 +206,7 @@ def fit(
     train(
         parts,
         latents,
-        parts.token_ids(captions).to(latents.device),
+        token_ids,
         p=p,
         denoise=denoise,
         state=state,

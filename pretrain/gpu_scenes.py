@@ -31,14 +31,14 @@ class SceneComposer:
         self._composed = self._pool.imap(_compose, spans)
 
     def until(self, deadline_s: float) -> Iterator[tuple[np.ndarray, str]]:
-        """Images uint8 (S, S, 3) and captions, in order; those that are there at `deadline_s` of time.monotonic().
+        """Images uint8 (S, S, 3) and captions, in order. After `deadline_s` of time.monotonic() only what is there.
 
         The first ones are waited for, however long they take. Afterwards no process is left.
         """
         try:
             yield from self._composed.next()
-            while (left_s := deadline_s - time.monotonic()) > 0:
-                yield from self._composed.next(timeout=left_s)
+            while True:
+                yield from self._composed.next(timeout=max(0.0, deadline_s - time.monotonic()))
         except (StopIteration, multiprocessing.TimeoutError):
             pass
         self.stop()

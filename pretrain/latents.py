@@ -42,7 +42,7 @@ def read_latents(path: Path, key: str) -> tuple[Tensor, list[str]] | None:
 
 
 def write_latents(path: Path, key: str, latents: Tensor, captions: list[str]) -> None:
-    with atomic_file(path) as partial:
+    with atomic_file(path, sync=False) as partial:  # gigabytes that can be made again
         save_file(
             {"latents": latents.cpu().contiguous()}, partial, metadata={"key": key, "captions": json.dumps(captions)}
         )
