@@ -234,6 +234,7 @@ def test_a_pack_is_refused_from_one_byte_over_the_limit_on(tmp_path: Path) -> No
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: --pack {tmp_path}: ") and "more than 64;" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["large"]  # before anything is downloaded
 
 
 @pytest.mark.parametrize(
