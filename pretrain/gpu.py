@@ -8,11 +8,11 @@ Scenes are composed on all CPU cores and encoded on the GPU. UNet and text encod
 keep their sizes and tokenizer. The training has large batches, bfloat16, torch.compile and averaged weights; settings:
 section gpu of params.yaml. Quality is measured before and after with the prompts of evaluate_quality.py.
 
---work gets the whole pipeline (diffusion/) and the resumable state. --out gets what a lent machine may send back, at
-most 8 files of less than 16 MiB: the weights that changed, quality.json, log.jsonl and samples.png. Both are renewed
-while it trains, so a killed run keeps what it has. Started again with the same --work, it trains further from there.
+--work gets the whole pipeline (diffusion/) and the resumable state. --out gets at most 8 files of less than 16 MiB: the
+weights that changed, quality.json, log.jsonl and samples.png. Both are renewed while it trains, so a killed run keeps
+what it has. Started again with the same --work, it trains further from there.
 
-The GPU machine needs Python 3.11, torch 2.11, torchvision, transformers 5.17 and accelerate; diffusers and
+The GPU machine needs Python 3.11 or newer, torch 2.11, torchvision, transformers 5.17 and accelerate; diffusers and
 annotated-types may come with --packed, and diffground is read from this clone.
 """
 
@@ -42,7 +42,7 @@ from diffground.errors import UserError  # noqa: E402
 
 SPRITES = HERE / "data" / "sprites.npz"
 LIMIT_MIB = 64
-"""Of the working tree and what is packed: the most that a lent machine takes."""
+"""Of the working tree and what is packed, which are copied to the GPU machine together."""
 
 
 class _Parser(argparse.ArgumentParser):
