@@ -8,7 +8,7 @@ import numpy as np
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """|mean_a - mean_b|² + tr(C_a + C_b - 2 (C_a C_b)^½) of features float (N, D) and (M, D).
 
-    It is biased upward where N or M is small beside D: compare distances of equally large sets only.
+    It is biased upward where N or M is small compared with D: compare distances of equally large sets only.
     Raises: ValueError for fewer than two samples in a set.
     """
     if min(len(a), len(b)) < 2:

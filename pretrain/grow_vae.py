@@ -1,8 +1,8 @@
 """Train the autoencoder that reads and writes the generator's latents at full size: models/mini/diffusion/vae.
 
 Its encoder learns to give common.scene_moments of a scene, its decoder to draw the scene from them at full size. So
-the generator can be trained on these latents before, or at the same time. The state is saved as it goes:
-started again, the script goes on where it was.
+the generator can be trained on these latents before, or at the same time. The state is saved regularly; started again,
+the script resumes from it.
 """
 
 from __future__ import annotations

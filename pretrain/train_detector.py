@@ -1,8 +1,8 @@
 """Train the mini Mask R-CNN on scenes of all concepts; write models/mini/detector.
 
-The state is saved as it goes: started again, the script goes on where it was. The budget is wall-clock training time
-over all sittings. It starts from the weights of models/mini/backbone, as others start from ImageNet's. Its classes
-carry COCO's label names, like the detectors that it stands for.
+The state is saved regularly; started again, the script resumes from it. The budget is wall-clock training time over all
+runs. It starts from the weights of models/mini/backbone, as others start from ImageNet's. Its classes have COCO's label
+names, like the detectors that it stands for.
 """
 
 from __future__ import annotations

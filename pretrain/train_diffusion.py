@@ -2,8 +2,8 @@
 
 The latents are those of common.scene_moments, from a small autoencoder and chroma; grow_vae.py makes the autoencoder
 that reads and writes them at full size. Writes models/mini/diffusion (with that VAE a complete
-StableDiffusionPipeline folder). The state is saved as it goes: started again, the script goes on where it was. The
-budget is wall-clock time over all sittings.
+StableDiffusionPipeline folder). The state is saved regularly; started again, the script resumes from it. The budget is
+wall-clock time over all runs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Train the judge on scenes of one to three objects, a share of them reconstructed by the generator's VAE.
 
-Its scenes and varied artworks come from other seeds than those of generator and detector. It is not shipped: the state
-is all that is written, and started again, the script goes on where it was. The budget is wall-clock training time over
-all sittings.
+Its scenes and varied artworks come from other seeds than those of generator and detector. It is not shipped: only
+the state is written. Started again, the script resumes from it. The budget is wall-clock training time over all runs.
 """
 
 from __future__ import annotations
