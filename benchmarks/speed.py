@@ -5,10 +5,10 @@
 - masks: labelled images against images of plain diffusers' `StableDiffusionPipeline`, with the same checkpoint,
   sampler, timesteps, guidance and batch, for the paper's module and for profile mini's;
 - bound: the time of the bare UNet and VAE forward passes, as a share of the whole;
-- released way: the released code samples every training image again each time it is used, one at a time, with both halves
-  of guidance in all of 50 steps. Its time per training sample is computed from two measured parts: 100 UNet passes and
-  one decoded image at batch size 1. Ours samples an image once, in batches, and reads the features of its stored
-  latent again. Both train equally long, so that time is left out.
+- released way: the released code samples every training image again each time it is used, one at a time, with both
+  halves of guidance in all of 50 steps. Its time per training sample is computed from two measured parts: 100 UNet
+  passes and one decoded image at batch size 1. Ours samples an image once, in batches, and reads the features of its
+  stored latent again. Both train equally long, so that time is left out.
 
 All cases run in turn, several times, on one thread; medians are compared. Writes reports/benchmarks/speed.json and
 speed.md.
