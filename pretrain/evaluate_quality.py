@@ -26,7 +26,7 @@ from neighbours import closest
 from pascal import COCO_NAMES, PASCAL_CATEGORIES
 from PIL import Image
 from quality import Asked, Outcome, category_rows, rates
-from quality_prompts import quality_prompts, real_scenes
+from quality_prompts import evaluation_prompts, real_scenes
 from sheets import draw_sheet
 from tqdm import tqdm
 from train_judge import load_judge
@@ -210,16 +210,7 @@ def main() -> None:
         str(MODELS / "diffusion"), device=device, dtype=pick_dtype("auto", device), image_size=size
     )
     backbone = ResNetBackbone.from_pretrained(MODELS / "backbone").float().to(device).eval()
-    asked = quality_prompts(
-        book,
-        per_category=e["per_category"],
-        per_pair=e["per_pair"],
-        per_further=p["per_further"],
-        num_further_pairs=p["num_further_pairs"],
-        per_colour=p["per_colour"],
-        per_place=p["per_place"],
-        seed=e["seed"],
-    )
+    asked = evaluation_prompts(book, params)
     images = generate(generator, asked, p=e)
     (real_asked, real), (_, other_real) = (
         real_scenes(

@@ -13,7 +13,7 @@ from evaluate_quality import backbone_features, detected, generate
 from frechet import frechet_distance
 from pascal import PASCAL_CATEGORIES
 from quality import Asked, grouped, share
-from quality_prompts import quality_prompts, real_scenes
+from quality_prompts import evaluation_prompts, real_scenes
 from transformers import ResNetBackbone
 
 from diffground.data.stickers.sprites import SpriteBook
@@ -43,24 +43,14 @@ class QualityCheck:
     def __init__(self, book: SpriteBook, params: dict[str, Any], *, num_images: int, device: torch.device) -> None:
         """`num_images`: of the prompts, evenly over the list; all where there are fewer."""
         self._e, self._size, self._device = params["evaluation"], params["image_size"], device
-        e, p = self._e, params["quality"]
-        everything = quality_prompts(
-            book,
-            per_category=e["per_category"],
-            per_pair=e["per_pair"],
-            per_further=p["per_further"],
-            num_further_pairs=p["num_further_pairs"],
-            per_colour=p["per_colour"],
-            per_place=p["per_place"],
-            seed=e["seed"],
-        )
+        everything = evaluation_prompts(book, params)
         chosen = np.linspace(0, len(everything) - 1, min(num_images, len(everything))).astype(int)
         self.asked = [everything[i] for i in chosen]
         self._concepts = [*book.train, *book.further]
         self._detector = load_detector(
             backend="torchvision",
             checkpoint=str(MODELS / "detector"),
-            mask_threshold=e["mask_threshold"],
+            mask_threshold=self._e["mask_threshold"],
             device=device,
         )
         self._backbone = ResNetBackbone.from_pretrained(MODELS / "backbone").float().to(device).eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from pascal import PHRASES
@@ -15,6 +16,21 @@ from diffground.data.stickers.scenes import compose_scene
 from diffground.data.stickers.sprites import SpriteBook
 from diffground.prompts import sample_test_prompts
 from diffground.vocabulary import load_vocabulary, photograph_of
+
+
+def evaluation_prompts(book: SpriteBook, params: dict[str, Any]) -> list[Asked]:
+    """quality_prompts with the settings of params.yaml."""
+    e, p = params["evaluation"], params["quality"]
+    return quality_prompts(
+        book,
+        per_category=e["per_category"],
+        per_pair=e["per_pair"],
+        per_further=p["per_further"],
+        num_further_pairs=p["num_further_pairs"],
+        per_colour=p["per_colour"],
+        per_place=p["per_place"],
+        seed=e["seed"],
+    )
 
 
 def quality_prompts(

@@ -9,17 +9,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu import COLUMNS, MODELS, as_table, paper_module
+from tests.without_packages import RUN_WITHOUT
 
 ROOT = Path(__file__).parents[3]
 ABSENT = "dvc,hydra,jinja2,matplotlib,mlflow,omegaconf,prefect,pycocotools,pydantic"
 """Packages that the library or its command line use and that are not on the GPU machine."""
-RUN_WITHOUT = """
-import runpy, sys
-for name in sys.argv.pop(1).split(","):
-    sys.modules[name] = None
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 
 
 @pytest.fixture(scope="module")

