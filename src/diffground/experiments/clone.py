@@ -45,7 +45,8 @@ class Clone:
     def prepare(self, *, earlier: str | None) -> bool:
         """Create the folder, or resume in it. `earlier`: a commit of this experiment whose results may still be valid.
 
-        Returns: whether a stage has to run. Raises: UserError when git or DVC fail.
+        Returns: whether a stage has to run; not if the results of `earlier` or of the committed default run are valid.
+        Raises: UserError when git or DVC fail.
         """
         if (self.path / _READY).is_file():
             self._follow_commit()
@@ -56,8 +57,8 @@ class Clone:
         self._write_params()
         if earlier is not None:
             self._take_over(earlier)
-            if self._is_up_to_date():
-                return False
+        if self._is_up_to_date():
+            return False
         # without this, DVC would run stages with persisting outputs again: they are never in its run cache
         self._dvc("checkout", "--quiet", "--allow-missing", "--with-deps", self.experiment.target)
         (self.path / _READY).touch()

@@ -22,7 +22,7 @@ from diffground.report.experiments import (
 )
 from diffground.reproduction import paths
 from diffground.reproduction.catalogue import Experiment, run_name
-from diffground.reproduction.commands import experiment_commits, git_file
+from diffground.reproduction.commands import experiment_commits, git, git_file
 from diffground.reproduction.composition import compose_params
 from diffground.reproduction.lock_file import Stages, combine, metrics_files, read_stages, read_yaml
 from diffground.reproduction.recovery import LOCK
@@ -32,6 +32,7 @@ from diffground.runtime.fingerprint import checkpoint_fingerprint
 def collect_experiments(experiments: Sequence[Experiment], *, profile: str, root: Path) -> dict[str, Path | None]:
     """Write a record of the newest run of each experiment, by `diffground experiments run` or `dvc exp run -n NAME`.
 
+    One that was not run, but whose parameters are those of the committed default run, has the default run's results.
     Returns: name of the run -> file; None for what was not run with `profile` up to its target.
     Raises: UserError when git fails, or conf/ does not compose.
     """
@@ -50,7 +51,11 @@ def find_records(experiments: Sequence[Experiment], *, profile: str, root: Path)
     records: dict[str, ExperimentRecord | None] = {}
     for experiment in experiments:
         name = run_name(experiment.name, profile)
-        record = _record(experiment, *commits[name], root=root) if name in commits else None
+        if name in commits:
+            commit, baseline = commits[name]
+            record = _record(experiment, read_results(commit, root=root), baseline=baseline, root=root)
+        else:
+            record = _default_record(experiment, profile=profile, root=root)
         records[name] = record if record is not None and record.setup.profile == profile else None
     return records
 
@@ -72,15 +77,25 @@ class Results:
         return {stage: json.loads(text) for stage, text in texts.items() if text is not None}
 
 
-def read_results(commit: str, *, root: Path) -> Results:
-    params = read_yaml(git_file(commit, paths.PARAMS.as_posix(), cwd=root) or "")
+def read_results(commit: str, *, root: Path, params: Mapping[str, Any] | None = None) -> Results:
+    """`params`: default: those of the commit."""
+    if params is None:
+        params = read_yaml(git_file(commit, paths.PARAMS.as_posix(), cwd=root) or "")
     stages, holding = combine([read_stages(git_file(commit, LOCK.name, cwd=root) or "")], params)
     return Results(commit=commit, params=params, stages=stages, holding=holding)
 
 
-def _record(experiment: Experiment, commit: str, baseline: str, *, root: Path) -> ExperimentRecord | None:
-    """The record of `commit`; None if its results do not reach the experiment's target."""
-    results = read_results(commit, root=root)
+def _default_record(experiment: Experiment, *, profile: str, root: Path) -> ExperimentRecord | None:
+    """The record of the committed default run; None if its parameters are not those of the experiment."""
+    commit = git("log", "-1", "--format=%H", "--", LOCK.name, cwd=root)
+    if not commit:
+        return None
+    composed = read_yaml(compose_params(profile, conf=root / "conf", overrides=experiment.overrides))
+    return _record(experiment, read_results(commit, root=root, params=composed), baseline=commit, root=root)
+
+
+def _record(experiment: Experiment, results: Results, *, baseline: str, root: Path) -> ExperimentRecord | None:
+    """The record of `results`; None if they do not reach the experiment's target."""
     params = results.params
     if experiment.target not in results.holding:
         return None
@@ -93,7 +108,7 @@ def _record(experiment: Experiment, commit: str, baseline: str, *, root: Path) -
         setup=Setup(
             profile=params["profile"],
             checkpoint=params["generator"]["checkpoint"],
-            sha256=_fingerprint(params["generator"]["checkpoint"], commit=commit, root=root),
+            sha256=_fingerprint(params["generator"]["checkpoint"], commit=results.commit, root=root),
         ),
         commit=baseline,
         inputs=input_digests(results.stages, target=experiment.target),

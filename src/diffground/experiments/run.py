@@ -26,7 +26,7 @@ def run_experiments(experiments: Sequence[Experiment], *, profile: str, root: Pa
     """Run the unfinished ones. One that fails does not stop the others; its folder stays for the next run to resume.
 
     Each starts from the last commit of the repository `root`, ends as a DVC experiment with its name, and touches
-    neither params.yaml nor dvc.lock nor reports/ there.
+    neither params.yaml nor dvc.lock nor reports/ there. One that equals the committed default run has nothing to run.
     Raises: UserError while a DVC command is running; at the end, with the names of the experiments that failed or that
     another process is running.
     """
@@ -63,7 +63,9 @@ def _run(experiment: Experiment, *, profile: str, root: Path, commit: str) -> st
     check_dvc_is_idle(clone.path)
     if not clone.prepare(earlier=saved):
         clone.remove()
-        return "finished before; nothing that it depends on has changed"
+        if saved:
+            return "finished before; nothing that it depends on has changed"
+        return "it changes nothing that it depends on; its results are those of the committed default run"
     if not clone.reproduce():
         raise UserError(f"a stage ended with an error, see above; complete outputs are kept in {FOLDER / name}")
     clone.save()

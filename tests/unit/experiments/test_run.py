@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -97,10 +98,15 @@ def test_what_is_finished_is_not_run_again(repository, finished):
 
 
 def test_an_experiment_that_changes_nothing_is_the_default_run(repository, finished):
+    shutil.rmtree(repository.root / "data")  # as in a fresh clone, which has the committed results but no outputs
     printed, error = repository.run("timestep_01")
+    repository.dvc("checkout")
     assert (error, repository.new_log_lines()) == (None, [])
-    assert "== timestep_01: finished\n" in printed
-    assert "timestep_01" in repository.dvc("exp", "list", "--name-only")
+    assert "== timestep_01: it changes nothing that it depends on; its results are those of the " in printed
+    (record,) = find_records(repository.experiments("timestep_01"), profile="mini", root=repository.root).values()
+    assert record.commit == repository.call("git", "log", "-1", "--format=%H", "--", "dvc.lock").strip()
+    assert (record.changed, "evaluate_grounding" in record.metrics) == ({}, True)
+    assert record.metrics["evaluate_grounding"]["grounding"] == {"one_seen": 10.0}
 
 
 def test_only_the_stages_after_a_change_run_again(repository, finished):
@@ -127,13 +133,13 @@ def test_collect_writes_what_ran_with_the_experiments_parameters(repository, fin
     repository.dvc("exp", "run", "--quiet", "-n", "table2_model_a", "-S", "experiment=table2_model_a", "evaluate_zs3")
     repository.dvc("exp", "run", "--quiet", "-n", "timestep_03", "-S", "experiment=timestep_03", "generate")
     repository.call("git", "checkout", "--quiet", ".")
-    chosen = repository.experiments("timestep_0[23]", "training_normal", "table2_model_a", "seen_05")
+    chosen = repository.experiments("timestep_0[234]", "training_normal", "table2_model_a")
     written = collect_experiments(chosen, profile="mini", root=repository.root)
     folder = repository.root / "reports/experiments"
     assert written == {
         **{name: folder / f"{name}.json" for name in ("timestep_02", "training_normal", "table2_model_a")},
-        "seen_05": None,
         "timestep_03": None,  # stopped before its target
+        "timestep_04": None,  # was not run
     }
     records = {record.experiment: record for record in read_records(folder)}
     assert set(records) == {"timestep_02", "training_normal", "table2_model_a"}
