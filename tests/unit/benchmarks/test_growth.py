@@ -10,6 +10,7 @@ from benchmarks.growth import (
     Point,
     as_table,
     axes,
+    best_of,
     fit_line,
     make_records,
     run_point,
@@ -62,6 +63,10 @@ def test_the_table_has_slope_deviation_and_memory_of_each_axis():
     assert found["memory_growth_mib"] == 4.5
     (row,) = as_table({"samples": found}, (1, 2)).rows
     assert row == ("samples, 16 to 32", "1.00", "2.00", "62.5 ms per sample", "0.0", "900, 904")
+
+
+def test_the_shortest_time_and_the_largest_peak_count():
+    assert best_of([Measured(2.0, 905.0), Measured(1.5, 900.0), Measured(1.7, 910.0)]) == Measured(1.5, 910.0)
 
 
 def test_prompts_name_as_many_categories_as_asked_for(smoke_params):
