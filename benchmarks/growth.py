@@ -1,6 +1,6 @@
 """Time and memory of stage synthesize at 1, 2, 4 and 8 times the samples, the words per image and the image size.
 
-    python -m benchmarks growth                # profile mini, some ten minutes; no reproduction is needed
+    python -m benchmarks growth                # profile mini, 5 to 16 minutes; no reproduction is needed
 
 Each point is measured in a process of its own, on one thread, after one batch that does not count: the time of
 `synthesize_shards` with a module of random weights, and the peak memory of the process. All points are measured in
