@@ -65,7 +65,7 @@ def _run(experiment: Experiment, *, profile: str, root: Path, commit: str) -> st
         clone.remove()
         if saved:
             return "finished before; nothing that it depends on has changed"
-        return "it changes nothing that it depends on; its results are those of the committed default run"
+        return "has the settings of the committed default run, and so its results"
     if not clone.reproduce():
         raise UserError(f"a stage ended with an error, see above; complete outputs are kept in {FOLDER / name}")
     clone.save()

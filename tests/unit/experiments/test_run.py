@@ -102,7 +102,7 @@ def test_an_experiment_that_changes_nothing_is_the_default_run(repository, finis
     printed, error = repository.run("timestep_01")
     repository.dvc("checkout")
     assert (error, repository.new_log_lines()) == (None, [])
-    assert "== timestep_01: it changes nothing that it depends on; its results are those of the " in printed
+    assert "== timestep_01: has the settings of the committed default run, and so its results\n" in printed
     (record,) = find_records(repository.experiments("timestep_01"), profile="mini", root=repository.root).values()
     assert record.commit == repository.call("git", "log", "-1", "--format=%H", "--", "dvc.lock").strip()
     assert (record.changed, "evaluate_grounding" in record.metrics) == ({}, True)
