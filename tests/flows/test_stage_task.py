@@ -43,7 +43,7 @@ def task_runs(run_id):
     while True:
         with get_client(sync_client=True) as client:
             runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])))
-        if len(runs) == 3 and all(run.state.is_final() for run in runs):
+        if len(runs) == 3 and all(run.state is not None and run.state.is_final() for run in runs):
             return {run.name: (run.state_name, run.run_count) for run in runs}
         assert time.monotonic() < deadline, [(run.name, run.state_name) for run in runs]
         time.sleep(0.2)
