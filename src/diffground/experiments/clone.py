@@ -11,15 +11,18 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from diffground.errors import UserError
 from diffground.reproduction import paths
 from diffground.reproduction.catalogue import Experiment, run_name
 from diffground.reproduction.commands import DVC, DVC_TEMPORARY, environment_of, git, git_file, output_of
-from diffground.reproduction.lock_file import combine, metrics_files, read_stages, read_yaml, write_stages
-from diffground.reproduction.recovery import LOCK, recover
+from diffground.reproduction.lock_file import Stages, combine, metrics_files, read_stages, read_yaml, write_stages
+from diffground.reproduction.recovery import LOCK, is_whole, recover
 from diffground.tracking import absolute_store
 from diffground.tracking.journal import ENVIRONMENT_VARIABLE as JOURNAL_VARIABLE
 from diffground.tracking.journal import journal_folder
@@ -55,9 +58,10 @@ class Clone:
         shutil.rmtree(self.path, ignore_errors=True)
         self._clone()
         self._write_params()
-        if earlier is not None:
-            self._take_over(earlier)
-        if self._is_up_to_date():
+        if earlier is None and self._is_up_to_date():
+            return False
+        self._take_over(earlier)
+        if earlier is not None and self._is_up_to_date():
             return False
         # without this, DVC would run stages with persisting outputs again: they are never in its run cache
         self._dvc("checkout", "--quiet", "--allow-missing", "--with-deps", self.experiment.target)
@@ -113,19 +117,43 @@ class Clone:
             said = done.stderr.strip().splitlines() or [""]
             raise UserError(f"{said[-1].removeprefix('error: ')} (conf/ of the last commit)")
 
-    def _take_over(self, earlier: str) -> None:
-        """Copy from `earlier` into dvc.lock the entries of stages that differ from the default run."""
-        params = read_yaml((self.path / paths.PARAMS).read_text(encoding="utf-8"))
-        before = read_stages(git_file(earlier, LOCK.name, cwd=self.path) or "")
-        here = read_stages(git_file(self.commit, LOCK.name, cwd=self.path) or "")
-        stages, _ = combine([here, before], params)
-        taken = [name for name, entry in stages.items() if entry is before.get(name)]
+    def _take_over(self, earlier: str | None) -> None:
+        """Write into dvc.lock the entries of stages that need not run, and copy their metrics.
+
+        The workspace's own results come before the committed ones: on another processor their bytes differ, and what
+        was trained on them cannot be combined with the committed ones.
+        """
+        commits = [commit for commit in (self.commit, earlier) if commit is not None]
+        readers: list[Callable[[str], str | None]] = [partial(git_file, commit, cwd=self.path) for commit in commits]
+        candidates = [self._workspace_stages(), *(read_stages(read(LOCK.name) or "") for read in readers)]
+        stages, _ = combine(candidates, read_yaml((self.path / paths.PARAMS).read_text(encoding="utf-8")))
         write_stages(self.path / LOCK, stages)
-        for path in metrics_files(stages, taken, folder=paths.METRICS.as_posix()).values():
-            text = git_file(earlier, path, cwd=self.path)
-            if text is not None:
-                (self.path / path).parent.mkdir(parents=True, exist_ok=True)
-                (self.path / path).write_text(text, encoding="utf-8")
+        for read, candidate in zip([self._workspace_file, *readers], candidates, strict=True):
+            taken = [name for name, entry in stages.items() if entry is candidate.get(name)]
+            for path in metrics_files(stages, taken, folder=paths.METRICS.as_posix()).values():
+                text = read(path)
+                if text is not None:
+                    (self.path / path).parent.mkdir(parents=True, exist_ok=True)
+                    (self.path / path).write_text(text, encoding="utf-8")
+
+    def _workspace_file(self, path: str) -> str | None:
+        file = self.root / path
+        return file.read_text(encoding="utf-8") if file.is_file() else None
+
+    def _workspace_stages(self) -> Stages:
+        """Entries of the workspace's dvc.lock, without those of stages that read a file that differs from `commit`."""
+        text = self._workspace_file(LOCK.name) or ""
+        changed = git("diff", "--name-only", "-z", self.commit, cwd=self.root).split("\0")
+        if not is_whole(text) or "dvc.yaml" in changed:
+            return {}
+        stages = read_stages(text)
+        made = {out["path"] for entry in stages.values() for out in entry.get("outs", [])}
+
+        def reads_changed(entry: Mapping[str, Any]) -> bool:
+            inputs = {dep["path"] for dep in entry.get("deps", [])} - made
+            return any(f"{name}/".startswith(f"{path}/") for path in inputs for name in changed)
+
+        return {name: entry for name, entry in stages.items() if not reads_changed(entry)}
 
     def _is_up_to_date(self) -> bool:
         """Whether DVC would run nothing according to dvc.lock; outputs may be missing."""

@@ -20,13 +20,16 @@ FOLDER = DVC_TEMPORARY / "experiments"
 """One folder per unfinished experiment."""
 LOCKS = DVC_TEMPORARY / "experiment_locks"
 """One folder per experiment: different experiments may run at the same time, the same one may not."""
+_REPRODUCED = tuple(f":(exclude){path}" for path in (LOCK, "reports"))
+"""For git: without what a reproduction writes."""
 
 
 def run_experiments(experiments: Sequence[Experiment], *, profile: str, root: Path) -> None:
     """Run the unfinished ones. One that fails does not stop the others; its folder stays for the next run to resume.
 
     Each starts from the last commit of the repository `root`, ends as a DVC experiment with its name, and touches
-    neither params.yaml nor dvc.lock nor reports/ there. One that equals the committed default run has nothing to run.
+    neither params.yaml nor dvc.lock nor reports/ there. Stages that the workspace has run with the code of this commit
+    do not run again. An experiment that equals the committed default run has nothing to run.
     Raises: UserError while a DVC command is running; at the end, with the names of the experiments that failed or that
     another process is running.
     """
@@ -34,7 +37,7 @@ def run_experiments(experiments: Sequence[Experiment], *, profile: str, root: Pa
     compose_params(profile, conf=root / "conf")  # reports a wrong name once, not in every clone
     commit = git("rev-parse", "--verify", "HEAD", cwd=root)
     check_dvc_is_idle(root)
-    if git("status", "--porcelain", "--untracked-files=no", cwd=root):
+    if git("status", "--porcelain", "--untracked-files=no", "--", ".", *_REPRODUCED, cwd=root):
         logger.warning("uncommitted changes are not used: the experiments start from commit %s", commit[:8])
     failed = []
     for i, experiment in enumerate(experiments, start=1):

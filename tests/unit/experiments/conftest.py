@@ -39,8 +39,8 @@ stages:
     metrics:
       - reports/metrics/evaluate_zs3.json: {cache: false}
 """
-# LOG gets a line a piece of work, LOG.stores a line a stage: where it would be tracked. The stage named in FAIL ends in
-# an error before its second piece.
+# PROCESSOR decides the bytes that generate writes. LOG gets a line a piece of work, LOG.stores a line a stage: where it
+# would be tracked. The stage named in FAIL ends in an error before its second piece.
 STAGE = """\
 import json, os, pathlib, sys, yaml
 
@@ -59,7 +59,7 @@ if name == "generate":
     folder = pathlib.Path("data/generated")
     folder.mkdir(parents=True, exist_ok=True)
     for shard in range(3):
-        path, text = folder / str(shard), f"step {step}"
+        path, text = folder / str(shard), f"step {step} {os.environ.get('PROCESSOR', '')}"
         if not path.exists() or path.read_text() != text:
             work(f"shard {shard}")
             path.write_text(text)

@@ -14,7 +14,8 @@ from diffground.experiments.collect import collect_experiments, find_records
 from diffground.experiments.run import FOLDER, run_experiments
 from diffground.report.experiments import Setup, read_records
 from diffground.reproduction.catalogue import read_catalogue, vary
-from diffground.reproduction.commands import DVC_TEMPORARY, alone, check_dvc_is_idle
+from diffground.reproduction.commands import DVC_TEMPORARY, alone, check_dvc_is_idle, experiment_commits
+from diffground.reproduction.lock_file import read_stages
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +239,56 @@ def test_overrides_make_an_experiment_of_their_own(repository, finished):
     assert alone_.changed == {"generator.tapped_step": 2}
     assert both.changed == {"generator.tapped_step": 2, "grounding.training_type": "normal"}
     assert vary(None, [step]).name != vary(None, [normal]).name
+
+
+@pytest.fixture
+def other_processor(repository, monkeypatch):
+    """The default run was reproduced on a processor that gives other bytes: dvc.lock differs from the committed one."""
+    monkeypatch.setitem(repository.environment, "PROCESSOR", "other")
+    repository.dvc("repro", "--quiet", "--force")
+    repository.new_log_lines()
+    yield
+    repository.call("git", "checkout", "--quiet", ".")
+    repository.dvc("checkout", "--quiet", "--force")
+
+
+def saved_lock(repository, experiment):
+    """The stages in dvc.lock of a finished experiment."""
+    commit, _ = experiment_commits(cwd=repository.root)[experiment.name]
+    return read_stages(repository.call("git", "show", f"{commit}:dvc.lock"))
+
+
+def test_experiments_start_from_the_workspaces_own_results(repository, finished, other_processor):
+    assert "dvc.lock" in repository.call("git", "status", "--porcelain")
+    before = repository.state()
+    experiment = vary(None, ["grounding.training_type=normal", "grounding.seed=5"], target="evaluate_grounding")
+    printed, error = repository.run_all([experiment])
+    assert error is None and "uncommitted changes" not in printed
+    steps = [line.partition(": ")[2] for line in repository.new_log_lines()]
+    assert steps == ["evaluate_grounding 0", "evaluate_grounding 1"], "generate is that of the workspace"
+    assert repository.state() == before
+    own = read_stages((repository.root / "dvc.lock").read_text())
+    assert saved_lock(repository, experiment)["generate"] == own["generate"]
+
+    (repository.root / "README.md").write_text("other words\n")
+    repository.call("git", "commit", "--quiet", "--message", "other words", "README.md")
+    printed, error = repository.run_all([experiment])
+    assert (error, repository.new_log_lines()) == (None, [])
+    assert "finished before; nothing that it depends on has changed" in printed
+
+
+def test_results_of_uncommitted_code_are_not_used(repository, finished, other_processor):
+    (repository.root / "notes.txt").write_text("notes that are not committed\n")
+    repository.dvc("repro", "--quiet")
+    repository.new_log_lines()
+    experiment = vary(None, ["segmenter.training_sets=[synthetic]"], target="evaluate_zs3")
+    _, error = repository.run_all([experiment])
+    assert error is None
+    steps = [line.partition(": ")[2] for line in repository.new_log_lines()]
+    assert steps == ["evaluate_zs3 0", "evaluate_zs3 1"], "what does not read the notes is that of the workspace"
+    notes = repository.call("git", "show", "HEAD:notes.txt")
+    deps = {dep["path"]: dep["md5"] for dep in saved_lock(repository, experiment)["evaluate_grounding"]["deps"]}
+    assert deps["notes.txt"] == hashlib.md5(notes.encode()).hexdigest()
 
 
 def test_the_tiny_repository_knows_the_real_experiments(repository):
