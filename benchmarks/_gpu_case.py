@@ -23,8 +23,8 @@ from diffground.vocabulary import photograph_of
 
 WORDS = [["dog"], ["cat", "sofa"], ["bus"], ["person", "horse"]]
 """Of four prompts, in turn: one word in half of the images, two in the other half."""
-RELEASED_PASSES = 100
-"""UNet passes per training sample in the released code: 50 steps, both halves of guidance, batch size 1."""
+RELEASED_STEPS = 50
+"""Steps per training sample in the released code, which samples one image at a time."""
 MAX_REPEATS = 3
 SEARCH_SHARE = 0.4
 """Of the time, for the search of the batch size."""
@@ -116,7 +116,7 @@ def _rounds(subject: _Subject, setting: Setting, found: dict[str, Any]) -> Itera
 def ratios(times: dict[str, float], *, batch_size: int) -> dict[str, float]:
     """What the table shows, from seconds per batch."""
     labelled, plain = times["labelled images"], times["plain diffusers"]
-    released = RELEASED_PASSES * times["one UNet pass, batch size 1"] + times["one decoded image"]
+    released = RELEASED_STEPS * times["one guided step, one image"] + times["one decoded image"]
     read = (times["images without masks"] + times["features"]) / batch_size
     return {
         "labelled images per second": batch_size / labelled,
@@ -167,10 +167,10 @@ class _Subject:
         self._plain(batch, 2)
         noise = self.generator.noise(range(batch))
         prompts = _prompts(batch)
-        one = self.generator.predictor(prompts[:1])
+        guided_one = self._guided(1)
         tap = Tap(self.setting.grounding.branches)
         cases: dict[str, Callable[[], object]] = {
-            "one UNet pass, batch size 1": lambda: one(noise[:1], 1),
+            "one guided step, one image": lambda: guided_one(noise[:1], 1),
             "one decoded image": lambda: self.generator.decode(noise[:1]),
             "features": lambda: self.generator.features(noise, prompts, timestep=1, tap=tap),
         }

@@ -6,8 +6,8 @@
 
 The paper's module with the settings of profile paper_voc (50 steps, guidance), in bfloat16, at the batch size with the
 most images per second: doubled until memory ends or nothing is gained. In the same run, at that batch size: plain
-diffusers, images without masks, and the bare UNet and VAE passes. The released way, batch size 1 and 100 UNet passes
-per training sample, is computed from one such pass and one decoded image. Writes reports/benchmarks/gpu.json and gpu.md
+diffusers, images without masks, and the bare UNet and VAE passes. The released way, 50 guided steps of one image per
+training sample, is computed from one such step and one decoded image. Writes reports/benchmarks/gpu.json and gpu.md
 after every measurement, so that a run that is cut keeps what it has.
 
 The GPU machine needs Python 3.11, torch 2.11, torchvision, transformers 5.17 and accelerate; diffusers and

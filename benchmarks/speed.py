@@ -5,10 +5,10 @@
 - masks: labelled images against images of plain diffusers' `StableDiffusionPipeline`, with the same checkpoint,
   sampler, timesteps, guidance and batch, for the paper's module and for profile mini's;
 - bound: the time of the bare UNet and VAE forward passes, as a share of the whole;
-- released way: the released code samples every training image again each time it is used, one at a time, with both
-  halves of guidance in all of 50 steps. Its time per training sample is computed from two measured parts: 100 UNet
-  passes and one decoded image at batch size 1. Ours samples an image once, in batches, and reads the features of its
-  stored latent again. Both train equally long, so that time is left out.
+- released way: the released code samples every training image again each time it is used, one at a time, with guidance
+  in all of 50 steps. Its time per training sample is computed from two measured parts: 50 guided steps of one image
+  (both halves of guidance in one UNet pass, as there) and one decoded image. Ours samples an image once, in batches,
+  and reads the features of its stored latent again. Both train equally long, so that time is left out.
 
 All cases run in turn, several times, on one thread; medians are compared. Writes reports/benchmarks/speed.json and
 speed.md.
@@ -42,8 +42,8 @@ from diffground.vocabulary import photograph_of
 OUT = Path("reports/benchmarks")
 WORDS = [["dog"], ["cat", "sofa"], ["bus"], ["person", "horse"]]
 """Of four prompts, in turn: one word in half of the images, two in the other half."""
-RELEASED_PASSES = 100
-"""UNet passes per training sample in the released code: 50 steps, both halves of guidance."""
+RELEASED_STEPS = 50
+"""Steps per training sample in the released code, which samples one image at a time."""
 
 
 def median_times(cases: Mapping[str, Callable[[], object]], *, repeats: int) -> dict[str, float]:
@@ -97,7 +97,7 @@ def measure(params: Params, *, batch_size: int, repeats: int) -> dict[str, float
     attention = fresh_grounder(generator, params, sampling, gain_timesteps=())
     mini = fresh_grounder(generator, params, sampling)
     guided = generator.predictor(prompts, guidance_scale=sampling.guidance_scale)
-    one = generator.predictor(prompts[:1])
+    guided_one = generator.predictor(prompts[:1], guidance_scale=sampling.guidance_scale)
 
     def forward_passes() -> None:
         for timestep in timesteps:
@@ -117,7 +117,7 @@ def measure(params: Params, *, batch_size: int, repeats: int) -> dict[str, float
             "masks and sampling of profile mini": lambda: mini.sample(prompts, seeds, p.sampling, words=words),
             "sampling of profile mini": lambda: generator.sample(prompts, seeds, p.sampling),
             "features": lambda: generator.features(noise, prompts, timestep=timesteps[-1], tap=Tap()),
-            "one UNet pass, batch size 1": lambda: one(noise[:1], timesteps[0]),
+            "one guided step, one image": lambda: guided_one(noise[:1], timesteps[0]),
             "one decoded image": lambda: generator.decode(noise[:1]),
         },
         repeats=repeats,
@@ -127,7 +127,7 @@ def measure(params: Params, *, batch_size: int, repeats: int) -> dict[str, float
 def ratios(times: Mapping[str, float], *, batch_size: int, epochs: float) -> dict[str, float]:
     """What the documentation shows."""
     plain, passes = times["plain diffusers"], times["UNet and VAE passes"]
-    released = RELEASED_PASSES * times["one UNet pass, batch size 1"] + times["one decoded image"]
+    released = RELEASED_STEPS * times["one guided step, one image"] + times["one decoded image"]
     sampled, read = times["sampling of profile mini"] / batch_size, times["features"] / batch_size
     return {
         **{
