@@ -4,11 +4,7 @@
 
 - masks: labelled images against images of plain diffusers' `StableDiffusionPipeline`, with the same checkpoint,
   sampler, timesteps, guidance and batch, for the paper's module and for profile mini's;
-- bound: the time of the bare UNet and VAE forward passes, as a share of the whole;
-- released way: the released code samples every training image again each time it is used, one at a time, with guidance
-  in all of 50 steps. Its time per training sample is computed from two measured parts: 50 guided steps of one image
-  (both halves of guidance in one UNet pass, as there) and one decoded image. Ours samples an image once, in batches,
-  and reads the features of its stored latent again. Both train equally long, so that time is left out.
+- bound: the time of the bare UNet and VAE forward passes, as a share of the whole.
 
 All cases run in turn, several times, on one thread; medians are compared. Writes reports/benchmarks/speed.json and
 speed.md.
@@ -30,7 +26,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
 from diffground.atomic import write_atomically
-from diffground.diffusion.generator import Generator, Tap
+from diffground.diffusion.generator import Generator
 from diffground.diffusion.sampling import Sampling
 from diffground.grounding.fit import spec_for
 from diffground.grounding.prediction import Grounder
@@ -42,8 +38,6 @@ from diffground.vocabulary import photograph_of
 OUT = Path("reports/benchmarks")
 WORDS = [["dog"], ["cat", "sofa"], ["bus"], ["person", "horse"]]
 """Of four prompts, in turn: one word in half of the images, two in the other half."""
-RELEASED_STEPS = 50
-"""Steps per training sample in the released code, which samples one image at a time."""
 
 
 def median_times(cases: Mapping[str, Callable[[], object]], *, repeats: int) -> dict[str, float]:
@@ -55,6 +49,19 @@ def median_times(cases: Mapping[str, Callable[[], object]], *, repeats: int) -> 
             case()
             times[name].append(time.perf_counter() - start_s)
     return {name: statistics.median(of_case[1:]) for name, of_case in times.items()}
+
+
+def load_generator(params: Params) -> Generator:
+    """The profile's generator on the CPU, float32."""
+    p = params.generator
+    return Generator.load(
+        p.checkpoint,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        image_size=p.image_size,
+        config_from=p.config_from,
+        loras=p.loras,
+    )
 
 
 def plain_pipeline(checkpoint: str, sampling: Sampling) -> StableDiffusionPipeline:
@@ -80,14 +87,7 @@ def measure(params: Params, *, batch_size: int, repeats: int) -> dict[str, float
     """Seconds of each case, for one batch where its name says nothing else."""
     p = params.generator
     sampling = replace(p.sampling, guidance_interval=())  # plain diffusers has guidance in all steps
-    generator = Generator.load(
-        p.checkpoint,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-        image_size=p.image_size,
-        config_from=p.config_from,
-        loras=p.loras,
-    )
+    generator = load_generator(params)
     plain = plain_pipeline(p.checkpoint, sampling)
     words = [WORDS[i % len(WORDS)] for i in range(batch_size)]
     prompts, seeds = [photograph_of(*of) for of in words], list(range(batch_size))
@@ -97,7 +97,6 @@ def measure(params: Params, *, batch_size: int, repeats: int) -> dict[str, float
     attention = fresh_grounder(generator, params, sampling, gain_timesteps=())
     mini = fresh_grounder(generator, params, sampling)
     guided = generator.predictor(prompts, guidance_scale=sampling.guidance_scale)
-    guided_one = generator.predictor(prompts[:1], guidance_scale=sampling.guidance_scale)
 
     def forward_passes() -> None:
         for timestep in timesteps:
@@ -115,34 +114,24 @@ def measure(params: Params, *, batch_size: int, repeats: int) -> dict[str, float
             "masks with words' attention": lambda: attention.sample(prompts, seeds, sampling, words=words),
             "masks of profile mini": lambda: mini.sample(prompts, seeds, sampling, words=words),
             "masks and sampling of profile mini": lambda: mini.sample(prompts, seeds, p.sampling, words=words),
-            "sampling of profile mini": lambda: generator.sample(prompts, seeds, p.sampling),
-            "features": lambda: generator.features(noise, prompts, timestep=timesteps[-1], tap=Tap()),
-            "one guided step, one image": lambda: guided_one(noise[:1], timesteps[0]),
-            "one decoded image": lambda: generator.decode(noise[:1]),
         },
         repeats=repeats,
     )
 
 
-def ratios(times: Mapping[str, float], *, batch_size: int, epochs: float) -> dict[str, float]:
+def ratios(times: Mapping[str, float]) -> dict[str, float]:
     """What the documentation shows."""
     plain, passes = times["plain diffusers"], times["UNet and VAE passes"]
-    released = RELEASED_STEPS * times["one guided step, one image"] + times["one decoded image"]
-    sampled, read = times["sampling of profile mini"] / batch_size, times["features"] / batch_size
     return {
         **{
             f"overhead of {name}, %": 100 * (times[name] / plain - 1)
             for name in times
             if name.startswith(("images without", "masks"))
         },
-        "share of the UNet and VAE passes in images without masks, %": 100 * passes / times["images without masks"],
-        "share of the UNet and VAE passes in masks of the paper's module, %": 100
-        * passes
-        / times["masks of the paper's module"],
-        "training samples against the released way, one epoch, times": released / (sampled + read),
-        f"training samples against the released way, {epochs:.0f} epochs, times": epochs
-        * released
-        / (sampled + epochs * read),
+        **{
+            f"share of the UNet and VAE passes in {name}, %": 100 * passes / times[name]
+            for name in ("images without masks", "masks of the paper's module")
+        },
     }
 
 
@@ -155,9 +144,7 @@ def main() -> None:
     params = load_params()
     setup_torch(num_threads=1)
     times = measure(params, batch_size=arguments.batch_size, repeats=arguments.repeats)
-    num_samples = params.prompts.num_train_one + params.prompts.num_train_two
-    epochs = params.grounding.iterations * params.grounding.batch_size / num_samples
-    found = ratios(times, batch_size=arguments.batch_size, epochs=epochs)
+    found = ratios(times)
     results = {
         "ratios": {name: round(value, 2) for name, value in found.items()},
         "times_s": {name: round(value, 4) for name, value in times.items()},
