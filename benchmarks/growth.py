@@ -25,11 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks._record import OUT, in_words, machine, peak_mib, write
-from benchmarks.speed import fresh_grounder
-from diffground.diffusion.generator import Generator
+from benchmarks.speed import fresh_grounder, load_generator
 from diffground.grounding.synthesize import synthesize_shards
 from diffground.prompts import PromptRecord
 from diffground.report.tables import Row, Table
@@ -85,14 +83,7 @@ def run_point(params: Params, point: Point) -> Measured:
     """Synthesize in this process. Raises: UserError for an image size that the generator cannot make and for words that
     do not fit into a prompt."""
     p = params.generator
-    generator = Generator.load(
-        p.checkpoint,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-        image_size=point.image_size,
-        config_from=p.config_from,
-        loras=p.loras,
-    )
+    generator = load_generator(params, image_size=point.image_size)
     grounder = fresh_grounder(generator, params, p.sampling)
     vocabulary = params.vocabulary.load()
 

@@ -51,14 +51,14 @@ def median_times(cases: Mapping[str, Callable[[], object]], *, repeats: int) -> 
     return {name: statistics.median(of_case[1:]) for name, of_case in times.items()}
 
 
-def load_generator(params: Params) -> Generator:
-    """The profile's generator on the CPU, float32."""
+def load_generator(params: Params, *, image_size: int) -> Generator:
+    """The profile's generator on the CPU, float32. image_size: side in pixels."""
     p = params.generator
     return Generator.load(
         p.checkpoint,
         device=torch.device("cpu"),
         dtype=torch.float32,
-        image_size=p.image_size,
+        image_size=image_size,
         config_from=p.config_from,
         loras=p.loras,
     )
@@ -87,7 +87,7 @@ def measure(params: Params, *, batch_size: int, repeats: int) -> dict[str, float
     """Seconds of each case, for one batch where its name says nothing else."""
     p = params.generator
     sampling = replace(p.sampling, guidance_interval=())  # plain diffusers has guidance in all steps
-    generator = load_generator(params)
+    generator = load_generator(params, image_size=p.image_size)
     plain = plain_pipeline(p.checkpoint, sampling)
     words = [WORDS[i % len(WORDS)] for i in range(batch_size)]
     prompts, seeds = [photograph_of(*of) for of in words], list(range(batch_size))

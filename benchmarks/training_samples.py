@@ -37,7 +37,7 @@ CALLS = {GUIDED: 20, DECODED: 10}
 
 def cases(params: Params, *, batch_size: int) -> dict[str, Callable[[], object]]:
     p = params.generator
-    generator = load_generator(params)
+    generator = load_generator(params, image_size=p.image_size)
     prompts = [photograph_of(*WORDS[i % len(WORDS)]) for i in range(batch_size)]
     seeds = list(range(batch_size))
     noise, timestep = generator.noise(seeds), generator.timesteps(p.sampling)[-1]
